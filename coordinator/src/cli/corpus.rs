@@ -1,0 +1,228 @@
+//! `corpus import | synth | inspect | verify`.
+
+use super::{Error, table::bytes};
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use polestar_dataset::{
+    ColumnMapping, Corpus, HeldOut, ImportOptions, Manifest, Progress, Stage, Store, SynthOptions,
+    import, inspect, synth, verify,
+};
+use std::{cell::Cell, io::IsTerminal, path::PathBuf, time::Instant};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a corpus from JSONL (.jsonl, .zst, .gz) and Parquet files of trajectories
+    Import(ImportArgs),
+    /// Make a corpus of synthetic policies with a computable optimum
+    Synth(SynthArgs),
+    /// Show what is in a corpus
+    Inspect {
+        /// Object store URL of the corpus
+        url: String,
+    },
+    /// Check every file, row group and count of a corpus
+    Verify {
+        /// Object store URL of the corpus
+        url: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Files to read
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Object store URL of the corpus to make
+    #[arg(long, value_name = "URL")]
+    output: String,
+    /// Column of the prompt: a string, or a list of {role, content}
+    #[arg(long, default_value = "prompt")]
+    prompt: String,
+    /// Column of the policy; several make the strict policy (policy,config)
+    #[arg(long, value_delimiter = ',', default_value = "policy")]
+    policy: Vec<String>,
+    /// Column of the sample's number; without it, samples are numbered as they come
+    #[arg(long)]
+    sample: Option<String>,
+    /// Column of the response
+    #[arg(long, default_value = "response")]
+    response: String,
+    /// Prompts to hold out: a number, or a fraction below 1
+    #[arg(long, default_value = "0.1")]
+    heldout_prompts: f64,
+    /// Policies to hold out: a number of them
+    #[arg(long, default_value_t = 0)]
+    heldout_policies: usize,
+    /// Policies that are the same under other names, as NAME=NAME; may be repeated
+    #[arg(long, value_name = "NAME=NAME")]
+    alias: Vec<String>,
+    /// Seed of the held-out choice
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Vocabulary of the byte-level BPE that is trained
+    #[arg(long, default_value_t = 4096)]
+    vocab_size: u32,
+    /// Use this Hugging Face tokenizer.json instead
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Memory for grouping, in MiB
+    #[arg(long, default_value_t = 512)]
+    memory: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SynthArgs {
+    /// Object store URL of the corpus to make
+    #[arg(long, value_name = "URL")]
+    output: String,
+    /// Policies to train on and to hold out, together
+    #[arg(long)]
+    policies: Option<u32>,
+    /// Prompts
+    #[arg(long)]
+    prompts: Option<u32>,
+    /// Seed of everything
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+pub(crate) async fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Import(args) => {
+            let store = Store::open(&args.output)?;
+            let options = args.into_options(store.url())?;
+            let watcher = Watcher::new();
+            let manifest = import(options, &|p| watcher.show(p)).await?;
+            watcher.done();
+            describe(&store, &manifest);
+        }
+        Command::Synth(args) => {
+            let store = Store::open(&args.output)?;
+            let defaults = SynthOptions::default();
+            let options = SynthOptions {
+                output: store.url().to_owned(),
+                policies: args.policies.unwrap_or(defaults.policies),
+                prompts: args.prompts.unwrap_or(defaults.prompts),
+                seed: args.seed.unwrap_or(defaults.seed),
+                ..defaults
+            };
+            let manifest = synth(options).await?;
+            describe(&store, &manifest);
+        }
+        Command::Inspect { url } => {
+            let corpus = Corpus::open(&url).await?;
+            print!("{}", inspect(&corpus).await?);
+        }
+        Command::Verify { url } => {
+            let verification = verify(&Store::open(&url)?).await?;
+            print!("{verification}");
+            if !verification.sound() {
+                return Err(
+                    "the corpus is damaged; restore the named files or make it again".into(),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+impl ImportArgs {
+    fn into_options(self, output: &str) -> Result<ImportOptions, Error> {
+        let mut aliases = Vec::new();
+        for alias in self.alias {
+            let names: Vec<String> = alias.split('=').map(str::to_owned).collect();
+            if names.len() < 2 || names.iter().any(String::is_empty) {
+                return Err(format!("--alias {alias}: write it as NAME=NAME").into());
+            }
+            aliases.push(names);
+        }
+        Ok(ImportOptions {
+            inputs: self.inputs,
+            output: output.to_owned(),
+            columns: ColumnMapping {
+                prompt: self.prompt,
+                policy: self.policy,
+                sample: self.sample,
+                response: self.response,
+                ..ColumnMapping::default()
+            },
+            heldout_prompts: held_out(self.heldout_prompts)?,
+            heldout_policy_count: self.heldout_policies,
+            aliases,
+            seed: self.seed,
+            vocab_size: self.vocab_size,
+            tokenizer: self.tokenizer,
+            memory: self.memory << 20,
+            ..ImportOptions::default()
+        })
+    }
+}
+
+fn held_out(number: f64) -> Result<HeldOut, Error> {
+    match number {
+        n if (0.0..1.0).contains(&n) => Ok(HeldOut::Fraction(n)),
+        n if n >= 1.0 && n.fract() == 0.0 => Ok(HeldOut::Count(n as u64)),
+        n => {
+            Err(format!("--heldout-prompts {n}: give a whole number, or a fraction below 1").into())
+        }
+    }
+}
+
+fn describe(store: &Store, manifest: &Manifest) {
+    println!(
+        "{}: {} trajectories of {} policies on {} prompts, fingerprint {}",
+        store.url(),
+        manifest.counts.trajectories,
+        manifest.policies.len(),
+        manifest.counts.prompts,
+        manifest.fingerprint
+    );
+}
+
+/// Shows an import's progress.
+pub(crate) struct Watcher {
+    bar: ProgressBar,
+    begun: Instant,
+    stage: Cell<&'static str>,
+}
+
+impl Watcher {
+    pub(crate) fn new() -> Watcher {
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{prefix:12} {wide_bar} {msg} {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Watcher {
+            bar,
+            begun: Instant::now(),
+            stage: Cell::new(""),
+        }
+    }
+
+    pub(crate) fn show(&self, progress: Progress) {
+        let stage = match progress.stage {
+            Stage::Read => "reading",
+            Stage::Count => "counting",
+            Stage::Tokenizer => "tokenizer",
+            Stage::Choose => "choosing",
+            Stage::Write => "writing",
+        };
+        if self.stage.replace(stage) != stage && !std::io::stderr().is_terminal() {
+            eprintln!("{stage} …");
+        }
+        self.bar.set_prefix(stage);
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+        if progress.stage == Stage::Read {
+            let rate = progress.done as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+            let (done, rate) = (bytes(progress.done), bytes(rate as u64));
+            self.bar.set_message(format!("{done}, {rate}/s"));
+        } else {
+            self.bar
+                .set_message(format!("{}/{}", progress.done, progress.total));
+        }
+    }
+
+    pub(crate) fn done(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,103 @@
+//! Having a sweep's corpus and plan before anything runs.
+
+use super::{Error, corpus::Watcher};
+use crate::sweep::{Plan, Sweep, plan};
+use polestar_dataset::{
+    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions, import,
+    manifest::{MANIFEST_KEY, Origin},
+    synth,
+    synth::SynthOrigin,
+};
+use polestar_worker::engine::{plain_tokens, wrapper_tokens};
+use std::{path::PathBuf, sync::Arc};
+
+/// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
+pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
+    let table = &mut sweep.corpus;
+    let store = Store::open(&table.url)?;
+    table.url = store.url().to_owned();
+    let exists = store.exists(MANIFEST_KEY).await?;
+    match (&table.synth, &table.import) {
+        (Some(options), _) if !exists => {
+            eprintln!("making the synthetic corpus at {}", store.url());
+            let options = SynthOptions {
+                output: store.url().to_owned(),
+                ..options.clone()
+            };
+            synth(options).await?;
+        }
+        (None, Some(options)) if !exists => {
+            eprintln!("importing the corpus to {}", store.url());
+            let options = with_variables(options.options(store.url()))?;
+            let watcher = Watcher::new();
+            import(options, &|p| watcher.show(p)).await?;
+            watcher.done();
+        }
+        _ => {}
+    }
+    if !exists && table.synth.is_none() && table.import.is_none() {
+        return Err(format!(
+            "{} holds no corpus (no {MANIFEST_KEY}); make one with `coordinator corpus import`, or add [corpus.import] or [corpus.synth] to the sweep file",
+            store.url()
+        )
+        .into());
+    }
+    let corpus = Corpus::open(store.url()).await?;
+    if let (Some(wanted), Origin::Synth(made)) = (&table.synth, &corpus.manifest().origin)
+        && SynthOrigin::from(wanted) != *made
+    {
+        return Err(format!(
+            "the corpus at {} was made with other [corpus.synth] options; give corpus.url another place, or remove that folder",
+            store.url()
+        )
+        .into());
+    }
+    Ok(corpus)
+}
+
+/// `$NAME/rest` with the variable's value.
+fn with_variables(mut options: ImportOptions) -> Result<ImportOptions, Error> {
+    for path in &mut options.inputs {
+        let text = path.to_string_lossy().into_owned();
+        let Some(rest) = text.strip_prefix('$') else {
+            continue;
+        };
+        let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
+        let value = std::env::var(name).map_err(|_| {
+            format!("corpus.import.inputs has {text}, but the environment has no {name}; set it to the folder that holds the file")
+        })?;
+        *path = PathBuf::from(value).join(rest);
+    }
+    Ok(options)
+}
+
+/// Plans a sweep on its corpus.
+pub(crate) fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan, Error> {
+    let tokens = tokens_per_triplet(sweep, corpus)?;
+    let fingerprint = corpus.fingerprint().to_string();
+    let vocab = corpus.tokenizer().vocab_size();
+    Ok(plan(sweep, &fingerprint, vocab, tokens)?)
+}
+
+/// Mean tokens of a triplet, plain layout, over the same sample for everybody.
+fn tokens_per_triplet(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<f64, Error> {
+    const SAMPLE: u32 = 512;
+    let mut loader = Loader::start(
+        Arc::clone(corpus),
+        LoadPlan {
+            seed: 0,
+            batch: SAMPLE,
+            lanes: 1,
+            hosted: vec![0],
+            start: 0,
+            samples: sweep.samples.clone(),
+            weighting: sweep.weighting,
+            window: sweep.window,
+        },
+    );
+    let wrapper = wrapper_tokens(&sweep.samples, corpus.tokenizer().special());
+    let lanes = loader.next()?.lanes;
+    let triplets: Vec<_> = lanes.into_iter().flat_map(|(_, t)| t).collect();
+    let tokens: u64 = triplets.iter().map(|t| plain_tokens(t, wrapper)).sum();
+    Ok(tokens as f64 / triplets.len().max(1) as f64)
+}

@@ -1,0 +1,408 @@
+//! `launch` and `plan`: from a sweep file to finished trials and a report.
+
+use super::{
+    Error, LaunchArgs, ensure,
+    progress::Display,
+    table::{bytes, duration, si, table},
+};
+use crate::{
+    cluster::{Cluster, Command, Event, Job, Limits},
+    pool::{self, LocalPool, PoolServer, Told},
+    run::{Run, TrialResult, write_report},
+    sweep::{self, Plan, Sweep},
+};
+use polestar_dataset::Store;
+use polestar_worker::{
+    Generation, TrialId,
+    engine::Outcome,
+    proto::{self, to_worker::Body},
+};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Prints a sweep's plan.
+pub(super) async fn show_plan(file: &Path, store: Option<String>) -> Result<(), Error> {
+    let mut sweep = read(file, store)?;
+    let corpus = ensure::corpus(&mut sweep).await?;
+    let plan = ensure::plan_on(&sweep, &corpus)?;
+    print!("{}", describe(&sweep, &plan));
+    Ok(())
+}
+
+/// Runs what is missing of a sweep and writes its report.
+pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
+    let begun = Instant::now();
+    let mut sweep = read(&args.sweep, args.store)?;
+    if let Some(workers) = args.workers {
+        sweep.pool.workers = workers.max(1);
+        sweep.pool.workers_per_trial = sweep.pool.workers_per_trial.min(workers.max(1));
+    }
+    if let Some(world) = args.workers_per_trial {
+        if world == 0 || world > sweep.pool.workers || world > sweep.train.lanes {
+            return Err(format!(
+                "--workers-per-trial {world}: the pool has {} workers and a batch {} lanes",
+                sweep.pool.workers, sweep.train.lanes
+            )
+            .into());
+        }
+        sweep.pool.workers_per_trial = world;
+    }
+    let root = Store::open(&sweep.store)?;
+    let corpus = ensure::corpus(&mut sweep).await?;
+    let plan = ensure::plan_on(&sweep, &corpus)?;
+    print!("{}", describe(&sweep, &plan));
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let run = Run::begin(&root, &sweep, plan).await?;
+    println!("run {}", run.store.url());
+
+    let results = run.results().await?;
+    let missing = run.record.plan.trials.len() - results.len();
+    let given_up = if missing == 0 {
+        println!("every trial is done already; writing the report again");
+        BTreeMap::new()
+    } else {
+        let mut launch = Launch::begin(&run, &sweep, &results).await?;
+        let ended = launch.drive().await;
+        launch.end().await;
+        ended?
+    };
+    let report = write_report(&run, &corpus, &given_up).await?;
+    print!("{}", summary(&run).await?);
+    println!("report {report}");
+    println!("{} in all", duration(begun.elapsed().as_secs_f64()));
+    if given_up.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (trial, story) in &given_up {
+        eprintln!("error: {trial} was given up: {story}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn read(file: &Path, store: Option<String>) -> Result<Sweep, Error> {
+    let mut sweep = sweep::read(file)?;
+    if let Some(url) = store {
+        sweep.store = url;
+    }
+    Ok(sweep)
+}
+
+fn describe(sweep: &Sweep, plan: &Plan) -> String {
+    let head = [
+        "trial",
+        "parameters",
+        "non-emb.",
+        "steps",
+        "triplets",
+        "tokens",
+        "FLOPs 6ND",
+        "memory/rank",
+    ];
+    let rows: Vec<Vec<String>> = plan
+        .trials
+        .iter()
+        .map(|t| {
+            let triplets = t.config.steps * u64::from(t.config.train.batch);
+            vec![
+                t.config.id.0.clone(),
+                si(t.parameters as f64),
+                si(t.non_embedding as f64),
+                t.config.steps.to_string(),
+                si(triplets as f64),
+                si(t.plain_tokens),
+                format!("{:.2e}", t.flops_6nd),
+                bytes(t.state_bytes),
+            ]
+        })
+        .collect();
+    let total: f64 = plan.trials.iter().map(|t| t.flops_6nd).sum();
+    format!(
+        "{}: {} trials, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradient and moments\n{}",
+        sweep.name,
+        plan.trials.len(),
+        plan.tokens_per_triplet,
+        table(&head, &rows)
+    )
+}
+
+async fn summary(run: &Run) -> Result<String, Error> {
+    let results = run.results().await?;
+    let mut rows = Vec::new();
+    for trial in &run.record.plan.trials {
+        let Some(result) = results.get(&trial.config.id) else {
+            continue;
+        };
+        let score = |set: &str| {
+            result.outcome.validation.get(set).map_or_else(
+                || "-".to_owned(),
+                |s| match s.accuracy {
+                    Some(accuracy) => format!("{:.4} / {accuracy:.3}", s.loss),
+                    None => format!("{:.4}", s.loss),
+                },
+            )
+        };
+        rows.push(vec![
+            trial.config.id.0.clone(),
+            score("heldout_prompts"),
+            score("heldout_policies"),
+            duration(result.outcome.consumed.seconds),
+            result.outcome.digest.short().to_owned(),
+        ]);
+    }
+    let head = [
+        "trial",
+        "held-out prompts",
+        "held-out policies",
+        "time",
+        "digest",
+    ];
+    Ok(format!(
+        "held-out loss / accuracy:\n{}",
+        table(&head, &rows)
+    ))
+}
+
+/// The running half of a launch: the pool, the cluster and what they say to each other.
+struct Launch<'a> {
+    run: &'a Run,
+    sweep: &'a Sweep,
+    cluster: Cluster,
+    server: PoolServer,
+    processes: LocalPool,
+    display: Display,
+    secrets: BTreeMap<Generation, [u8; 32]>,
+    given_up: BTreeMap<TrialId, String>,
+    /// Worker processes that ended before any joined again: a pool that can't start.
+    barren: u32,
+    logs: tempfile::TempDir,
+}
+
+/// Worker processes that may die in a row without one joining.
+const BARREN: u32 = 3;
+
+impl<'a> Launch<'a> {
+    async fn begin(
+        run: &'a Run,
+        sweep: &'a Sweep,
+        results: &BTreeMap<TrialId, TrialResult>,
+    ) -> Result<Launch<'a>, Error> {
+        let pool = &sweep.pool;
+        let jobs = run
+            .record
+            .plan
+            .trials
+            .iter()
+            .map(|t| Job {
+                trial: t.config.id.clone(),
+                after: t.config.start.clone(),
+                cost: t.flops_6nd,
+                world: pool.workers_per_trial,
+                done: results.contains_key(&t.config.id),
+            })
+            .collect();
+        let limits = Limits {
+            failures: pool.failures,
+            losses: pool.losses,
+        };
+        let token: [u8; 32] = rand::random();
+        let token = blake3::Hash::from(token).to_hex().to_string();
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = pool::serve(loopback, token.clone()).await?;
+        let threads = match pool.threads {
+            0 => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                (cores / pool.workers as usize).max(1)
+            }
+            given => given,
+        };
+        let logs = tempfile::Builder::new()
+            .prefix("polestar-workers-")
+            .tempdir()?;
+        let mut processes = LocalPool::new(server.address, token, threads, logs.path());
+        for _ in 0..pool.workers {
+            processes.start()?;
+        }
+        Ok(Launch {
+            run,
+            sweep,
+            cluster: Cluster::new(jobs, limits),
+            server,
+            processes,
+            display: Display::new(run.record.plan.trials.len(), results.len()),
+            secrets: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            barren: 0,
+            logs,
+        })
+    }
+
+    /// Until every trial is done or given up.
+    async fn drive(&mut self) -> Result<BTreeMap<TrialId, String>, Error> {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        while !self.cluster.is_complete() {
+            tokio::select! {
+                told = self.server.told.recv() => match told {
+                    Some(Told::Event(event)) => self.take(event).await?,
+                    Some(Told::Progress { generation, event }) => self.progress(generation, &event),
+                    None => return Err("the pool service ended".into()),
+                },
+                _ = look.tick() => self.look_after_processes()?,
+                signal = tokio::signal::ctrl_c() => {
+                    signal?;
+                    return Err("interrupted; the same command goes on from the newest checkpoints".into());
+                }
+            }
+        }
+        Ok(std::mem::take(&mut self.given_up))
+    }
+
+    async fn take(&mut self, event: Event) -> Result<(), Error> {
+        match &event {
+            Event::Joined { worker, host, pid } => {
+                self.barren = 0;
+                self.display
+                    .line(&format!("{worker} joined ({host}, pid {pid})"));
+            }
+            Event::Left(worker) => self.display.line(&format!("{worker} left")),
+            _ => {}
+        }
+        for command in self.cluster.handle(event) {
+            self.execute(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, command: Command) -> Result<(), Error> {
+        let workers = &self.server.workers;
+        match command {
+            Command::Prepare { worker, generation } => {
+                workers.send(
+                    worker,
+                    Body::Prepare(proto::Prepare {
+                        generation: generation.0,
+                    }),
+                );
+            }
+            Command::Start {
+                worker,
+                generation,
+                rank,
+                peers,
+                trial,
+            } => {
+                let secret = self.secrets.entry(generation).or_insert_with(rand::random);
+                let planned = self.run.record.plan.trials.iter();
+                let config = planned.map(|t| &t.config).find(|c| c.id == trial);
+                workers.send(
+                    worker,
+                    Body::Start(proto::Start {
+                        generation: generation.0,
+                        rank: rank.0,
+                        peers,
+                        secret: secret.to_vec(),
+                        run: self.run.store.url().to_owned(),
+                        trial: serde_json::to_string(&config)?,
+                        deadline_seconds: self.sweep.pool.deadline_seconds,
+                    }),
+                );
+            }
+            Command::Abort {
+                worker,
+                generation,
+                reason,
+            } => {
+                workers.send(
+                    worker,
+                    Body::Abort(proto::Abort {
+                        generation: generation.0,
+                        reason,
+                    }),
+                );
+            }
+            Command::Record {
+                trial,
+                outcome,
+                failures,
+                losses,
+            } => {
+                let outcome: Outcome = serde_json::from_str(&outcome)?;
+                let result = TrialResult {
+                    outcome,
+                    failures,
+                    losses,
+                };
+                self.run.record_result(&result).await?;
+                self.display.over(&trial, true);
+                self.display
+                    .line(&format!("{trial} done, digest {}", result.outcome.digest));
+            }
+            Command::Retry { trial, story } => {
+                self.display.over(&trial, false);
+                self.display.line(&format!(
+                    "{trial} is tried again from its newest checkpoint: {story}"
+                ));
+            }
+            Command::GiveUp { trial, story } => {
+                self.display.over(&trial, true);
+                self.display.line(&format!("{trial} is given up: {story}"));
+                self.given_up.insert(trial, story);
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, generation: Generation, event: &str) {
+        let Some(trial) = self.cluster.trial_of(generation).cloned() else {
+            return;
+        };
+        match serde_json::from_str(event) {
+            Ok(event) => self.display.event(generation, &trial, &event),
+            Err(error) => tracing::debug!(%error, "a progress message can't be read"),
+        }
+    }
+
+    /// Replaces worker processes that have ended.
+    fn look_after_processes(&mut self) -> Result<(), Error> {
+        for ended in self.processes.reap() {
+            self.barren += 1;
+            self.display.line(&format!(
+                "a worker process ended ({}); starting another",
+                ended.status
+            ));
+            if !ended.log_tail.is_empty() {
+                self.display.line(&ended.log_tail);
+            }
+            if self.barren > BARREN {
+                return Err(format!(
+                    "{BARREN} worker processes in a row ended before they joined; the last said:\n{}",
+                    ended.log_tail
+                )
+                .into());
+            }
+            self.processes.start()?;
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) {
+        self.display.close();
+        self.server
+            .workers
+            .broadcast(&Body::Shutdown(proto::Shutdown {}));
+        let patience = Duration::from_secs(10);
+        if tokio::time::timeout(patience, self.processes.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a worker did not end in time and is killed");
+        }
+        drop(self.logs);
+    }
+}

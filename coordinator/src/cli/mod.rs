@@ -1,0 +1,120 @@
+//! The command line: parsing, and one module a command.
+
+mod corpus;
+mod ensure;
+mod inspect_run;
+mod launch;
+mod progress;
+mod table;
+
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Errors at the edge: printed as a chain, never matched on.
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Pre-train POLAR reward models and measure their scaling laws.
+#[derive(Debug, Parser)]
+#[command(name = "coordinator", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a sweep, or do what is missing of it
+    Launch(LaunchArgs),
+    /// Show a sweep's trials, sizes and cost without running it
+    Plan {
+        /// The sweep file
+        sweep: PathBuf,
+        /// Object store URL to use instead of the file's
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+    /// Show how far a run is
+    Status {
+        /// Folder of the run, as `launch` prints it
+        run: String,
+    },
+    /// Write a run's report again from what is in its store
+    Report {
+        /// Folder of the run, as `launch` prints it
+        run: String,
+    },
+    /// Make, look at and check corpora of trajectories
+    #[command(subcommand)]
+    Corpus(corpus::Command),
+    /// Run a worker of somebody's pool
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+}
+
+#[derive(Debug, clap::Args)]
+struct LaunchArgs {
+    /// The sweep file
+    sweep: PathBuf,
+    /// Object store URL to use instead of the file's
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Worker processes on this machine, instead of the file's
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+    /// Workers that train one trial together, instead of the file's
+    #[arg(long, value_name = "N")]
+    workers_per_trial: Option<u32>,
+    /// Show the plan and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkerCommand {
+    /// Join a coordinator's pool; the token is best given in POLESTAR_TOKEN
+    Join(polestar_worker::agent::JoinArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match runtime.block_on(run(cli.command)) {
+        Ok(code) => code,
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Launch(args) => return launch::launch(args).await,
+        Command::Plan { sweep, store } => launch::show_plan(&sweep, store).await?,
+        Command::Status { run } => inspect_run::status(&run).await?,
+        Command::Report { run } => inspect_run::report(&run).await?,
+        Command::Corpus(command) => corpus::run(command).await?,
+        Command::Worker(WorkerCommand::Join(args)) => {
+            polestar_worker::agent::join(args.into_options()).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints an error and what caused it, each sentence once.
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("  because: {cause}");
+        source = cause.source();
+    }
+    ExitCode::FAILURE
+}

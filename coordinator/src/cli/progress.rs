@@ -1,0 +1,156 @@
+//! What a person sees while trials run: bars on a terminal, lines elsewhere.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use polestar_worker::{Generation, TrialId, engine::Event};
+use std::{collections::BTreeMap, io::IsTerminal};
+
+/// The running display.
+pub(crate) struct Display {
+    bars: MultiProgress,
+    terminal: bool,
+    overall: ProgressBar,
+    running: BTreeMap<Generation, Bar>,
+}
+
+struct Bar {
+    trial: TrialId,
+    bar: ProgressBar,
+    held_out: String,
+}
+
+impl Display {
+    /// For this many trials, some of them done.
+    pub(crate) fn new(trials: usize, done: usize) -> Display {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if terminal {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        let overall = bars.add(ProgressBar::new(trials as u64));
+        overall.set_style(style("trials {pos}/{len} {wide_bar} {elapsed_precise}"));
+        overall.set_position(done as u64);
+        Display {
+            bars,
+            terminal,
+            overall,
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&self, text: &str) {
+        if self.terminal {
+            // A terminal that is gone is no reason to stop training.
+            let _ = self.bars.println(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// The engine of a generation told something.
+    pub(crate) fn event(&mut self, generation: Generation, trial: &TrialId, event: &Event) {
+        let bars = &self.bars;
+        let bar = self.running.entry(generation).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(0));
+            bar.set_style(style("{prefix:24!} {pos:>6}/{len} {wide_bar} {msg}"));
+            bar.set_prefix(trial.0.clone());
+            Bar {
+                trial: trial.clone(),
+                bar,
+                held_out: String::new(),
+            }
+        });
+        let mut line = None;
+        match event {
+            Event::Begun {
+                step,
+                steps,
+                seconds,
+                passed_over,
+            } => {
+                bar.bar.set_length(*steps);
+                bar.bar.set_position(step.0);
+                for damage in passed_over {
+                    line = Some(format!(
+                        "{trial}: passed over a damaged checkpoint: {damage}"
+                    ));
+                }
+                if line.is_none() {
+                    let from = if step.0 == 0 {
+                        "begins".to_owned()
+                    } else {
+                        format!("resumes after step {}", step.0)
+                    };
+                    line = Some(format!(
+                        "{trial} {from} ({steps} steps, {generation}, ready in {seconds:.1} s)"
+                    ));
+                }
+            }
+            Event::Stepped {
+                step,
+                loss,
+                accuracy,
+                triplets_per_second,
+            } => {
+                bar.bar.set_position(step.0);
+                let accuracy = accuracy.map_or(String::new(), |a| format!(" acc {a:.3}"));
+                bar.bar.set_message(format!(
+                    "loss {loss:.4}{accuracy}{} {triplets_per_second:.0}/s",
+                    bar.held_out
+                ));
+            }
+            Event::Validated { step, scores } => {
+                let parts: Vec<String> = scores
+                    .iter()
+                    .map(|(set, s)| {
+                        let accuracy = s.accuracy.map_or(String::new(), |a| format!(" acc {a:.3}"));
+                        format!("{} {:.4}{accuracy}", set.replace('_', " "), s.loss)
+                    })
+                    .collect();
+                if let Some(s) = scores.values().next_back() {
+                    bar.held_out = format!(" | held out {:.4}", s.loss);
+                }
+                line = Some(format!("{trial} step {}: {}", step.0, parts.join(", ")));
+            }
+            Event::Saved {
+                step,
+                digest,
+                seconds,
+            } => {
+                tracing::info!(%trial, step = step.0, digest = digest.short(), seconds, "saved");
+            }
+        }
+        if let Some(line) = line {
+            // Held-out scores come often; a terminal shows them in the bar.
+            if !(self.terminal && matches!(event, Event::Validated { .. })) {
+                self.line(&line);
+            }
+        }
+    }
+
+    /// The trial's generation is over.
+    pub(crate) fn over(&mut self, trial: &TrialId, done: bool) {
+        self.running.retain(|_, bar| {
+            if bar.trial == *trial {
+                bar.bar.finish_and_clear();
+            }
+            bar.trial != *trial
+        });
+        if done {
+            self.overall.inc(1);
+        }
+    }
+
+    /// Removes all bars.
+    pub(crate) fn close(&self) {
+        self.overall.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+}

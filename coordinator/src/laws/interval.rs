@@ -1,0 +1,85 @@
+//! Intervals: two ends with a stated meaning, and the two ways this crate arrives at them.
+
+use serde::{Deserialize, Serialize};
+
+/// Normal quantile of a two-sided 95% interval.
+pub(super) const Z_95: f64 = 1.959_963_984_540_054;
+
+/// A closed interval; 95% wherever this crate reports one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Lower end.
+    pub lo: f64,
+    /// Upper end.
+    pub hi: f64,
+}
+
+impl Interval {
+    /// The central 95% of `draws`, which come in any order; `None` when there are none.
+    pub fn percentile(mut draws: Vec<f64>) -> Option<Self> {
+        draws.sort_by(f64::total_cmp);
+        Some(Self {
+            lo: quantile(&draws, 0.025)?,
+            hi: quantile(&draws, 0.975)?,
+        })
+    }
+
+    /// Wilson's 95% interval for a share `accuracy` observed over `trials`; it stays inside 0..=1 and keeps its coverage
+    /// near the ends, where the normal approximation loses it. Without trials nothing is known: 0 to 1.
+    pub fn wilson(accuracy: f64, trials: u64) -> Self {
+        if trials == 0 {
+            return Self { lo: 0.0, hi: 1.0 };
+        }
+        let n = trials as f64;
+        let z2 = Z_95 * Z_95;
+        let centre = (accuracy + z2 / (2.0 * n)) / (1.0 + z2 / n);
+        let spread = accuracy * (1.0 - accuracy) / n + z2 / (4.0 * n * n);
+        let half = Z_95 / (1.0 + z2 / n) * spread.max(0.0).sqrt();
+        Self {
+            lo: (centre - half).max(0.0),
+            hi: (centre + half).min(1.0),
+        }
+    }
+
+    /// Whether `value` lies inside, ends included.
+    pub fn contains(&self, value: f64) -> bool {
+        self.lo <= value && value <= self.hi
+    }
+}
+
+/// Quantile `q` of ascending values, interpolated linearly between order statistics.
+fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    let at = q * (sorted.len().checked_sub(1)?) as f64;
+    let below = sorted[at.floor() as usize];
+    let above = sorted[at.ceil() as usize];
+    Some(below + (above - below) * at.fract())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilson_agrees_with_the_textbook() {
+        let interval = Interval::wilson(0.6, 50);
+        assert!(
+            (interval.lo - 0.4618).abs() < 1e-4 && (interval.hi - 0.7239).abs() < 1e-4,
+            "{interval:?}"
+        );
+        assert!((Interval::wilson(1.0, 10).hi - 1.0).abs() < 1e-12);
+        assert!(Interval::wilson(1.0, 10).lo < 0.73);
+    }
+
+    #[test]
+    fn percentile_leaves_a_fortieth_on_each_side() {
+        let draws = (0..=1000).rev().map(f64::from).collect();
+        assert_eq!(
+            Interval::percentile(draws),
+            Some(Interval {
+                lo: 25.0,
+                hi: 975.0
+            })
+        );
+        assert_eq!(Interval::percentile(Vec::new()), None);
+    }
+}

@@ -1,0 +1,13 @@
+//! Polestar's coordinator: from a sweep file to a report of scaling laws.
+//!
+//! [`sweep`] reads the file and [plans](sweep::plan) trials as data; [`cluster`] is a pure state
+//! machine that decides who trains what; [`pool`] holds the workers' streams and [`run`] what is
+//! durable; [`laws`] fits and [`report`] draws. [`cli`] puts them behind one command.
+
+pub mod cli;
+pub mod cluster;
+pub mod laws;
+pub mod pool;
+pub mod report;
+pub mod run;
+pub mod sweep;

@@ -1,0 +1,348 @@
+//! The report as one page: no network, no script, light or dark as the reader prefers, and fit for print.
+
+use super::{Law, Outcome, Quantity, Report, number, paper};
+use crate::laws::{Excluded, Interval, PowerLaw};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The figures' SVG.
+pub(super) struct Figures<'a> {
+    /// Loss against parameters.
+    pub params: &'a str,
+    /// Loss against compute.
+    pub compute: &'a str,
+    /// Training curves.
+    pub curves: &'a str,
+}
+
+/// report.html.
+pub(super) fn page(report: &Report, figures: &Figures) -> String {
+    let input = &report.input;
+    let mut title = escape(&input.title);
+    if report.is_provisional() {
+        title += " (provisional)";
+    }
+    let mut body = format!("<header>\n<h1>{title}</h1>\n");
+    body += &format!(
+        "<p class=\"muted\">POLAR scaling laws · run <code>{}</code> · corpus {} · {}</p>\n</header>\n",
+        escape(&input.run_id),
+        escape(&input.corpus.name),
+        escape(&input.created)
+    );
+    body += &provisional(report);
+    body += &format!(
+        "<div class=\"laws\">\n{}{}</div>\n",
+        card(&report.by_params),
+        card(&report.by_compute)
+    );
+    body += &figure(
+        figures.params,
+        "Each size at its lowest final loss. Solid marks enter the fit, hollow ones do not; the band is where the law itself lies with 95% \
+         confidence, not where single runs fall.",
+    );
+    body += &figure(
+        figures.compute,
+        "Each compute budget with its best size. Thin lines are the training curves: validation loss against the FLOPs spent so far.",
+    );
+    body += &figure(
+        figures.curves,
+        "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it.",
+    );
+    body += &comparison();
+    body += &validation(report);
+    body += &trials(report);
+    body += &left_out(report);
+    body += &method(report);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+}
+
+/// Text made safe for HTML and XML, in elements and attributes.
+pub(super) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+fn provisional(report: &Report) -> String {
+    let Some(progress) = report.progress() else {
+        return String::new();
+    };
+    format!(
+        "<div class=\"provisional\"><strong>Provisional:</strong> {progress}. Every number below can still change.\
+         <br><span class=\"muted\">Not finished: {}</span></div>\n",
+        escape(&report.input.missing.join(", "))
+    )
+}
+
+/// A law, what it predicts, and what to know before trusting it.
+fn card(law: &Law) -> String {
+    let name = match law.quantity {
+        Quantity::Parameters => "Loss against model parameters N",
+        Quantity::Compute => "Loss against training compute C",
+    };
+    let mut html = format!("<section class=\"law\"><h3>{name}</h3>\n");
+    html += &match &law.outcome {
+        Outcome::Fitted(fit) => fitted(law.quantity, fit),
+        Outcome::Refused(reason) => format!(
+            "<p class=\"formula\">No law yet</p>\n<p>{}.</p>\n",
+            escape(&capitalized(reason))
+        ),
+    };
+    if !law.selection.cautions.is_empty() {
+        html += &list(law.selection.cautions.iter().map(|caution| escape(caution)));
+    }
+    html + "</section>\n"
+}
+
+fn fitted(quantity: Quantity, fit: &PowerLaw) -> String {
+    let symbol = quantity.symbol();
+    let (exponent, coefficient) = (fit.exponent_interval, fit.coefficient_interval);
+    let largest = fit.points.iter().map(|point| point.x).fold(0.0, f64::max);
+    let ahead = 10.0 * largest;
+    let (predicted, band) = (fit.predict(ahead), fit.band(ahead));
+    format!(
+        "<p class=\"formula\">L = {} {symbol}<sup>{}</sup></p>\n\
+         <p>Exponent {} to {}, coefficient {} to {} (95%); R² {:.3} over {} points.</p>\n\
+         <p class=\"muted\">Ten times beyond the data, at {symbol} = {}, it gives {predicted:.3} ({:.3} to {:.3}).</p>\n",
+        number::significant(fit.coefficient, 3),
+        minus(&format!("{:.4}", fit.exponent)),
+        minus(&format!("{:.4}", exponent.lo)),
+        minus(&format!("{:.4}", exponent.hi)),
+        number::significant(coefficient.lo, 3),
+        number::significant(coefficient.hi, 3),
+        fit.r2,
+        fit.points.len(),
+        quantity.value(ahead),
+        band.lo,
+        band.hi,
+    )
+}
+
+fn figure(svg: &str, caption: &str) -> String {
+    format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
+}
+
+fn comparison() -> String {
+    let [params, compute] = [paper::BY_PARAMS.text("N"), paper::BY_COMPUTE.text("C")]
+        .map(|text| escape(text.trim_start_matches("POLAR paper: ")));
+    format!(
+        "<section class=\"note\">\n<h3>Before comparing with the POLAR paper</h3>\n\
+         <p>The paper (arXiv 2507.05197) states L = {params} and L = {compute}.</p>\n{}</section>\n",
+        list(paper::WARNING.iter().map(|sentence| escape(sentence)))
+    )
+}
+
+fn validation(report: &Report) -> String {
+    let input = &report.input;
+    if input.validation.is_empty() && input.baselines.is_empty() {
+        return String::new();
+    }
+    let mut html = "<h2>Validation</h2>\n".to_owned();
+    if !input.validation.is_empty() {
+        let rows = input.validation.iter().map(|row| {
+            let interval = Interval::wilson(row.accuracy, row.triplets);
+            vec![
+                row.trial.clone(),
+                row.set.clone(),
+                format!("{:.4}", row.loss),
+                number::percent(row.accuracy),
+                format!(
+                    "{} to {}",
+                    number::percent(interval.lo),
+                    number::percent(interval.hi)
+                ),
+                number::grouped(row.triplets),
+            ]
+        });
+        html += &table(
+            &[
+                "Trial",
+                "Set",
+                "#Loss",
+                "#Accuracy",
+                "#95% (Wilson)",
+                "#Triplets",
+            ],
+            rows,
+        );
+    }
+    if !input.baselines.is_empty() {
+        html += "<p>Discriminators without training, on the same task; chance is 50%:</p>\n";
+        let rows = input
+            .baselines
+            .iter()
+            .map(|(name, accuracy)| vec![name.clone(), number::percent(*accuracy)]);
+        html += &table(&["Baseline", "#Accuracy"], rows);
+    }
+    html
+}
+
+fn trials(report: &Report) -> String {
+    let input = &report.input;
+    let mut html = "<h2>Trials</h2>\n".to_owned();
+    if input.points.is_empty() {
+        html += "<p>No trial has finished.</p>\n";
+    } else {
+        let rows = input.points.iter().map(|point| {
+            let role = |law: &Law| {
+                if law.place(&point.trial) == "in the fit" {
+                    "●"
+                } else {
+                    ""
+                }
+                .to_owned()
+            };
+            vec![
+                point.trial.clone(),
+                point.size.clone(),
+                number::count(point.params as f64),
+                number::count(point.tokens),
+                number::flops(point.flops),
+                point.budget.map_or_else(|| "–".to_owned(), number::flops),
+                point.seed.to_string(),
+                format!("{:.4}", point.loss),
+                role(&report.by_params),
+                role(&report.by_compute),
+            ]
+        });
+        let columns = [
+            "Trial",
+            "Size",
+            "#N",
+            "#Tokens",
+            "#C (FLOPs)",
+            "#Budget",
+            "#Seed",
+            "#Loss",
+            "N-law",
+            "C-law",
+        ];
+        html += &table(&columns, rows);
+    }
+    if !input.digests.is_empty() {
+        html +=
+            "<h3>Final parameters</h3>\n<p class=\"muted\">Equal runs have equal digests.</p>\n";
+        let rows = input
+            .digests
+            .iter()
+            .map(|(trial, digest)| vec![trial.clone(), digest.clone()]);
+        html += &table(&["Trial", "`Digest"], rows);
+    }
+    html
+}
+
+fn left_out(report: &Report) -> String {
+    let mut html = String::new();
+    for (law, name) in [
+        (&report.by_params, "law in parameters"),
+        (&report.by_compute, "law in compute"),
+    ] {
+        let excluded = &law.selection.excluded;
+        if !excluded.is_empty() {
+            html += &format!("<h3>Not in the {name}</h3>\n");
+            let row = |out: &Excluded| vec![out.trial.clone(), capitalized(&out.reason)];
+            html += &table(&["Trial", "Reason"], excluded.iter().map(row));
+        }
+    }
+    if html.is_empty() {
+        html
+    } else {
+        format!("<h2>What was left out, and why</h2>\n{html}")
+    }
+}
+
+fn method(report: &Report) -> String {
+    let input = &report.input;
+    let corpus = &input.corpus;
+    let fact = |name: &str, value: String| vec![name.to_owned(), value];
+    let facts = [
+        fact("Corpus", corpus.name.clone()),
+        fact("Policies", number::grouped(corpus.policies)),
+        fact("Prompts", number::grouped(corpus.prompts)),
+        fact("Triplets trained on", number::grouped(corpus.triplets_seen)),
+        fact("Tokens trained on", number::grouped(corpus.tokens_seen)),
+    ];
+    let mut html = "<h2>How these numbers came about</h2>\n".to_owned();
+    html += "<p>A law is the least-squares line of ln L on ln x. Its intervals come from 2,000 seeded bootstrap resamples of the points, \
+             and of the seeds within a point where there are several, widened for the smallness of the sample. \
+             The law in parameters takes each size at its lowest final loss and so assumes that data did not hold a size back; \
+             the law in compute takes the best size of each budget.</p>\n";
+    if !input.conventions.is_empty() {
+        html += "<h3>What the numbers count</h3>\n";
+        html += &table(
+            &["Number", "Counts"],
+            input
+                .conventions
+                .iter()
+                .map(|(name, what)| fact(name, what.clone())),
+        );
+    }
+    html += "<h3>Run and corpus</h3>\n";
+    html += &table(&["Fact", "Value"], facts);
+    let digests = [
+        fact("Corpus fingerprint", corpus.fingerprint.clone()),
+        fact("Configuration digest", input.config_digest.clone()),
+        fact("Run", input.run_id.clone()),
+    ];
+    html + &table(&["Identity", "`Value"], digests)
+}
+
+/// A table. A heading that begins with `#` makes a column of numbers, one with a backtick a column of code.
+fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut html = "<div class=\"scroll\"><table>\n<thead><tr>".to_owned();
+    for column in columns {
+        html += &match column.strip_prefix('#') {
+            Some(name) => format!("<th class=\"number\">{}</th>", escape(name)),
+            None => format!("<th>{}</th>", escape(column.trim_start_matches('`'))),
+        };
+    }
+    html += "</tr></thead>\n<tbody>\n";
+    for row in rows {
+        html += "<tr>";
+        for (at, (column, value)) in columns.iter().zip(row).enumerate() {
+            let value = escape(&value);
+            html += &match column.chars().next() {
+                Some('#') => format!("<td class=\"number\">{value}</td>"),
+                Some('`') => format!("<td><code>{value}</code></td>"),
+                _ if at == 0 => format!("<td class=\"name\">{value}</td>"),
+                _ => format!("<td>{value}</td>"),
+            };
+        }
+        html += "</tr>\n";
+    }
+    html + "</tbody>\n</table></div>\n"
+}
+
+/// A list of items that are HTML already.
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    let items: String = items
+        .into_iter()
+        .map(|item| format!("<li>{item}</li>\n"))
+        .collect();
+    format!("<ul>\n{items}</ul>\n")
+}
+
+/// A number with a true minus sign.
+fn minus(number: &str) -> String {
+    number.replace('-', "\u{2212}")
+}
+
+fn capitalized(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(chars).collect()
+    })
+}

@@ -1,0 +1,161 @@
+use super::demo::{demo_input, provisional_input, unfittable_input};
+use super::*;
+
+fn files(input: &ReportInput) -> Vec<(String, Vec<u8>)> {
+    build(input).files().unwrap()
+}
+
+fn text(files: &[(String, Vec<u8>)], name: &str) -> String {
+    let (_, bytes) = files.iter().find(|(file, _)| file == name).unwrap();
+    String::from_utf8(bytes.clone()).unwrap()
+}
+
+/// Writes the files of every demo to `$REPORT_DEMO`, for a look at them.
+fn show(name: &str, files: &[(String, Vec<u8>)]) {
+    if let Some(folder) = std::env::var_os("REPORT_DEMO") {
+        let folder = std::path::Path::new(&folder).join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (file, bytes) in files {
+            std::fs::write(folder.join(file), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_complete_sweep_yields_both_laws_and_the_same_bytes_every_time() {
+    let input = demo_input();
+    let report = build(&input);
+    for law in [report.by_params(), report.by_compute()] {
+        let fit = law.fitted().unwrap();
+        assert!(fit.exponent < 0.0 && fit.exponent_interval.contains(fit.exponent));
+        assert_eq!(fit.points.len(), 4);
+        assert_eq!(law.selection.excluded.len(), 12);
+    }
+    let files = files(&input);
+    show("complete", &files);
+    assert_eq!(files, build(&input).files().unwrap());
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "report.html",
+            "report.json",
+            "points.csv",
+            "loss-vs-params.svg",
+            "loss-vs-params.png",
+            "loss-vs-compute.svg",
+            "loss-vs-compute.png",
+            "curves.svg",
+            "curves.png",
+        ]
+    );
+    for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".png")) {
+        let size = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!((size(16), size(20)), (2400, 1500), "{name}");
+    }
+    let figure = text(&files, "loss-vs-params.svg");
+    assert!(figure.contains(&report.by_params().text()) && figure.contains("chance (ln 2)"));
+    assert!(figure.contains("planted optimum 0.302"));
+    assert!(figure.starts_with("<svg width=\"1200\" height=\"750\""));
+}
+
+#[test]
+fn the_page_stands_alone_and_escapes_every_name() {
+    let mut input = provisional_input();
+    input.points[0].trial = "<script>alert(1)</script>".into();
+    input.conventions[0].1 = "a & b \"c\"".into();
+    let files = files(&input);
+    let page = text(&files, "report.html");
+    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
+    assert!(page.contains("a &amp; b &quot;c&quot;"));
+    assert!(page.contains("&lt;NaN&gt; at step 118"));
+    for outside in ["src=", "href=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let namespaces = page.matches("http").count();
+    assert_eq!(
+        namespaces,
+        page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count()
+    );
+}
+
+#[test]
+fn an_unfinished_sweep_says_so_everywhere() {
+    let files = files(&provisional_input());
+    show("provisional", &files);
+    let page = text(&files, "report.html");
+    assert!(page.contains("3 of 16 trials have not finished"));
+    assert!(page.contains("first half&gt; (provisional)</title>"));
+    assert!(
+        text(&files, "loss-vs-compute.svg")
+            .contains("Provisional: 3 of 16 trials have not finished")
+    );
+    let json: serde_json::Value = serde_json::from_str(&text(&files, "report.json")).unwrap();
+    assert_eq!(json["provisional"], true);
+    let excluded = json["laws"][0]["excluded"].as_array().unwrap();
+    assert!(excluded.iter().any(|out| {
+        out["trial"] == "l-c0"
+            && out["reason"]
+                .as_str()
+                .unwrap()
+                .starts_with("trial failed: ")
+    }));
+}
+
+#[test]
+fn what_can_not_be_fitted_is_a_sentence_with_its_reason() {
+    for (name, input) in [
+        ("unfittable", unfittable_input()),
+        ("empty", ReportInput::default()),
+    ] {
+        let report = build(&input);
+        let files = files(&input);
+        show(name, &files);
+        for (law, figure) in [
+            (report.by_params(), "loss-vs-params.svg"),
+            (report.by_compute(), "loss-vs-compute.svg"),
+        ] {
+            assert!(law.fitted().is_none());
+            assert!(
+                law.text().contains("at least 3 different values"),
+                "{}",
+                law.text()
+            );
+            assert!(text(&files, figure).contains("No law: a power law needs"));
+        }
+        assert!(text(&files, "report.html").contains("No law yet"));
+    }
+}
+
+#[test]
+fn hostile_numbers_do_not_stop_the_report() {
+    let mut input = demo_input();
+    input.points[0].loss = f64::NAN;
+    input.points[1].loss = 1e9;
+    input.points[2].flops = 0.0;
+    input.curves[3].points[5].val_loss = Some(f64::INFINITY);
+    input.curves[4].points.clear();
+    input.optimum = Some(0.0);
+    let files = files(&input);
+    for (name, bytes) in &files {
+        let broken = name.ends_with(".svg") && String::from_utf8_lossy(bytes).contains("NaN");
+        assert!(!broken, "{name}");
+    }
+    assert!(text(&files, "loss-vs-params.svg").contains("outside these axes"));
+}
+
+#[test]
+fn points_csv_has_a_line_a_trial_with_its_place_in_each_law() {
+    let mut input = demo_input();
+    input.points[0].trial = "a, \"b\"".into();
+    let csv = text(&files(&input), "points.csv");
+    assert_eq!(csv.lines().count(), 17);
+    assert!(csv.contains("\"a, \"\"b\"\"\",xs,24600,"));
+    assert_eq!(
+        csv.lines()
+            .filter(|line| line.contains("in the fit"))
+            .count(),
+        7,
+        "{csv}"
+    );
+}

@@ -1,0 +1,193 @@
+//! What a run has in the store: its record, its trials' results, its report.
+//!
+//! ```text
+//! <name>-<plan digest>/run.json                        put if absent: the run begins
+//!                      trials/<trial>/result.json      put if absent: the trial is over
+//!                      trials/<trial>/checkpoints/     the worker's
+//!                      trials/<trial>/metrics/         the worker's
+//!                      report/
+//! ```
+
+mod report;
+
+pub use report::{ReportError, write_report};
+
+use crate::sweep::{Plan, Sweep};
+use polestar_dataset::{Store, store::Put};
+use polestar_worker::{TrialId, engine::Outcome};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of run.json that this build writes.
+pub const FORMAT: u32 = 1;
+
+/// The record of a run: everything its results are a function of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRecord {
+    /// Version of this record.
+    pub format: u32,
+    /// The run's folder.
+    pub run: String,
+    /// The sweep as written. Its `pool` is that of the first launch.
+    pub sweep: Sweep,
+    /// The trials.
+    pub plan: Plan,
+    /// How gradients are added: `canonical` is the promise of one answer.
+    pub reduction: String,
+    /// Version of Polestar that began it.
+    pub version: String,
+}
+
+/// A trial that is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialResult {
+    /// What came out.
+    pub outcome: Outcome,
+    /// Failures on the way, in this launch.
+    pub failures: u32,
+    /// Losses of a worker on the way, in this launch.
+    pub losses: u32,
+}
+
+/// Why a run can't be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] polestar_dataset::store::Error),
+    /// Nothing there.
+    #[error("{url} has no run.json; give the folder of a run, as `launch` prints it")]
+    NoRun {
+        /// Where.
+        url: String,
+    },
+    /// A record can't be read.
+    #[error("{key} can't be read; was it written by another version of Polestar?")]
+    Record {
+        /// The object.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A trial has two different results.
+    #[error(
+        "{key} exists with digest {there}, this launch computed {here}; the promise of one answer is broken, please report it"
+    )]
+    Conflict {
+        /// The object.
+        key: String,
+        /// Digest in the store.
+        there: String,
+        /// Digest just computed.
+        here: String,
+    },
+}
+
+/// A run in a store.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its folder.
+    pub store: Store,
+    /// Its record.
+    pub record: RunRecord,
+}
+
+impl Run {
+    /// Name of the folder of a plan.
+    pub fn name(sweep: &Sweep, plan: &Plan) -> String {
+        format!("{}-{}", sweep.name, &plan.digest()[..8])
+    }
+
+    /// Begins a run, or opens it if it began before.
+    ///
+    /// # Errors
+    /// The store's, or a record that can't be read.
+    pub async fn begin(root: &Store, sweep: &Sweep, plan: Plan) -> Result<Run, RunError> {
+        let name = Run::name(sweep, &plan);
+        let store = root.child(&name);
+        let record = RunRecord {
+            format: FORMAT,
+            run: name,
+            sweep: sweep.clone(),
+            plan,
+            reduction: "canonical".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let json = to_json("run.json", &record)?;
+        match store.put_if_absent("run.json", json.into()).await? {
+            Put::Created => Ok(Run { store, record }),
+            Put::Exists => Run::open(store).await,
+        }
+    }
+
+    /// Opens the run at a folder.
+    ///
+    /// # Errors
+    /// [`RunError::NoRun`] when there is none.
+    pub async fn open(store: Store) -> Result<Run, RunError> {
+        let Some(bytes) = store.get_opt("run.json").await? else {
+            return Err(RunError::NoRun {
+                url: store.url().to_owned(),
+            });
+        };
+        let record = from_json("run.json", &bytes)?;
+        Ok(Run { store, record })
+    }
+
+    /// Results of the trials that are over.
+    ///
+    /// # Errors
+    /// The store's, or a record that can't be read.
+    pub async fn results(&self) -> Result<BTreeMap<TrialId, TrialResult>, RunError> {
+        let mut results = BTreeMap::new();
+        for trial in &self.record.plan.trials {
+            let id = &trial.config.id;
+            let key = result_key(id);
+            if let Some(bytes) = self.store.get_opt(&key).await? {
+                results.insert(id.clone(), from_json(&key, &bytes)?);
+            }
+        }
+        Ok(results)
+    }
+
+    /// Records a trial's result. An equal one there is success.
+    ///
+    /// # Errors
+    /// [`RunError::Conflict`] when another digest is recorded already.
+    pub async fn record_result(&self, result: &TrialResult) -> Result<(), RunError> {
+        let key = result_key(&result.outcome.trial);
+        let json = to_json(&key, result)?;
+        if self.store.put_if_absent(&key, json.into()).await? == Put::Exists {
+            let there: TrialResult = from_json(&key, &self.store.get(&key).await?)?;
+            if there.outcome.digest != result.outcome.digest {
+                return Err(RunError::Conflict {
+                    key,
+                    there: there.outcome.digest.0,
+                    here: result.outcome.digest.0.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn result_key(trial: &TrialId) -> String {
+    format!("trials/{trial}/result.json")
+}
+
+fn to_json<T: Serialize>(key: &str, value: &T) -> Result<Vec<u8>, RunError> {
+    serde_json::to_vec_pretty(value).map_err(|source| RunError::Record {
+        key: key.to_owned(),
+        source,
+    })
+}
+
+fn from_json<T: for<'a> Deserialize<'a>>(key: &str, bytes: &[u8]) -> Result<T, RunError> {
+    serde_json::from_slice(bytes).map_err(|source| RunError::Record {
+        key: key.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,182 @@
+//! From a run's store to its report.
+
+use super::{Run, RunError};
+use crate::{
+    laws::{FailedTrial, Point},
+    report::{self, Curve, CurvePoint, ReportInput, Validation},
+};
+use polestar_dataset::{Corpus, Split, planted_optimum};
+use polestar_worker::{TrialId, engine::VALIDATION_SEED, metrics};
+use std::collections::BTreeMap;
+
+/// Why a report could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The run's records.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] polestar_dataset::store::Error),
+    /// A trial's metrics.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
+    /// The planted optimum of a synthetic corpus.
+    #[error("the corpus's planted optimum can't be computed")]
+    Optimum(#[from] polestar_dataset::synth::planted::Error),
+    /// Drawing or encoding.
+    #[error(transparent)]
+    Report(#[from] report::ReportError),
+}
+
+/// The set that laws are fitted to.
+const FITTED: &str = "heldout_prompts";
+
+/// Fits, draws and writes the report of what is in the store; returns where.
+///
+/// # Errors
+/// [`ReportError`]; files written before it are overwritten by the next attempt.
+pub async fn write_report(
+    run: &Run,
+    corpus: &Corpus,
+    given_up: &BTreeMap<TrialId, String>,
+) -> Result<String, ReportError> {
+    let input = gather(run, corpus, given_up).await?;
+    let place = run.store.child("report");
+    for (name, bytes) in report::build(&input).files()? {
+        place.put(&name, bytes.into()).await?;
+    }
+    Ok(format!("{}/report.html", place.url().trim_end_matches('/')))
+}
+
+async fn gather(
+    run: &Run,
+    corpus: &Corpus,
+    given_up: &BTreeMap<TrialId, String>,
+) -> Result<ReportInput, ReportError> {
+    let record = &run.record;
+    let results = run.results().await?;
+    let manifest = corpus.manifest();
+    let mut input = ReportInput {
+        title: record.sweep.name.clone(),
+        run_id: record.run.clone(),
+        corpus: report::Corpus {
+            name: corpus.url().to_owned(),
+            fingerprint: manifest.fingerprint.to_string(),
+            policies: manifest.policies.len() as u64,
+            prompts: manifest.counts.prompts,
+            triplets_seen: 0,
+            tokens_seen: 0,
+        },
+        config_digest: record.plan.digest(),
+        created: format!("Polestar {}", record.version),
+        conventions: conventions(record.plan.tokens_per_triplet),
+        ..ReportInput::default()
+    };
+    let samples = &record.sweep.samples;
+    let count = record.sweep.train.validation.triplets;
+    let optimum = planted_optimum(
+        corpus,
+        Split::HeldoutPrompts,
+        count,
+        VALIDATION_SEED,
+        samples,
+    )
+    .await?;
+    input.optimum = optimum.map(|o| o.loss);
+
+    for planned in &record.plan.trials {
+        let id = &planned.config.id;
+        let name = id.to_string();
+        let Some(result) = results.get(id) else {
+            match given_up.get(id) {
+                Some(reason) => input.failed.push(FailedTrial {
+                    trial: name,
+                    reason: reason.clone(),
+                }),
+                None => input.missing.push(name),
+            }
+            continue;
+        };
+        let outcome = &result.outcome;
+        input.corpus.triplets_seen += outcome.consumed.triplets;
+        input.corpus.tokens_seen += outcome.consumed.plain_tokens;
+        input
+            .digests
+            .push((name.clone(), outcome.digest.to_string()));
+        if planned.is_warm_start {
+            continue;
+        }
+        for (set, score) in &outcome.validation {
+            let Some(accuracy) = score.accuracy else {
+                continue;
+            };
+            input.validation.push(Validation {
+                trial: name.clone(),
+                set: set.replace("heldout_", "held-out "),
+                loss: score.loss,
+                accuracy,
+                triplets: score.triplets as u64,
+            });
+        }
+        if let Some(score) = outcome.validation.get(FITTED) {
+            input.points.push(Point {
+                trial: name.clone(),
+                size: planned.size.clone(),
+                params: planned.parameters,
+                flops: outcome.flops_6nd,
+                tokens: outcome.consumed.plain_tokens as f64,
+                budget: planned.budget,
+                seed: planned.config.seed,
+                loss: score.loss,
+            });
+        }
+        let rows = metrics::read(&run.store, id).await?;
+        input.curves.push(Curve {
+            trial: name,
+            size: planned.size.clone(),
+            params: planned.parameters,
+            points: rows.iter().map(curve_point).collect(),
+        });
+    }
+    Ok(input)
+}
+
+fn curve_point(row: &metrics::Row) -> CurvePoint {
+    let score = row.validation.get(FITTED);
+    CurvePoint {
+        step: row.step.0,
+        tokens: row.plain_tokens as f64,
+        flops: row.flops_6nd,
+        train_loss: Some(row.loss),
+        val_loss: score.map(|s| s.loss),
+        val_accuracy: score.and_then(|s| s.accuracy),
+    }
+}
+
+/// What the numbers count; stands in the report's header.
+fn conventions(tokens_per_triplet: f64) -> Vec<(String, String)> {
+    let line = |name: &str, text: String| (name.to_owned(), text);
+    vec![
+        line(
+            "N",
+            "all trained parameters of the reward model, the embedding table included".into(),
+        ),
+        line(
+            "C",
+            "6 × non-embedding parameters × tokens; a warm start's compute is not in it".into(),
+        ),
+        line(
+            "Tokens",
+            format!("both sequences of each triplet whole, as in the plain layout ({tokens_per_triplet:.0} a triplet)"),
+        ),
+        line(
+            "Loss",
+            "-ln σ(reward of the same policy − reward of another), in nats, on held-out prompts; chance is ln 2".into(),
+        ),
+        line(
+            "Reduction",
+            "canonical: the digests don't depend on the number of workers".into(),
+        ),
+    ]
+}

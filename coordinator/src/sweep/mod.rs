@@ -1,0 +1,225 @@
+//! A sweep file: what it may say, and reading it.
+
+mod plan;
+mod read;
+
+pub use plan::{Plan, PlanError, PlannedTrial, plan};
+pub use read::{ReadError, read, read_str};
+
+use polestar_dataset::{
+    ColumnMapping, HeldOut, ImportOptions, SampleConfig, SynthOptions, Weighting,
+};
+use polestar_model::ModelConfig;
+use polestar_worker::{Objective, TrainConfig, config::OptimizerConfig, schedule::Schedule};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// A sweep file, as written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// Name of the sweep: letters, digits, `-` and `_`. First part of the run's folder.
+    pub name: String,
+    /// Object store URL under which runs lie: `file:///…`, a path, `s3://bucket/prefix`, ….
+    pub store: String,
+    /// The trajectories.
+    pub corpus: CorpusTable,
+    /// How triplets are cut and laid out.
+    #[serde(default)]
+    pub samples: SampleConfig,
+    /// Which policies are drawn how often.
+    #[serde(default)]
+    pub weighting: Weighting,
+    /// Prompts that a lane shuffles among.
+    #[serde(default = "default_window")]
+    pub window: usize,
+    /// How every trial is trained.
+    pub train: TrainConfig,
+    /// What is varied.
+    pub sweep: Axes,
+    /// Models of this file's own, by name, for `sweep.sizes`.
+    #[serde(default)]
+    pub models: BTreeMap<String, ModelConfig>,
+    /// A first stage for every size and seed, from whose weights its trials start.
+    pub warm_start: Option<WarmStart>,
+    /// The workers.
+    #[serde(default)]
+    pub pool: PoolTable,
+}
+
+fn default_window() -> usize {
+    1024
+}
+
+/// Where the corpus is, and how it is made if it isn't there yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorpusTable {
+    /// Object store URL of the corpus.
+    pub url: String,
+    /// Make it from synthetic policies.
+    pub synth: Option<SynthOptions>,
+    /// Make it from files. `$NAME` at the start of a path is an environment variable.
+    pub import: Option<ImportTable>,
+}
+
+/// `[corpus.import]`: what [`ImportOptions`] says, as far as a sweep needs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportTable {
+    /// .jsonl, .jsonl.zst, .jsonl.gz or .parquet files.
+    pub inputs: Vec<PathBuf>,
+    /// Which columns hold what.
+    #[serde(default)]
+    pub columns: ColumnMapping,
+    /// Prompts to validate on: `{ count = 50 }` or `{ fraction = 0.1 }`.
+    #[serde(default = "default_heldout_prompts")]
+    pub heldout_prompts: HeldOut,
+    /// Policies to keep out of training, by name.
+    #[serde(default)]
+    pub heldout_policies: Vec<String>,
+    /// Further policies to keep out, chosen by the seed.
+    #[serde(default)]
+    pub heldout_policy_count: usize,
+    /// Groups of names of one and the same policy.
+    #[serde(default)]
+    pub aliases: Vec<Vec<String>>,
+    /// Decides what is held out.
+    #[serde(default)]
+    pub seed: u64,
+    /// Most tokens of the byte-level BPE that is trained.
+    #[serde(default = "default_vocab_size")]
+    pub vocab_size: u32,
+    /// A tokenizer.json to use instead.
+    pub tokenizer: Option<PathBuf>,
+}
+
+fn default_heldout_prompts() -> HeldOut {
+    HeldOut::Fraction(0.1)
+}
+fn default_vocab_size() -> u32 {
+    8192
+}
+
+impl ImportTable {
+    /// What the import takes, for a corpus at `output`.
+    pub fn options(&self, output: &str) -> ImportOptions {
+        ImportOptions {
+            inputs: self.inputs.clone(),
+            output: output.to_owned(),
+            columns: self.columns.clone(),
+            heldout_prompts: self.heldout_prompts,
+            heldout_policies: self.heldout_policies.clone(),
+            heldout_policy_count: self.heldout_policy_count,
+            aliases: self.aliases.clone(),
+            seed: self.seed,
+            vocab_size: self.vocab_size,
+            tokenizer: self.tokenizer.clone(),
+            ..ImportOptions::default()
+        }
+    }
+}
+
+/// The axes of a sweep. Every size is combined with every length and every seed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Axes {
+    /// What the trials learn.
+    #[serde(default = "default_objective")]
+    pub objective: Objective,
+    /// Names of presets or of `models`.
+    pub sizes: Vec<String>,
+    /// Compute budgets in FLOPs, convention `6ND` (non-embedding parameters, plain tokens).
+    #[serde(default)]
+    pub budgets: Vec<f64>,
+    /// Or: numbers of optimizer steps.
+    #[serde(default)]
+    pub steps: Vec<u64>,
+    /// Seeds of initial weights and order.
+    #[serde(default = "default_seeds")]
+    pub seeds: Vec<u64>,
+    /// Peak learning rate by size, where it differs from `train.optimizer.lr`.
+    #[serde(default)]
+    pub lr: BTreeMap<String, f32>,
+}
+
+fn default_objective() -> Objective {
+    Objective::Polar
+}
+fn default_seeds() -> Vec<u64> {
+    vec![1]
+}
+
+/// The stage before: usually language modelling on the same trajectories.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmStart {
+    /// What it learns.
+    #[serde(default = "default_warm_objective")]
+    pub objective: Objective,
+    /// Its length.
+    pub steps: u64,
+    /// Its batch, if not that of `train`.
+    pub batch: Option<u32>,
+    /// Its optimizer, if not that of `train`.
+    pub optimizer: Option<OptimizerConfig>,
+    /// Its schedule, if not that of `train`.
+    pub schedule: Option<Schedule>,
+}
+
+fn default_warm_objective() -> Objective {
+    Objective::Lm
+}
+
+/// The pool of workers. Nothing here changes a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolTable {
+    /// Worker processes that `launch` starts on this machine.
+    #[serde(default = "default_workers")]
+    pub workers: u32,
+    /// Workers that train one trial together.
+    #[serde(default = "default_workers_per_trial")]
+    pub workers_per_trial: u32,
+    /// Threads of a worker; 0 shares this machine's cores among the workers.
+    #[serde(default)]
+    pub threads: usize,
+    /// A collective that waits longer than this many seconds fails.
+    #[serde(default = "default_deadline")]
+    pub deadline_seconds: f64,
+    /// Failures (not losses of a worker) after which a trial is given up.
+    #[serde(default = "default_failures")]
+    pub failures: u32,
+    /// Losses of a worker after which a trial is given up.
+    #[serde(default = "default_losses")]
+    pub losses: u32,
+}
+
+fn default_workers() -> u32 {
+    2
+}
+fn default_workers_per_trial() -> u32 {
+    1
+}
+fn default_deadline() -> f64 {
+    600.0
+}
+fn default_failures() -> u32 {
+    2
+}
+fn default_losses() -> u32 {
+    100
+}
+
+impl Default for PoolTable {
+    fn default() -> Self {
+        PoolTable {
+            workers: default_workers(),
+            workers_per_trial: default_workers_per_trial(),
+            threads: 0,
+            deadline_seconds: default_deadline(),
+            failures: default_failures(),
+            losses: default_losses(),
+        }
+    }
+}

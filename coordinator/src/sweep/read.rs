@@ -1,0 +1,198 @@
+//! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
+
+use super::Sweep;
+use std::path::{Path, PathBuf};
+
+/// Why a sweep file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file can't be opened.
+    #[error("{}: can't be read", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The text is not a sweep.
+    #[error("{file}:{line}: {message}")]
+    Parse {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong and, for an unknown key, what was probably meant.
+        message: String,
+    },
+    /// A value that can't be.
+    #[error("{file}: {message}")]
+    Value {
+        /// The file.
+        file: String,
+        /// Which key and what to do.
+        message: String,
+    },
+}
+
+/// Reads and checks a sweep file.
+///
+/// # Errors
+/// [`ReadError`] names file, line and key.
+pub fn read(path: &Path) -> Result<Sweep, ReadError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ReadError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    read_str(&path.display().to_string(), &text)
+}
+
+/// [`read`] on a text; `file` is its name in errors.
+///
+/// # Errors
+/// [`ReadError`] names file, line and key.
+pub fn read_str(file: &str, text: &str) -> Result<Sweep, ReadError> {
+    let sweep: Sweep = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |s| s.start).min(text.len());
+        ReadError::Parse {
+            file: file.to_owned(),
+            line: text[..at].matches('\n').count() + 1,
+            message: with_nearest(error.message()),
+        }
+    })?;
+    check(&sweep).map_err(|message| ReadError::Value {
+        file: file.to_owned(),
+        message,
+    })?;
+    Ok(sweep)
+}
+
+/// Serde lists all known keys; a person wants the one that was meant first.
+fn with_nearest(message: &str) -> String {
+    let Some(rest) = message.strip_prefix("unknown field `") else {
+        return message.to_owned();
+    };
+    let mut names = rest.split('`').step_by(2);
+    let Some(unknown) = names.next() else {
+        return message.to_owned();
+    };
+    let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
+    let nearest = known
+        .iter()
+        .max_by(|a, b| {
+            let score = |k: &str| strsim::jaro_winkler(unknown, k);
+            score(a).total_cmp(&score(b))
+        })
+        .filter(|k| strsim::jaro_winkler(unknown, k) > 0.7);
+    let hint = nearest.map_or(String::new(), |k| format!("; did you mean `{k}`?"));
+    format!(
+        "unknown key `{unknown}`{hint} (known here: {})",
+        known.join(", ")
+    )
+}
+
+fn check(sweep: &Sweep) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if sweep.name.is_empty() || !sweep.name.chars().all(plain) {
+        return Err(format!(
+            "name = {:?}: use letters, digits, `-` and `_`",
+            sweep.name
+        ));
+    }
+    if sweep.corpus.synth.is_some() && sweep.corpus.import.is_some() {
+        return Err("corpus.synth and corpus.import are both there; keep one".into());
+    }
+    if sweep
+        .corpus
+        .synth
+        .as_ref()
+        .is_some_and(|s| !s.output.is_empty())
+    {
+        return Err("corpus.synth.output: leave it out, corpus.url says where".into());
+    }
+    let axes = &sweep.sweep;
+    if axes.sizes.is_empty() || axes.seeds.is_empty() {
+        return Err("sweep.sizes and sweep.seeds need at least one entry each".into());
+    }
+    if axes.budgets.is_empty() == axes.steps.is_empty() {
+        return Err("give either sweep.budgets (FLOPs) or sweep.steps, and not both".into());
+    }
+    if let Some(bad) = axes.budgets.iter().find(|b| !(b.is_finite() && **b > 0.0)) {
+        return Err(format!(
+            "sweep.budgets has {bad}; a budget is a positive number of FLOPs"
+        ));
+    }
+    if axes.steps.contains(&0) {
+        return Err("sweep.steps has 0; a trial needs at least one step".into());
+    }
+    if let Some(size) = axes.lr.keys().find(|s| !axes.sizes.contains(s)) {
+        return Err(format!("sweep.lr.{size}: sweep.sizes has no `{size}`"));
+    }
+    sweep.train.validate().map_err(|e| e.to_string())?;
+    let pool = &sweep.pool;
+    if pool.workers == 0 || pool.workers_per_trial == 0 {
+        return Err("pool.workers and pool.workers_per_trial must be at least 1".into());
+    }
+    if pool.workers_per_trial > pool.workers {
+        return Err(format!(
+            "pool.workers_per_trial = {} but the pool has only {} workers",
+            pool.workers_per_trial, pool.workers
+        ));
+    }
+    if pool.workers_per_trial > sweep.train.lanes {
+        return Err(format!(
+            "pool.workers_per_trial = {} but train.lanes = {}; raise train.lanes",
+            pool.workers_per_trial, sweep.train.lanes
+        ));
+    }
+    if !(pool.deadline_seconds.is_finite() && pool.deadline_seconds > 0.0) {
+        return Err("pool.deadline_seconds must be a positive number".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "t"
+store = "runs"
+[corpus]
+url = "c"
+[train]
+batch = 8
+[train.optimizer]
+lr = 1e-3
+[sweep]
+sizes = ["nano"]
+steps = [10]
+"#;
+
+    fn refusal(text: &str) -> String {
+        read_str("t.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_line_and_the_nearest_key() {
+        read_str("t.toml", GOOD).unwrap();
+        let text = refusal(&GOOD.replace("batch = 8", "batch = 8\nlaness = 8"));
+        assert!(
+            text.starts_with("t.toml:8: unknown key `laness`; did you mean `lanes`?"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn values_that_cant_be_are_refused_with_their_key() {
+        for (from, to, says) in [
+            ("batch = 8", "batch = 9", "multiple of train.lanes"),
+            ("steps = [10]", "steps = [10]\nbudgets = [1e9]", "not both"),
+            ("sizes = [\"nano\"]", "sizes = []", "at least one entry"),
+            ("lr = 1e-3", "lr = -1.0", "train.optimizer.lr"),
+        ] {
+            let text = refusal(&GOOD.replace(from, to));
+            assert!(text.contains(says), "{text}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! From grouped trajectories to a committed corpus: the policy table, the held-out sets, the
+//! tokenizer, the files, and the manifest last.
+//!
+//! The source is walked three times (count, find the usable prompts, write), so memory holds one
+//! part of it and the files under construction.
+
+mod select;
+mod write;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, digest};
+use crate::manifest::{
+    Counts, File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, Origin, SCHEMA_VERSION,
+    TokenizerEntry,
+};
+use crate::schema::Prompt;
+use crate::store::{self, Put, Store};
+use crate::tokenizer::{self, Tokenizer};
+use crate::triplet::{Cell, Roles};
+pub(crate) use select::COLUMN_SEPARATOR;
+use select::{HeldOutPrompts, PolicySelection, Tally};
+use write::CorpusWriter;
+
+/// Text that the tokenizer is trained on, at most about this much.
+const TOKENIZER_SAMPLE_BYTES: u64 = 32 << 20;
+const TOKENIZER_KEY: &str = "tokenizer.json";
+
+/// Why a corpus could not be assembled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No prompt can give a triplet.
+    #[error(
+        "no prompt can give a triplet: of {prompts} prompts, {one_policy} have answers of one \
+         policy only, {no_pair} have no policy with two distinct samples, and {rest} fail because \
+         policies are held out, aliases, or give the same answers; a triplet needs two distinct \
+         samples of one policy and another policy's answer to the same prompt"
+    )]
+    NoUsablePrompt {
+        /// All prompts.
+        prompts: u64,
+        /// Prompts that one policy answered.
+        one_policy: u64,
+        /// Prompts of several policies, none with two distinct samples.
+        no_pair: u64,
+        /// Others.
+        rest: u64,
+    },
+    /// Nothing would be left to train on.
+    #[error(
+        "{asked} held-out prompts would leave nothing to train on: {usable} prompts are usable; \
+         hold out fewer"
+    )]
+    HeldOutPrompts {
+        /// Prompts to hold out.
+        asked: u64,
+        /// Usable prompts.
+        usable: u64,
+    },
+    /// A fraction is not one.
+    #[error("the held-out fraction {fraction} is not in 0..1")]
+    Fraction {
+        /// The fraction.
+        fraction: f64,
+    },
+    /// A named policy does not exist.
+    #[error("{what} names the policy '{name}', which has no trajectory; the corpus has {known}")]
+    UnknownPolicy {
+        /// "heldout_policies" or "aliases".
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Some names that exist.
+        known: String,
+    },
+    /// Too few policies to hold out.
+    #[error(
+        "{asked} policies are to be held out, but only {eligible} have as many prompts with two \
+         distinct samples as the median policy; hold out fewer or name them"
+    )]
+    HeldOutPolicies {
+        /// Policies to hold out.
+        asked: usize,
+        /// Policies with enough cells.
+        eligible: usize,
+    },
+    /// The tokenizer could not be made.
+    #[error("could not make the tokenizer")]
+    Tokenizer(#[source] tokenizer::Error),
+    /// A file could not be written.
+    #[error("could not write a corpus file")]
+    File(#[source] files::Error),
+    /// The store failed.
+    #[error("could not write the corpus to {url}")]
+    Store {
+        /// The store.
+        url: String,
+        /// What went wrong.
+        source: store::Error,
+    },
+    /// Another corpus is there.
+    #[error(
+        "another corpus is already at {url}; choose an empty place, or delete that corpus first"
+    )]
+    Occupied {
+        /// The store.
+        url: String,
+    },
+}
+
+/// How much to hold out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOut {
+    /// So many.
+    Count(u64),
+    /// This share of those that are usable, rounded.
+    Fraction(f64),
+}
+
+impl Default for HeldOut {
+    fn default() -> Self {
+        Self::Count(0)
+    }
+}
+
+/// The size of row groups and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileLayout {
+    /// A row group ends after the prompt that brings it to this many rows,
+    pub row_group_rows: u64,
+    /// or to this many bytes of text, whichever is first.
+    pub row_group_bytes: u64,
+    /// A file ends after the row group that brings it to this many bytes.
+    pub file_bytes: u64,
+}
+
+impl Default for FileLayout {
+    fn default() -> Self {
+        Self {
+            row_group_rows: 2048,
+            row_group_bytes: 4 << 20,
+            file_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What is being done, for a progress display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The stage.
+    pub stage: Stage,
+    /// Units done in this stage.
+    pub done: u64,
+    /// Units in this stage.
+    pub total: u64,
+}
+
+/// A stage of making a corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the input; units are bytes.
+    Read,
+    /// Counting policies and prompts; units are parts.
+    Count,
+    /// Training the tokenizer; one unit.
+    Tokenizer,
+    /// Choosing the held-out prompts; units are parts.
+    Choose,
+    /// Writing the files; units are parts.
+    Write,
+}
+
+/// One prompt with all its distinct answers, sorted by (policy, sample, response).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) prompt_id: String,
+    pub(crate) prompt: Prompt,
+    pub(crate) answers: Vec<Answer>,
+    /// Answers left out because they repeat another of the same policy.
+    pub(crate) duplicates: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) policy: String,
+    pub(crate) sample: u32,
+    pub(crate) response: String,
+    pub(crate) meta: Option<String>,
+}
+
+impl Group {
+    /// The answers of each policy.
+    fn by_policy(&self) -> impl Iterator<Item = &[Answer]> {
+        self.answers.chunk_by(|a, b| a.policy == b.policy)
+    }
+
+    /// The answers as cells of numbered policies.
+    fn cells(&self, numbers: &BTreeMap<&str, u32>) -> Vec<Cell> {
+        let numbered = self.by_policy().map(|answers| Cell {
+            policy: numbers[answers[0].policy.as_str()],
+            samples: answers
+                .iter()
+                .map(|answer| answer.response.clone())
+                .collect(),
+        });
+        numbered.collect()
+    }
+}
+
+/// Where the groups come from: the same ones, in the same order, on every walk.
+pub(crate) trait Source {
+    type Error: std::error::Error + From<Error>;
+
+    fn parts(&self) -> usize;
+    /// The groups of one part. A prompt is in one part only.
+    fn load(&self, part: usize) -> Result<Vec<Group>, Self::Error>;
+    /// Roughly the bytes of all texts.
+    fn text_bytes(&self) -> u64;
+}
+
+/// What a corpus is made with, apart from its trajectories.
+#[derive(Debug)]
+pub(crate) struct Recipe<'a> {
+    pub(crate) heldout_prompts: HeldOut,
+    /// Held out by name.
+    pub(crate) heldout_named: &'a [String],
+    /// Further ones chosen by the seed.
+    pub(crate) heldout_chosen: usize,
+    pub(crate) aliases: &'a [Vec<String>],
+    pub(crate) seed: u64,
+    pub(crate) vocab_size: u32,
+    /// A tokenizer.json to use instead of training one.
+    pub(crate) tokenizer: Option<Vec<u8>>,
+    pub(crate) layout: FileLayout,
+    pub(crate) origin: Origin,
+}
+
+/// Makes the corpus and commits it.
+pub(crate) async fn assemble<S: Source>(
+    store: &Store,
+    source: &S,
+    recipe: Recipe<'_>,
+    progress: &dyn Fn(Progress),
+) -> Result<Manifest, S::Error> {
+    let at = |source| Error::Store {
+        url: store.url().into(),
+        source,
+    };
+    let present = match store.get_opt(MANIFEST_KEY).await.map_err(at)? {
+        None => None,
+        // A manifest that can't be read is still somebody's corpus.
+        Some(json) => match Manifest::from_json(&json) {
+            Ok(manifest) if manifest.origin == recipe.origin => Some(manifest),
+            _ => {
+                return Err(Error::Occupied {
+                    url: store.url().into(),
+                }
+                .into());
+            }
+        },
+    };
+
+    let tally = Tally::count(source, recipe.seed, recipe.tokenizer.is_none(), progress)?;
+    let policies = PolicySelection::of(&recipe).table(&tally)?;
+    let roles = Roles::new(&policies);
+    progress(Progress {
+        stage: Stage::Tokenizer,
+        done: 0,
+        total: 1,
+    });
+    let tokenizer = match recipe.tokenizer {
+        Some(bytes) => bytes,
+        None => {
+            Tokenizer::train(tally.sample.iter(), recipe.vocab_size).map_err(Error::Tokenizer)?
+        }
+    };
+    let vocab_size = Tokenizer::from_bytes(&tokenizer)
+        .map_err(Error::Tokenizer)?
+        .vocab_size();
+    progress(Progress {
+        stage: Stage::Tokenizer,
+        done: 1,
+        total: 1,
+    });
+    let numbers: BTreeMap<&str, u32> = (0..)
+        .zip(&policies)
+        .map(|(number, policy)| (policy.name.as_str(), number))
+        .collect();
+    let heldout = HeldOutPrompts::choose(
+        source,
+        &roles,
+        &numbers,
+        recipe.heldout_prompts,
+        recipe.seed,
+        progress,
+    )?;
+
+    // Over an existing corpus nothing may be written: it is only compared with what would be.
+    let target = present.is_none().then_some(store);
+    let mut writer = CorpusWriter::new(target, recipe.layout, &roles, &numbers);
+    let mut prompts = 0;
+    for part in 0..source.parts() {
+        for group in source.load(part)? {
+            prompts += 1;
+            let split = match heldout.holds(&group.prompt_id) {
+                true => FileSplit::Heldout,
+                false => FileSplit::Train,
+            };
+            writer.add(split, group).await?;
+        }
+        progress(Progress {
+            stage: Stage::Write,
+            done: part as u64 + 1,
+            total: source.parts() as u64,
+        });
+    }
+    let files = writer.finish().await?;
+
+    let usable = |split| {
+        let of_split = files.iter().filter(move |file: &&File| file.split == split);
+        of_split
+            .flat_map(|file| &file.row_groups)
+            .map(|group| group.prompts)
+            .sum()
+    };
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        fingerprint: Fingerprint::default(),
+        origin: recipe.origin,
+        counts: Counts {
+            trajectories: files.iter().map(|file| file.rows).sum(),
+            duplicates: tally.duplicates,
+            prompts,
+            train_prompts: usable(FileSplit::Train),
+            heldout_prompts: usable(FileSplit::Heldout),
+            text_bytes: tally.text_bytes,
+        },
+        tokenizer: TokenizerEntry {
+            path: TOKENIZER_KEY.into(),
+            digest: digest(&tokenizer),
+            vocab_size,
+        },
+        policies: policies.clone(),
+        files,
+    }
+    .seal();
+    let occupied = || Error::Occupied {
+        url: store.url().into(),
+    };
+    if let Some(present) = present {
+        return if present == manifest {
+            Ok(present)
+        } else {
+            Err(occupied().into())
+        };
+    }
+    store
+        .put(TOKENIZER_KEY, tokenizer.into())
+        .await
+        .map_err(at)?;
+    match store
+        .put_if_absent(MANIFEST_KEY, manifest.to_json().into())
+        .await
+        .map_err(at)?
+    {
+        Put::Created => Ok(manifest),
+        Put::Exists => {
+            // Somebody else was faster, which is fine if it is the same corpus.
+            let json = store.get(MANIFEST_KEY).await.map_err(at)?;
+            let same = Manifest::from_json(&json).is_ok_and(|theirs| theirs == manifest);
+            if same {
+                Ok(manifest)
+            } else {
+                Err(occupied().into())
+            }
+        }
+    }
+}

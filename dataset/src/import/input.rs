@@ -1,0 +1,389 @@
+//! Reading trajectories from JSON lines (plain, zstd, gzip) and Parquet, one row at a time.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, RecordBatchReader};
+use arrow_schema::DataType;
+use flate2::read::MultiGzDecoder;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Value};
+
+use super::{ColumnMapping, Error, unreadable};
+use crate::assemble::COLUMN_SEPARATOR;
+use crate::schema::{Message, Prompt};
+
+/// The column that tells samples apart where none is named.
+const DEFAULT_SAMPLE: &str = "sample";
+/// zstd's largest window: archives of text are often packed with more than the default limit.
+const ZSTD_WINDOW_LOG: u32 = 31;
+
+/// One trajectory as read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) prompt: Prompt,
+    pub(super) prompt_id: Option<String>,
+    pub(super) policy: String,
+    pub(super) sample: SampleLabel,
+    pub(super) response: String,
+    pub(super) meta: Option<String>,
+}
+
+/// How the input tells a policy's samples apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SampleLabel {
+    /// Not at all.
+    Order,
+    Number(u32),
+    Text(String),
+}
+
+/// The kinds of input.
+#[derive(Clone, Copy)]
+enum Format {
+    Plain,
+    Zstd,
+    Gzip,
+    Parquet,
+}
+
+fn format(path: &Path) -> Option<Format> {
+    let name = path.file_name()?.to_str()?;
+    let ends = |ending: &str| name.ends_with(ending);
+    match () {
+        () if ends(".jsonl") || ends(".ndjson") => Some(Format::Plain),
+        () if ends(".jsonl.zst") || ends(".ndjson.zst") => Some(Format::Zstd),
+        () if ends(".jsonl.gz") || ends(".ndjson.gz") => Some(Format::Gzip),
+        () if ends(".parquet") => Some(Format::Parquet),
+        () => None,
+    }
+}
+
+/// About how many bytes of text a file of so many bytes holds.
+pub(super) fn text_estimate(path: &Path, bytes: u64) -> u64 {
+    let ratio = match format(path) {
+        Some(Format::Zstd) => 8,
+        Some(Format::Gzip | Format::Parquet) => 5,
+        Some(Format::Plain) | None => 1,
+    };
+    bytes.saturating_mul(ratio)
+}
+
+/// Hands every row of a file to `each`, and tells the bytes consumed so far.
+pub(super) fn read(
+    path: &Path,
+    columns: &ColumnMapping,
+    progress: &mut dyn FnMut(u64),
+    each: &mut dyn FnMut(Row) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let format = format(path).ok_or_else(|| Error::Format { path: path.into() })?;
+    let file =
+        File::open(path).map_err(|source| unreadable(path, "from the start".into(), source))?;
+    let consumed = Rc::new(Cell::new(0));
+    let counted = Counted {
+        inner: file,
+        consumed: Rc::clone(&consumed),
+    };
+    let source: Box<dyn Read> = match format {
+        Format::Parquet => return read_parquet(path, counted.inner, columns, each),
+        Format::Plain => Box::new(counted),
+        Format::Gzip => Box::new(MultiGzDecoder::new(counted)),
+        Format::Zstd => {
+            let decoder = zstd::Decoder::new(counted).and_then(|mut decoder| {
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Ok(decoder)
+            });
+            Box::new(decoder.map_err(|source| unreadable(path, "from the start".into(), source))?)
+        }
+    };
+    let mut lines = BufReader::with_capacity(1 << 18, source);
+    let mut buffer = Vec::new();
+    for line in 1.. {
+        buffer.clear();
+        let length = lines.read_until(b'\n', &mut buffer);
+        if length.map_err(|source| unreadable(path, format!("at line {line}"), source))? == 0 {
+            break;
+        }
+        if line % 4096 == 0 {
+            progress(consumed.get());
+        }
+        if buffer.trim_ascii().is_empty() {
+            continue;
+        }
+        let fields = serde_json::from_slice(&buffer).map_err(|source| Error::Json {
+            path: path.into(),
+            line,
+            source,
+        })?;
+        let row = row(&fields, columns);
+        each(row.map_err(|problem| problem.at(path, format!("line {line}")))?)?;
+    }
+    Ok(())
+}
+
+struct Counted {
+    inner: File,
+    consumed: Rc<Cell<u64>>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.consumed.set(self.consumed.get() + length as u64);
+        Ok(length)
+    }
+}
+
+fn read_parquet(
+    path: &Path,
+    file: File,
+    columns: &ColumnMapping,
+    each: &mut dyn FnMut(Row) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let failed = |source| Error::Parquet {
+        path: path.into(),
+        source,
+    };
+    // Without the embedded Arrow schema, text of every Arrow type comes as plain strings.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(failed)?;
+    let wanted = |name: &str| {
+        let columns = [
+            Some(&columns.prompt),
+            Some(&columns.response),
+            columns.prompt_id.as_ref(),
+            columns.sample.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(&columns.policy)
+        .chain(&columns.meta);
+        name == DEFAULT_SAMPLE || columns.into_iter().any(|column| column == name)
+    };
+    let all: Vec<String> = builder
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    let roots = (0..all.len()).filter(|&at| wanted(&all[at]));
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let reader = builder.with_projection(mask).build().map_err(failed)?;
+    let names: Vec<String> = reader
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    let mut number = 0u64;
+    for batch in reader {
+        let batch = batch.map_err(|source| failed(source.into()))?;
+        for at in 0..batch.num_rows() {
+            number += 1;
+            let place = |problem: Problem| {
+                let problem = match problem {
+                    Problem::Missing { column, .. } => Problem::Missing {
+                        column,
+                        available: all.join(", "),
+                    },
+                    other => other,
+                };
+                problem.at(path, format!("row {number}"))
+            };
+            let mut fields = Map::new();
+            for (name, column) in names.iter().zip(batch.columns()) {
+                fields.insert(name.clone(), value(column, at));
+            }
+            each(row(&fields, columns).map_err(place)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The JSON value of an array's element; types that no column needs become null.
+fn value(array: &dyn Array, at: usize) -> Value {
+    macro_rules! number {
+        ($type:ty) => {
+            Value::from(array.as_primitive::<$type>().value(at))
+        };
+    }
+    if array.is_null(at) {
+        return Value::Null;
+    }
+    match array.data_type() {
+        DataType::Utf8 => Value::from(array.as_string::<i32>().value(at)),
+        DataType::Boolean => Value::from(array.as_boolean().value(at)),
+        DataType::Int8 => number!(Int8Type),
+        DataType::Int16 => number!(Int16Type),
+        DataType::Int32 => number!(Int32Type),
+        DataType::Int64 => number!(Int64Type),
+        DataType::UInt8 => number!(UInt8Type),
+        DataType::UInt16 => number!(UInt16Type),
+        DataType::UInt32 => number!(UInt32Type),
+        DataType::UInt64 => number!(UInt64Type),
+        DataType::Float32 => number!(Float32Type),
+        DataType::Float64 => number!(Float64Type),
+        DataType::List(_) => {
+            let items = array.as_list::<i32>().value(at);
+            Value::Array((0..items.len()).map(|item| value(&items, item)).collect())
+        }
+        DataType::Struct(fields) => {
+            let columns = array.as_struct().columns();
+            let pairs = fields
+                .iter()
+                .zip(columns)
+                .map(|(field, column)| (field.name().clone(), value(column, at)));
+            Value::Object(pairs.collect())
+        }
+        _ => Value::Null,
+    }
+}
+
+/// What is wrong with a row, before its place is known.
+enum Problem {
+    Missing {
+        column: String,
+        available: String,
+    },
+    WrongType {
+        column: String,
+        expected: &'static str,
+        found: &'static str,
+    },
+}
+
+impl Problem {
+    fn at(self, path: &Path, row: String) -> Error {
+        let path = path.into();
+        match self {
+            Self::Missing { column, available } => Error::MissingColumn {
+                path,
+                row,
+                column,
+                available,
+            },
+            Self::WrongType {
+                column,
+                expected,
+                found,
+            } => Error::WrongType {
+                path,
+                row,
+                column,
+                expected,
+                found,
+            },
+        }
+    }
+
+    fn wrong(column: &str, expected: &'static str, value: &Value) -> Self {
+        let found = match value {
+            Value::Null => "nothing (null)",
+            Value::Bool(_) => "a truth value",
+            Value::Number(_) => "a number",
+            Value::String(_) => "text",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "an object",
+        };
+        Self::WrongType {
+            column: column.into(),
+            expected,
+            found,
+        }
+    }
+}
+
+fn row(fields: &Map<String, Value>, columns: &ColumnMapping) -> Result<Row, Problem> {
+    let missing = |column: &str| Problem::Missing {
+        column: column.into(),
+        available: fields
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let find = |column: &str| fields.get(column).ok_or_else(|| missing(column));
+    let mut policy = Vec::with_capacity(columns.policy.len());
+    for column in &columns.policy {
+        policy.push(label(column, find(column)?)?);
+    }
+    let prompt_id = match &columns.prompt_id {
+        Some(column) => Some(label(column, find(column)?)?),
+        None => None,
+    };
+    let sample = match &columns.sample {
+        Some(column) => sample_label(column, find(column)?)?,
+        None => fields
+            .get(DEFAULT_SAMPLE)
+            .map_or(Ok(SampleLabel::Order), |value| {
+                sample_label(DEFAULT_SAMPLE, value)
+            })?,
+    };
+    let prompt = prompt(&columns.prompt, find(&columns.prompt)?)?;
+    let response = match find(&columns.response)? {
+        Value::String(text) => text.clone(),
+        other => return Err(Problem::wrong(&columns.response, "text", other)),
+    };
+    let kept = columns.meta.iter();
+    let kept = kept.filter_map(|name| Some((name.clone(), fields.get(name)?.clone())));
+    let meta = (!columns.meta.is_empty()).then(|| Value::Object(kept.collect()).to_string());
+    Ok(Row {
+        prompt,
+        prompt_id,
+        policy: policy.join(COLUMN_SEPARATOR),
+        sample,
+        response,
+        meta,
+    })
+}
+
+/// A name: text, or a number or truth value as it is written.
+fn label(column: &str, value: &Value) -> Result<String, Problem> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        other => Err(Problem::wrong(column, "text or a number", other)),
+    }
+}
+
+fn sample_label(column: &str, value: &Value) -> Result<SampleLabel, Problem> {
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    match number {
+        Some(number) => Ok(SampleLabel::Number(number)),
+        None => Ok(SampleLabel::Text(label(column, value)?)),
+    }
+}
+
+fn prompt(column: &str, value: &Value) -> Result<Prompt, Problem> {
+    const EXPECTED: &str = "text or a list of {role, content}";
+    let messages = match value {
+        Value::String(text) => return Ok(Prompt::plain(text)),
+        Value::Array(messages) => messages,
+        other => return Err(Problem::wrong(column, EXPECTED, other)),
+    };
+    let parsed = messages.iter().map(|message| {
+        let content = message.get("content")?.as_str()?.to_owned();
+        let role = match message.get("role") {
+            None | Some(Value::Null) => None,
+            Some(role) => Some(role.as_str()?.to_owned()),
+        };
+        Some(Message { role, content })
+    });
+    let parsed: Option<Vec<Message>> = parsed.collect();
+    let found = "a list with something else in it";
+    parsed.map(Prompt).ok_or_else(|| Problem::WrongType {
+        column: column.into(),
+        expected: EXPECTED,
+        found,
+    })
+}

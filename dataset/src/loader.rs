@@ -1,0 +1,295 @@
+//! The loader: training steps in order, prepared ahead by a background thread.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::corpus::{self, Corpus, Draw};
+use crate::lanes::{self, LaneOrder, PromptRef};
+use crate::layout::{SampleConfig, TokenTriplet};
+use crate::manifest::FileSplit;
+use crate::reader::Reader;
+use crate::triplet::{Contest, Weighting};
+
+/// Steps that are ready before they are asked for.
+const STEPS_AHEAD: usize = 4;
+
+/// Why a step could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The batch does not divide into lanes.
+    #[error(
+        "a batch of {batch} triplets does not divide into {lanes} lanes; make the batch a \
+         multiple of the lanes"
+    )]
+    Batch {
+        /// Triplets a step.
+        batch: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+    /// A hosted lane does not exist.
+    #[error("lane {lane} is hosted, but there are only {lanes} lanes")]
+    Lane {
+        /// The lane.
+        lane: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+    /// The corpus can't be ordered.
+    #[error("could not order the prompts of {url}")]
+    Order {
+        /// The corpus.
+        url: String,
+        /// What went wrong.
+        source: lanes::Error,
+    },
+    /// The corpus could not be read.
+    #[error("could not load step {step}")]
+    Step {
+        /// The step.
+        step: u64,
+        /// What went wrong.
+        source: Box<corpus::Error>,
+    },
+    /// The background thread could not be started.
+    #[error("could not start the loader's thread")]
+    Start(#[source] std::io::Error),
+    /// The background thread is gone.
+    #[error("the loader has stopped after an earlier error; start another")]
+    Stopped,
+}
+
+/// Which steps to load, and for whom.
+#[derive(Debug, Clone)]
+pub struct LoadPlan {
+    /// Orders prompts and chooses triplets.
+    pub seed: u64,
+    /// Triplets a step, over all lanes; a multiple of the lanes.
+    pub batch: u32,
+    /// Lanes of the whole run.
+    pub lanes: u32,
+    /// The lanes wanted here, in the order in which a step lists them.
+    pub hosted: Vec<u32>,
+    /// The first step, counted from 0.
+    pub start: u64,
+    /// How trajectories become tokens.
+    pub samples: SampleConfig,
+    /// How the reference's policy is drawn.
+    pub weighting: Weighting,
+    /// Prompts of a lane that are shuffled among each other.
+    pub window: usize,
+}
+
+/// The triplets of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepBatch {
+    /// The step.
+    pub step: u64,
+    /// (lane, its triplets) of every hosted lane, in the plan's order.
+    pub lanes: Vec<(u32, Vec<TokenTriplet>)>,
+}
+
+/// Loads steps in order. Dropping it stops its thread.
+#[derive(Debug)]
+pub struct Loader {
+    steps: Option<Receiver<Result<StepBatch, Error>>>,
+    cancel: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts loading. What is wrong with the plan is told by the first [`Loader::next`].
+    pub fn start(corpus: Arc<Corpus>, plan: LoadPlan) -> Self {
+        let (sender, steps) = sync_channel(STEPS_AHEAD);
+        let (cancel, cancelled) = oneshot::channel();
+        let failed = sender.clone();
+        let thread = std::thread::Builder::new()
+            .name("corpus loader".into())
+            .spawn(move || run(&corpus, &plan, &sender, cancelled));
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                // The channel is empty and has room, so this can't fail.
+                let _ = failed.try_send(Err(Error::Start(error)));
+                None
+            }
+        };
+        Self {
+            steps: Some(steps),
+            cancel: Some(cancel),
+            thread,
+        }
+    }
+
+    /// The next step, once it is ready. Blocks. After an error every further call is
+    /// [`Error::Stopped`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a loader never ends, and its errors are not items"
+    )]
+    pub fn next(&mut self) -> Result<StepBatch, Error> {
+        let steps = self.steps.as_ref().ok_or(Error::Stopped)?;
+        let next = steps.recv().unwrap_or(Err(Error::Stopped));
+        if next.is_err() {
+            self.steps = None;
+        }
+        next
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Both the wait for the store and the wait for room in the channel end, so the thread does.
+        self.cancel.take();
+        self.steps.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread was already seen as `Stopped`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    corpus: &Corpus,
+    plan: &LoadPlan,
+    steps: &SyncSender<Result<StepBatch, Error>>,
+    cancelled: oneshot::Receiver<()>,
+) {
+    let load = async {
+        let source = match Source::new(corpus, plan) {
+            Ok(source) => source,
+            Err(error) => return drop(steps.send(Err(error))),
+        };
+        for step in plan.start.. {
+            let batch = source.step(step).await;
+            let last = batch.is_err();
+            if steps.send(batch).is_err() || last {
+                return;
+            }
+            // A corpus in memory never makes the task wait, so the cancellation gets its turn here.
+            tokio::task::yield_now().await;
+        }
+    };
+    match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(async {
+            tokio::select! {
+                _ = cancelled => {}
+                () = load => {}
+            }
+        }),
+        Err(error) => drop(steps.send(Err(Error::Start(error)))),
+    }
+}
+
+/// Steps of a plan, from any number.
+struct Source<'a> {
+    corpus: &'a Corpus,
+    plan: &'a LoadPlan,
+    order: LaneOrder,
+    reader: Reader,
+}
+
+impl<'a> Source<'a> {
+    fn new(corpus: &'a Corpus, plan: &'a LoadPlan) -> Result<Self, Error> {
+        let &LoadPlan {
+            seed,
+            batch,
+            lanes,
+            window,
+            start,
+            ..
+        } = plan;
+        let url = || corpus.url().to_owned();
+        let order = LaneOrder::new(corpus.manifest(), seed, lanes, window);
+        let order = order.map_err(|source| Error::Order { url: url(), source })?;
+        if batch == 0 || batch % lanes != 0 {
+            return Err(Error::Batch { batch, lanes });
+        }
+        if let Some(&lane) = plan.hosted.iter().find(|&&lane| lane >= lanes) {
+            return Err(Error::Lane { lane, lanes });
+        }
+        let reader = corpus
+            .reopen(cache_bytes(corpus, plan))
+            .map_err(|source| Error::Step {
+                step: start,
+                source: source.into(),
+            })?;
+        Ok(Self {
+            corpus,
+            plan,
+            order,
+            reader,
+        })
+    }
+
+    async fn step(&self, step: u64) -> Result<StepBatch, Error> {
+        let &LoadPlan {
+            seed,
+            batch,
+            lanes,
+            weighting,
+            ..
+        } = self.plan;
+        let share = u64::from(batch / lanes);
+        let mut loaded = Vec::with_capacity(self.plan.hosted.len());
+        for &lane in &self.plan.hosted {
+            let mut triplets = Vec::with_capacity(share as usize);
+            for position in step * share..(step + 1) * share {
+                let PromptRef {
+                    file,
+                    row_group,
+                    prompt,
+                    epoch,
+                    index,
+                } = self.order.locate(lane, position);
+                let contest = Contest::Training;
+                let draw = Draw {
+                    file,
+                    row_group,
+                    prompt,
+                    contest,
+                    weighting,
+                    key: [seed, epoch, index],
+                };
+                let triplet = self
+                    .corpus
+                    .triplet(&self.reader, &draw, &self.plan.samples)
+                    .await;
+                triplets.push(triplet.map_err(|source| Error::Step {
+                    step,
+                    source: source.into(),
+                })?);
+            }
+            loaded.push((lane, triplets));
+        }
+        Ok(StepBatch {
+            step,
+            lanes: loaded,
+        })
+    }
+}
+
+/// Enough for the row groups under every hosted lane's window, within reason: beyond it row groups
+/// are read more than once.
+fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> u64 {
+    const LEAST: u64 = 64 << 20;
+    const MOST: u64 = 1 << 30;
+    let manifest = corpus.manifest();
+    let (groups, prompts) = manifest
+        .row_groups(FileSplit::Train)
+        .fold((0, 0), |(groups, prompts), (_, _, entry)| {
+            (groups + 1, prompts + entry.prompts)
+        });
+    let spanned = (plan.window as u64).saturating_mul(groups) / prompts.max(1) + 2;
+    let wanted = spanned.saturating_mul(plan.hosted.len() as u64).min(groups);
+    let text = manifest.counts.text_bytes + 64 * manifest.counts.trajectories;
+    (text / groups.max(1))
+        .saturating_mul(2 * wanted)
+        .clamp(LEAST, MOST)
+}

@@ -1,0 +1,322 @@
+//! The manifest of a corpus (`corpus.json`): its files, row groups, policies and tokenizer, and one
+//! fingerprint over all of it.
+//!
+//! The manifest is written last and only if absent, so a corpus exists if and only if its manifest
+//! does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::import::ImportOrigin;
+use crate::synth::SynthOrigin;
+
+/// The key of the manifest in a corpus.
+pub const MANIFEST_KEY: &str = "corpus.json";
+
+/// The only schema version that this crate reads and writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Why a manifest could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is no manifest.
+    #[error("{MANIFEST_KEY} is not a corpus manifest; import or synthesize the corpus anew")]
+    Parse(#[source] serde_json::Error),
+    /// The manifest was written by another version.
+    #[error(
+        "the corpus has schema version {found}, this program reads version {SCHEMA_VERSION}; \
+         import or synthesize the corpus anew"
+    )]
+    Version {
+        /// The version found.
+        found: u64,
+    },
+    /// The manifest does not hash to its fingerprint.
+    #[error(
+        "{MANIFEST_KEY} was changed after it was written: its content has the fingerprint \
+         {actual}, but it records {recorded}; restore it or import the corpus anew"
+    )]
+    Fingerprint {
+        /// What the content hashes to.
+        actual: Fingerprint,
+        /// What the manifest says.
+        recorded: Fingerprint,
+    },
+}
+
+/// Names a corpus by its content: blake3, in hex, over the canonical manifest without this field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// The 64 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Everything that is known about a corpus without reading its files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format.
+    pub schema_version: u32,
+    /// Over everything below.
+    pub fingerprint: Fingerprint,
+    /// How the corpus was made.
+    pub origin: Origin,
+    /// Totals.
+    pub counts: Counts,
+    /// The tokenizer.
+    pub tokenizer: TokenizerEntry,
+    /// All policies, sorted by name. A policy's number is its position here.
+    pub policies: Vec<Policy>,
+    /// All files of trajectories: the training prompts' first.
+    pub files: Vec<File>,
+}
+
+/// How a corpus was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Imported from files.
+    Import(ImportOrigin),
+    /// Synthesized.
+    Synth(SynthOrigin),
+}
+
+/// Totals of a corpus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Distinct trajectories.
+    pub trajectories: u64,
+    /// Trajectories left out because the same policy gave the same response to the same prompt
+    /// before.
+    pub duplicates: u64,
+    /// Prompts.
+    pub prompts: u64,
+    /// Prompts of the training split that have a triplet.
+    pub train_prompts: u64,
+    /// Held-out prompts that have a triplet of training policies.
+    pub heldout_prompts: u64,
+    /// Bytes of prompt and response text, each prompt counted once.
+    pub text_bytes: u64,
+}
+
+/// The tokenizer of a corpus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerEntry {
+    /// Key of the tokenizer.json.
+    pub path: String,
+    /// blake3 of its bytes, in hex.
+    pub digest: String,
+    /// Number of token ids: every id is below it.
+    pub vocab_size: u32,
+}
+
+/// One policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Its name; for a strict policy the joined columns.
+    pub name: String,
+    /// Distinct trajectories.
+    pub trajectories: u64,
+    /// Prompts with at least two distinct samples of this policy.
+    pub cells: u64,
+    /// Whether it is kept out of training.
+    pub held_out: bool,
+    /// Names of policies that are this one under another name: never its negatives.
+    pub aliases: Vec<String>,
+}
+
+/// Which prompts a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileSplit {
+    /// Prompts to train on.
+    Train,
+    /// Prompts to validate on.
+    Heldout,
+}
+
+/// One Parquet file. A file holds prompts of one split only; the rows of a prompt are contiguous
+/// and never straddle a row group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its key.
+    pub path: String,
+    /// Its prompts' split.
+    pub split: FileSplit,
+    /// Rows, one a trajectory.
+    pub rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// blake3 of the whole file, in hex.
+    pub digest: String,
+    /// The bytes behind the last row group: the Parquet metadata.
+    pub footer: Extent,
+    /// The row groups, in file order.
+    pub row_groups: Vec<RowGroup>,
+}
+
+/// A byte range of a file with its digest, so that a range request can be verified alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// blake3 of the range, in hex.
+    pub digest: String,
+}
+
+impl Extent {
+    /// The byte range.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        self.offset..self.offset + self.bytes
+    }
+}
+
+/// One row group of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowGroup {
+    /// Rows.
+    pub rows: u64,
+    /// Prompts that have a triplet of training policies.
+    pub prompts: u64,
+    /// Prompts that have a triplet whose reference comes from a held-out policy; counted in
+    /// held-out files only.
+    pub heldout_policy_prompts: u64,
+    /// Where it lies in the file.
+    pub extent: Extent,
+}
+
+impl Manifest {
+    /// Seals the manifest with the fingerprint of its content.
+    pub(crate) fn seal(mut self) -> Self {
+        self.fingerprint = self.content_fingerprint();
+        self
+    }
+
+    fn content_fingerprint(&self) -> Fingerprint {
+        let unsealed = Self {
+            fingerprint: Fingerprint::default(),
+            ..self.clone()
+        };
+        Fingerprint(blake3::hash(&unsealed.to_json()).to_hex().to_string())
+    }
+
+    /// The bytes of `corpus.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self)
+            .expect("a manifest has text keys and finite numbers only");
+        json.push(b'\n');
+        json
+    }
+
+    /// Reads `corpus.json`. Refuses another schema version, unknown fields, and content that does
+    /// not match the fingerprint.
+    pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u64,
+        }
+        // The version decides whether the rest can be understood at all, so it is looked at alone
+        // first.
+        let Version {
+            schema_version: found,
+        } = serde_json::from_slice(json).map_err(Error::Parse)?;
+        if found != u64::from(SCHEMA_VERSION) {
+            return Err(Error::Version { found });
+        }
+        let manifest: Self = serde_json::from_slice(json).map_err(Error::Parse)?;
+        let actual = manifest.content_fingerprint();
+        if actual != manifest.fingerprint {
+            return Err(Error::Fingerprint {
+                actual,
+                recorded: manifest.fingerprint,
+            });
+        }
+        Ok(manifest)
+    }
+
+    /// The row groups of a split, in file order, as (file, row group) positions.
+    pub fn row_groups(&self, split: FileSplit) -> impl Iterator<Item = (usize, usize, &RowGroup)> {
+        let files = self
+            .files
+            .iter()
+            .enumerate()
+            .filter(move |(_, file)| file.split == split);
+        files.flat_map(|(number, file)| {
+            let groups = file.row_groups.iter().enumerate();
+            groups.map(move |(group, entry)| (number, group, entry))
+        })
+    }
+}
+
+#[cfg(test)]
+impl Manifest {
+    /// A sealed manifest with the given files.
+    pub(crate) fn of_files(files: Vec<File>) -> Self {
+        let options = crate::synth::SynthOptions {
+            family_strength: 0.1 + 0.2,
+            ..Default::default()
+        };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            fingerprint: Fingerprint::default(),
+            origin: Origin::Synth(SynthOrigin::from(&options)),
+            counts: Counts::default(),
+            tokenizer: TokenizerEntry {
+                path: "tokenizer.json".into(),
+                digest: String::new(),
+                vocab_size: 300,
+            },
+            policies: vec![],
+            files,
+        }
+        .seal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn a_manifest_survives_and_betrays_every_change() {
+        let sealed = Manifest::of_files(vec![]);
+        assert_eq!(Manifest::from_json(&sealed.to_json()).unwrap(), sealed);
+
+        let text = String::from_utf8(sealed.to_json()).unwrap();
+        let changed = text.replace("\"vocab_size\": 300", "\"vocab_size\": 301");
+        assert!(matches!(
+            Manifest::from_json(changed.as_bytes()),
+            Err(Error::Fingerprint { .. })
+        ));
+        let newer = text.replace(
+            "\"schema_version\": 1",
+            "\"schema_version\": 2, \"novelty\": 0",
+        );
+        assert!(matches!(
+            Manifest::from_json(newer.as_bytes()),
+            Err(Error::Version { found: 2 })
+        ));
+        let unknown = text.replace("\"counts\"", "\"surprise\": 1, \"counts\"");
+        assert!(matches!(
+            Manifest::from_json(unknown.as_bytes()),
+            Err(Error::Parse(_))
+        ));
+    }
+}

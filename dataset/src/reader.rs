@@ -1,0 +1,286 @@
+//! Row groups as prompts with their cells: fetched by range request, verified, decoded, and kept in
+//! a cache with a byte bound.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arrow_array::RecordBatch;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+
+use crate::files;
+use crate::manifest::{FileSplit, Manifest};
+use crate::schema::Rows;
+use crate::store::Store;
+use crate::triplet::{Cell, Contest, Roles};
+
+/// Why a row group could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes could not be had.
+    #[error("could not read row group {row_group} of {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The row group.
+        row_group: usize,
+        /// What went wrong.
+        source: Box<files::Error>,
+    },
+    /// The content contradicts the manifest.
+    #[error(
+        "row group {row_group} of {path} contradicts the manifest: {what}; run the corpus \
+         verification and import the corpus anew"
+    )]
+    Content {
+        /// The file.
+        path: String,
+        /// The row group.
+        row_group: usize,
+        /// The contradiction.
+        what: String,
+    },
+}
+
+/// A prompt and what every policy answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PromptCells {
+    pub(crate) id: String,
+    pub(crate) text: String,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// The prompts of one row group.
+#[derive(Debug)]
+pub(crate) struct PromptGroup {
+    pub(crate) prompts: Vec<PromptCells>,
+    /// Positions of the prompts that are usable among training policies.
+    train: Vec<usize>,
+    /// Positions of the prompts that are usable with a held-out policy's reference.
+    heldout_policies: Vec<usize>,
+    bytes: u64,
+}
+
+impl PromptGroup {
+    /// The `number`-th usable prompt.
+    pub(crate) fn usable(&self, contest: Contest, number: usize) -> Option<&PromptCells> {
+        let positions = match contest {
+            Contest::Training => &self.train,
+            Contest::HeldoutPolicies => &self.heldout_policies,
+        };
+        positions
+            .get(number)
+            .map(|&position| &self.prompts[position])
+    }
+}
+
+/// Reads row groups of one corpus.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    store: Store,
+    manifest: Arc<Manifest>,
+    roles: Arc<Roles>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug)]
+struct Cache {
+    limit: u64,
+    bytes: u64,
+    clock: u64,
+    metadata: BTreeMap<usize, ArrowReaderMetadata>,
+    /// By (file, row group): when it was last used, and the content.
+    groups: BTreeMap<(usize, usize), (u64, Arc<PromptGroup>)>,
+}
+
+impl Reader {
+    /// A reader that keeps about `limit` bytes of decoded text, and always the row group read last.
+    pub(crate) fn new(
+        store: Store,
+        manifest: Arc<Manifest>,
+        roles: Arc<Roles>,
+        limit: u64,
+    ) -> Self {
+        let cache = Cache {
+            limit,
+            bytes: 0,
+            clock: 0,
+            metadata: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        };
+        Self {
+            store,
+            manifest,
+            roles,
+            cache: Mutex::new(cache),
+        }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The rows of a row group as stored.
+    pub(crate) async fn batches(
+        &self,
+        file: usize,
+        row_group: usize,
+    ) -> Result<Vec<RecordBatch>, files::Error> {
+        let entry = &self.manifest.files[file];
+        let known = self.cache().metadata.get(&file).cloned();
+        let metadata = match known {
+            Some(metadata) => metadata,
+            None => {
+                let metadata = files::fetch_metadata(&self.store, entry).await?;
+                self.cache().metadata.insert(file, metadata.clone());
+                metadata
+            }
+        };
+        files::fetch_row_group(&self.store, entry, metadata, row_group).await
+    }
+
+    /// A row group, from the cache or the store.
+    pub(crate) async fn row_group(
+        &self,
+        file: usize,
+        row_group: usize,
+    ) -> Result<Arc<PromptGroup>, Error> {
+        if let Some(known) = self.cache().recall((file, row_group)) {
+            return Ok(known);
+        }
+        let path = &self.manifest.files[file].path;
+        let batches = self.batches(file, row_group).await;
+        let batches = batches.map_err(|source| Error::Read {
+            path: path.clone(),
+            row_group,
+            source: source.into(),
+        })?;
+        let group = self.group(file, row_group, &batches);
+        let group = group.map_err(|what| Error::Content {
+            path: path.clone(),
+            row_group,
+            what,
+        })?;
+        let group = Arc::new(group);
+        self.cache().keep((file, row_group), &group);
+        Ok(group)
+    }
+
+    fn group(
+        &self,
+        file: usize,
+        row_group: usize,
+        batches: &[RecordBatch],
+    ) -> Result<PromptGroup, String> {
+        let prompts = prompt_cells(batches, &self.manifest)?;
+        let usable = |contest| {
+            let positions = 0..prompts.len();
+            positions
+                .filter(|&at| self.roles.usable(contest, &prompts[at].cells))
+                .collect::<Vec<_>>()
+        };
+        let train = usable(Contest::Training);
+        let heldout_policies = match self.manifest.files[file].split {
+            FileSplit::Train => vec![],
+            FileSplit::Heldout => usable(Contest::HeldoutPolicies),
+        };
+        let entry = &self.manifest.files[file].row_groups[row_group];
+        let found = (train.len() as u64, heldout_policies.len() as u64);
+        let recorded = (entry.prompts, entry.heldout_policy_prompts);
+        if found != recorded {
+            return Err(format!(
+                "it has {found:?} usable prompts, {recorded:?} are recorded"
+            ));
+        }
+        let texts = prompts.iter().flat_map(|prompt| {
+            let samples = prompt.cells.iter().flat_map(|cell| &cell.samples);
+            samples.chain([&prompt.text, &prompt.id])
+        });
+        // The allocator's share of many small strings is about as large as a string header.
+        let bytes = texts.map(|text| text.len() as u64 + 48).sum();
+        Ok(PromptGroup {
+            prompts,
+            train,
+            heldout_policies,
+            bytes,
+        })
+    }
+}
+
+impl Cache {
+    fn recall(&mut self, key: (usize, usize)) -> Option<Arc<PromptGroup>> {
+        self.clock += 1;
+        let (used, group) = self.groups.get_mut(&key)?;
+        *used = self.clock;
+        Some(Arc::clone(group))
+    }
+
+    fn keep(&mut self, key: (usize, usize), group: &Arc<PromptGroup>) {
+        self.clock += 1;
+        self.bytes += group.bytes;
+        if let Some((_, replaced)) = self.groups.insert(key, (self.clock, Arc::clone(group))) {
+            self.bytes -= replaced.bytes;
+        }
+        while self.bytes > self.limit && self.groups.len() > 1 {
+            let oldest = self
+                .groups
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(&key, _)| key);
+            if let Some((_, dropped)) = oldest.and_then(|key| self.groups.remove(&key)) {
+                self.bytes -= dropped.bytes;
+            }
+        }
+    }
+}
+
+/// Collects contiguous rows into prompts and cells. Fails with the contradiction when a policy is
+/// unknown or rows are out of order.
+pub(crate) fn prompt_cells(
+    batches: &[RecordBatch],
+    manifest: &Manifest,
+) -> Result<Vec<PromptCells>, String> {
+    let mut prompts: Vec<PromptCells> = Vec::new();
+    for batch in batches {
+        let rows = Rows::new(batch).map_err(|error| error.to_string())?;
+        for row in 0..rows.len() {
+            if prompts
+                .last()
+                .is_none_or(|prompt| prompt.id != rows.prompt_id(row))
+            {
+                let (id, text) = (rows.prompt_id(row).to_owned(), rows.prompt(row).text());
+                prompts.push(PromptCells {
+                    id,
+                    text,
+                    cells: vec![],
+                });
+            }
+            let Some(prompt) = prompts.last_mut() else {
+                continue;
+            };
+            let name = rows.policy(row);
+            let number = manifest
+                .policies
+                .binary_search_by(|policy| policy.name.as_str().cmp(name));
+            let policy =
+                number.map_err(|_| format!("the policy '{name}' is not in its table"))? as u32;
+            match prompt.cells.last_mut() {
+                Some(cell) if cell.policy == policy => {
+                    cell.samples.push(rows.response(row).to_owned())
+                }
+                Some(cell) if cell.policy > policy => {
+                    return Err(format!(
+                        "the rows of prompt '{}' are not sorted by policy",
+                        prompt.id
+                    ));
+                }
+                _ => prompt.cells.push(Cell {
+                    policy,
+                    samples: vec![rows.response(row).to_owned()],
+                }),
+            }
+        }
+    }
+    Ok(prompts)
+}

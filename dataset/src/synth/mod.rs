@@ -1,0 +1,331 @@
+//! Synthesis: a corpus of artificial policies, of any size and without a download, whose
+//! discrimination optimum can be computed.
+//!
+//! A policy is a first-order Markov chain over a small vocabulary of pronounceable words; its
+//! response continues the prompt's last word. Policies of one family share a tilt, so that some
+//! pairs are easy to tell apart and some are hard. Every parameter is a pure function of the
+//! options.
+
+mod chains;
+pub mod planted;
+
+use serde::{Deserialize, Serialize};
+
+use crate::assemble::{self, Answer, Group, Recipe, Source, assemble};
+use crate::import::{FileLayout, HeldOut};
+use crate::manifest::{Manifest, Origin};
+use crate::random::Stream;
+use crate::schema::Prompt;
+use crate::store::{self, Store};
+use crate::tokenizer::{self, Tokenizer};
+use chains::{Chain, chains, vocabulary};
+
+/// Prompts that are made at a time.
+const PROMPTS_PER_PART: u32 = 256;
+
+/// Why a corpus could not be synthesized.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option is out of range.
+    #[error("synth option {option} must be {range}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it must be.
+        range: String,
+    },
+    /// The vocabulary does not hold every word as one token.
+    #[error(
+        "the word '{word}' does not fit a vocabulary of {vocab_size} tokens; raise vocab_size \
+         or lower words"
+    )]
+    Vocabulary {
+        /// A word that takes several tokens.
+        word: String,
+        /// Most tokens.
+        vocab_size: u32,
+    },
+    /// The tokenizer could not be made.
+    #[error("could not make the tokenizer")]
+    Tokenizer(#[source] tokenizer::Error),
+    /// The output is no store.
+    #[error("could not open the output")]
+    Output(#[source] store::Error),
+    /// The corpus could not be assembled.
+    #[error(transparent)]
+    Assemble(#[from] assemble::Error),
+}
+
+/// What to synthesize.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SynthOptions {
+    /// Store URL of the corpus.
+    pub output: String,
+    /// Policies.
+    pub policies: u32,
+    /// Families that the policies fall into, in turn.
+    pub families: u32,
+    /// Prompts.
+    pub prompts: u32,
+    /// Samples of every policy for every prompt.
+    pub samples: u32,
+    /// Words in the vocabulary.
+    pub words: u32,
+    /// Words of a prompt.
+    pub prompt_words: u32,
+    /// Words of a response, on average; single responses differ by up to a quarter.
+    pub response_words: u32,
+    /// Standard deviation of the log-weights that all policies share.
+    pub base_strength: f64,
+    /// Standard deviation of the log-weights that a family adds.
+    pub family_strength: f64,
+    /// Standard deviation of the log-weights that a policy adds.
+    pub own_strength: f64,
+    /// Divides all log-weights: low temperatures make policies sharp and easy to tell apart.
+    pub temperature: f64,
+    /// Prompts to validate on.
+    pub heldout_prompts: HeldOut,
+    /// Policies to keep out of training.
+    pub heldout_policies: u32,
+    /// Decides everything that is random.
+    pub seed: u64,
+    /// Most tokens of the tokenizer.
+    pub vocab_size: u32,
+}
+
+impl Default for SynthOptions {
+    fn default() -> Self {
+        Self {
+            output: String::new(),
+            policies: 12,
+            families: 4,
+            prompts: 600,
+            samples: 3,
+            words: 12,
+            prompt_words: 6,
+            response_words: 16,
+            base_strength: 0.5,
+            family_strength: 0.6,
+            own_strength: 0.3,
+            temperature: 1.0,
+            heldout_prompts: HeldOut::Count(60),
+            heldout_policies: 2,
+            seed: 0,
+            vocab_size: 512,
+        }
+    }
+}
+
+/// How a corpus was synthesized: the options without the place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SynthOrigin(SynthOptions);
+
+impl From<&SynthOptions> for SynthOrigin {
+    fn from(options: &SynthOptions) -> Self {
+        Self(SynthOptions {
+            output: String::new(),
+            ..options.clone()
+        })
+    }
+}
+
+impl SynthOrigin {
+    /// The options; the output is empty.
+    pub fn options(&self) -> &SynthOptions {
+        &self.0
+    }
+}
+
+/// Synthesizes a corpus and commits it. The same options give the same bytes.
+pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
+    check(&options)?;
+    let store = Store::open(&options.output).map_err(Error::Output)?;
+    let words = vocabulary(&options);
+    let tokenizer = word_tokenizer(&words, options.vocab_size)?;
+    let names = (0..options.policies)
+        .map(|policy| policy_name(&options, policy))
+        .collect();
+    let source = Artificial {
+        options: &options,
+        chains: chains(&options),
+        words: &words,
+        names,
+    };
+    let recipe = Recipe {
+        heldout_prompts: options.heldout_prompts,
+        heldout_named: &[],
+        heldout_chosen: options.heldout_policies as usize,
+        aliases: &[],
+        seed: options.seed,
+        vocab_size: options.vocab_size,
+        tokenizer: Some(tokenizer),
+        layout: FileLayout::default(),
+        origin: Origin::Synth(SynthOrigin::from(&options)),
+    };
+    assemble(&store, &source, recipe, &|_| {}).await
+}
+
+/// Numbered so that the order of names is the order of numbers.
+fn policy_name(options: &SynthOptions, policy: u32) -> String {
+    let width = (options.policies - 1).to_string().len();
+    format!("policy-{policy:0width$}")
+}
+
+fn check(options: &SynthOptions) -> Result<(), Error> {
+    let between = |option, value: u32, least: u32, most: u32| {
+        let range = format!("in {least}..={most}, not {value}");
+        (least..=most)
+            .contains(&value)
+            .then_some(())
+            .ok_or(Error::Option { option, range })
+    };
+    between("policies", options.policies, 2, 10_000)?;
+    between("families", options.families, 1, options.policies)?;
+    between("prompts", options.prompts, 1, u32::MAX)?;
+    between("samples", options.samples, 2, 1000)?;
+    between("words", options.words, 2, chains::MOST_WORDS)?;
+    between("prompt_words", options.prompt_words, 1, 10_000)?;
+    between("response_words", options.response_words, 1, 10_000)?;
+    let strengths = [
+        ("base_strength", options.base_strength),
+        ("family_strength", options.family_strength),
+        ("own_strength", options.own_strength),
+    ];
+    for (option, value) in strengths {
+        if !(0.0..=10.0).contains(&value) {
+            return Err(Error::Option {
+                option,
+                range: format!("in 0..=10, not {value}"),
+            });
+        }
+    }
+    if !(0.05..=100.0).contains(&options.temperature) {
+        let range = format!("in 0.05..=100, not {}", options.temperature);
+        return Err(Error::Option {
+            option: "temperature",
+            range,
+        });
+    }
+    Ok(())
+}
+
+/// A tokenizer that knows every word, at the start of a text and after a space, as one token.
+fn word_tokenizer(words: &[String], vocab_size: u32) -> Result<Vec<u8>, Error> {
+    let texts = words
+        .iter()
+        .flat_map(|word| [word.clone(), format!(" {word}")]);
+    let twice = texts.clone().chain(texts.clone()).collect::<Vec<_>>();
+    let bytes = Tokenizer::train(twice.into_iter(), vocab_size).map_err(Error::Tokenizer)?;
+    let tokenizer = Tokenizer::from_bytes(&bytes).map_err(Error::Tokenizer)?;
+    for word in texts {
+        if tokenizer.encode(&word).map_err(Error::Tokenizer)?.len() != 1 {
+            return Err(Error::Vocabulary {
+                word: word.trim().into(),
+                vocab_size,
+            });
+        }
+    }
+    Ok(bytes)
+}
+
+/// The trajectories of the chains, made anew on every walk.
+struct Artificial<'a> {
+    options: &'a SynthOptions,
+    words: &'a [String],
+    names: Vec<String>,
+    chains: Vec<Chain>,
+}
+
+impl Artificial<'_> {
+    fn group(&self, prompt: u32) -> Group {
+        let &SynthOptions {
+            words,
+            prompt_words,
+            response_words,
+            samples,
+            seed,
+            ..
+        } = self.options;
+        let mut stream = Stream::new("synth prompt", &[seed, u64::from(prompt)]);
+        let asked: Vec<usize> = (0..prompt_words)
+            .map(|_| stream.index(words as usize))
+            .collect();
+        let text: Vec<&str> = asked
+            .iter()
+            .map(|&word| self.words[word].as_str())
+            .collect();
+        let last = asked[asked.len() - 1];
+
+        let quarter = response_words / 4;
+        let mut answers: Vec<Answer> = Vec::new();
+        for (policy, chain) in (0u64..).zip(&self.chains) {
+            let first = answers.len();
+            for sample in 0..samples {
+                let key = [seed, u64::from(prompt), policy, u64::from(sample)];
+                let mut stream = Stream::new("synth response", &key);
+                let length =
+                    response_words - quarter + stream.below(u64::from(2 * quarter) + 1) as u32;
+                let mut response = String::new();
+                let mut state = last;
+                for _ in 0..length {
+                    state = chain.step(state, &mut stream);
+                    response.push(' ');
+                    response.push_str(&self.words[state]);
+                }
+                if answers[first..]
+                    .iter()
+                    .all(|answer| answer.response != response)
+                {
+                    let policy = self.names[policy as usize].clone();
+                    answers.push(Answer {
+                        policy,
+                        sample,
+                        response,
+                        meta: None,
+                    });
+                }
+            }
+        }
+        let made = samples as usize * self.chains.len();
+        let duplicates = (made - answers.len()) as u64;
+        Group {
+            prompt_id: format!("prompt-{prompt:08}"),
+            prompt: Prompt::plain(text.join(" ")),
+            answers,
+            duplicates,
+        }
+    }
+}
+
+impl Source for Artificial<'_> {
+    type Error = Error;
+
+    fn parts(&self) -> usize {
+        self.options.prompts.div_ceil(PROMPTS_PER_PART) as usize
+    }
+
+    fn load(&self, part: usize) -> Result<Vec<Group>, Error> {
+        let first = part as u32 * PROMPTS_PER_PART;
+        let last = first
+            .saturating_add(PROMPTS_PER_PART)
+            .min(self.options.prompts);
+        Ok((first..last).map(|prompt| self.group(prompt)).collect())
+    }
+
+    fn text_bytes(&self) -> u64 {
+        let &SynthOptions {
+            prompts,
+            policies,
+            samples,
+            response_words,
+            ..
+        } = self.options;
+        u64::from(prompts)
+            * u64::from(policies)
+            * u64::from(samples)
+            * u64::from(response_words)
+            * 5
+    }
+}

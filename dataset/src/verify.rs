@@ -1,0 +1,268 @@
+//! Verification: every byte and every count of a corpus against its manifest.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::corpus::{Corpus, Error};
+use crate::files::digest;
+use crate::manifest::{Counts, File, FileSplit, Manifest};
+use crate::reader::{PromptCells, prompt_cells};
+use crate::store::{self, Store};
+use crate::triplet::{Contest, Roles};
+
+/// What was checked, and what is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Files checked.
+    pub files: usize,
+    /// Row groups checked.
+    pub row_groups: usize,
+    /// Rows checked.
+    pub rows: u64,
+    /// Every fault found, none in a sound corpus.
+    pub faults: Vec<Fault>,
+}
+
+impl Verification {
+    /// Whether no fault was found.
+    pub fn sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file.
+    pub path: String,
+    /// The row group, where one is at fault.
+    pub row_group: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.row_group {
+            Some(number) => write!(f, "{}, row group {number}: {}", self.path, self.what),
+            None => write!(f, "{}: {}", self.path, self.what),
+        }
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "checked {} files, {} row groups, {} rows",
+            self.files, self.row_groups, self.rows
+        )?;
+        for fault in &self.faults {
+            writeln!(f, "  {fault}")?;
+        }
+        match self.faults.len() {
+            0 => writeln!(f, "sound"),
+            faults => writeln!(
+                f,
+                "{faults} faults; restore the files named, or import the corpus anew"
+            ),
+        }
+    }
+}
+
+/// Reads the whole corpus, one file at a time. A corpus whose manifest or tokenizer can't be used
+/// at all is an error; everything else is a fault.
+pub async fn verify(store: &Store) -> Result<Verification, Error> {
+    let corpus = Corpus::open(store.url()).await?;
+    let manifest = corpus.manifest();
+    let mut scan = Scan::new(manifest);
+    for number in 0..manifest.files.len() {
+        scan.file(store, &corpus, number).await;
+    }
+    scan.totals();
+    Ok(scan.found)
+}
+
+struct Scan<'a> {
+    manifest: &'a Manifest,
+    roles: Roles,
+    found: Verification,
+    prompts: BTreeSet<String>,
+    counts: Counts,
+    policies: Vec<(u64, u64)>,
+    /// Whether every row could be read, so that totals mean something.
+    complete: bool,
+}
+
+impl<'a> Scan<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        Self {
+            manifest,
+            roles: Roles::new(&manifest.policies),
+            found: Verification::default(),
+            prompts: BTreeSet::new(),
+            counts: Counts {
+                duplicates: manifest.counts.duplicates,
+                ..Counts::default()
+            },
+            policies: vec![(0, 0); manifest.policies.len()],
+            complete: true,
+        }
+    }
+
+    fn fault(&mut self, path: &str, row_group: Option<usize>, what: String) {
+        self.found.faults.push(Fault {
+            path: path.into(),
+            row_group,
+            what,
+        });
+    }
+
+    async fn file(&mut self, store: &Store, corpus: &Corpus, number: usize) {
+        let file = &self.manifest.files[number];
+        self.found.files += 1;
+        match store.get(&file.path).await {
+            Ok(bytes) if bytes.len() as u64 != file.bytes => {
+                let what = format!("it has {} bytes, {} are recorded", bytes.len(), file.bytes);
+                self.fault(&file.path, None, what);
+            }
+            Ok(bytes) if digest(&bytes) != file.digest => {
+                self.fault(&file.path, None, "its digest differs".into())
+            }
+            Ok(_) => {}
+            Err(store::Error::Missing { .. }) => {
+                self.complete = false;
+                return self.fault(&file.path, None, "it is missing".into());
+            }
+            Err(error) => self.fault(&file.path, None, told(&error)),
+        }
+        let rows: u64 = file.row_groups.iter().map(|group| group.rows).sum();
+        if rows != file.rows {
+            self.fault(
+                &file.path,
+                None,
+                format!(
+                    "its row groups have {rows} rows, {} are recorded",
+                    file.rows
+                ),
+            );
+        }
+        for row_group in 0..file.row_groups.len() {
+            self.found.row_groups += 1;
+            let batches = match corpus.reader().batches(number, row_group).await {
+                Ok(batches) => batches,
+                Err(error) => {
+                    self.complete = false;
+                    self.fault(&file.path, Some(row_group), told(&error));
+                    continue;
+                }
+            };
+            match prompt_cells(&batches, self.manifest) {
+                Ok(prompts) => self.row_group(file, row_group, &prompts),
+                Err(what) => {
+                    self.complete = false;
+                    self.fault(&file.path, Some(row_group), what);
+                }
+            }
+        }
+    }
+
+    fn row_group(&mut self, file: &File, number: usize, prompts: &[PromptCells]) {
+        let entry = &file.row_groups[number];
+        let (mut rows, mut usable, mut with_heldout) = (0, 0, 0);
+        for prompt in prompts {
+            if !self.prompts.insert(prompt.id.clone()) {
+                let what = format!("the rows of prompt '{}' are not contiguous", prompt.id);
+                self.fault(&file.path, Some(number), what);
+            }
+            self.counts.text_bytes += prompt.text.len() as u64;
+            for cell in &prompt.cells {
+                rows += cell.samples.len() as u64;
+                self.counts.text_bytes += cell
+                    .samples
+                    .iter()
+                    .map(|text| text.len() as u64)
+                    .sum::<u64>();
+                let (trajectories, cells) = &mut self.policies[cell.policy as usize];
+                *trajectories += cell.samples.len() as u64;
+                *cells += u64::from(cell.samples.len() >= 2);
+                let distinct: BTreeSet<&String> = cell.samples.iter().collect();
+                if distinct.len() != cell.samples.len() {
+                    let name = &self.manifest.policies[cell.policy as usize].name;
+                    let what = format!(
+                        "'{name}' gives prompt '{}' the same response twice",
+                        prompt.id
+                    );
+                    self.fault(&file.path, Some(number), what);
+                }
+            }
+            usable += u64::from(self.roles.usable(Contest::Training, &prompt.cells));
+            if file.split == FileSplit::Heldout {
+                with_heldout +=
+                    u64::from(self.roles.usable(Contest::HeldoutPolicies, &prompt.cells));
+            }
+        }
+        self.found.rows += rows;
+        self.counts.trajectories += rows;
+        self.counts.prompts += prompts.len() as u64;
+        match file.split {
+            FileSplit::Train => self.counts.train_prompts += usable,
+            FileSplit::Heldout => self.counts.heldout_prompts += usable,
+        }
+        let checks = [
+            ("rows", rows, entry.rows),
+            ("usable prompts", usable, entry.prompts),
+            (
+                "prompts usable with held-out policies",
+                with_heldout,
+                entry.heldout_policy_prompts,
+            ),
+        ];
+        for (what, found, recorded) in checks {
+            if found != recorded {
+                self.fault(
+                    &file.path,
+                    Some(number),
+                    format!("it has {found} {what}, {recorded} are recorded"),
+                );
+            }
+        }
+    }
+
+    fn totals(&mut self) {
+        if !self.complete {
+            return;
+        }
+        let manifest = self.manifest;
+        if self.counts != manifest.counts {
+            let what = format!(
+                "its counts are {:?}, the files have {:?}",
+                manifest.counts, self.counts
+            );
+            self.fault(crate::manifest::MANIFEST_KEY, None, what);
+        }
+        for (policy, found) in manifest
+            .policies
+            .iter()
+            .zip(std::mem::take(&mut self.policies))
+        {
+            let recorded = (policy.trajectories, policy.cells);
+            if found != recorded {
+                let what = format!(
+                    "policy '{}' has {found:?} trajectories and cells, {recorded:?} are recorded",
+                    policy.name
+                );
+                self.fault(crate::manifest::MANIFEST_KEY, None, what);
+            }
+        }
+    }
+}
+
+/// An error with its causes on one line.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

@@ -1,0 +1,147 @@
+//! Import of real trajectories. Runs where POLESTAR_DATA names the folder with
+//! traj_oasst_model_eval.jsonl.zst, and says so where it does not.
+
+use std::time::Instant;
+
+use polestar_dataset::{
+    ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split, Store,
+    Weighting, import, inspect, verify,
+};
+
+#[tokio::test]
+async fn real_trajectories_import_verify_and_load() {
+    let Some(folder) = std::env::var_os("POLESTAR_DATA") else {
+        println!("skipped: POLESTAR_DATA is not set");
+        return;
+    };
+    let input = std::path::Path::new(&folder).join("traj_oasst_model_eval.jsonl.zst");
+    let kept = std::env::var("POLESTAR_CORPUS").ok();
+    let output = tempfile::tempdir().unwrap();
+    let output = kept.unwrap_or_else(|| output.path().to_str().unwrap().into());
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    let options = ImportOptions {
+        inputs: vec![input],
+        output: output.clone(),
+        columns: ColumnMapping {
+            policy: vec!["policy".into(), "config".into()],
+            sample: Some("sample_id".into()),
+            ..ColumnMapping::default()
+        },
+        heldout_prompts: HeldOut::Count(50),
+        heldout_policy_count: 10,
+        aliases: vec![
+            names(&[
+                "oasst-sft-2-pythia-12b",
+                "andreaskoepf/oasst-sft-2-pythia-12b-4000",
+            ]),
+            names(&[
+                "llama_7b",
+                "llama_7b@default_prefix",
+                "decapoda-research/llama-7b-hf@llama2_prompt",
+            ]),
+        ],
+        vocab_size: 4096,
+        ..ImportOptions::default()
+    };
+
+    let started = Instant::now();
+    let manifest = import(options, &|_| {}).await.unwrap();
+    println!(
+        "imported in {:.1?}, peak memory {}",
+        started.elapsed(),
+        peak_memory()
+    );
+    let files: Vec<_> = manifest
+        .files
+        .iter()
+        .map(|file| (&file.path, file.bytes, file.rows, file.row_groups.len()))
+        .collect();
+    println!("{:?}\n{files:?}", manifest.counts);
+    assert_eq!(
+        manifest.counts.trajectories + manifest.counts.duplicates,
+        152_364
+    );
+    assert_eq!(
+        (manifest.counts.prompts, manifest.counts.heldout_prompts),
+        (419, 50)
+    );
+
+    let started = Instant::now();
+    let verification = verify(&Store::open(&output).unwrap()).await.unwrap();
+    println!("verified in {:.1?}: {verification}", started.elapsed());
+    assert!(verification.sound());
+
+    let corpus = Corpus::open(&output).await.unwrap();
+    let started = Instant::now();
+    let inspection = inspect(&corpus).await.unwrap();
+    println!("inspected in {:.1?}\n{inspection}", started.elapsed());
+
+    let samples = SampleConfig {
+        max_prompt: 100_000,
+        max_response: 100_000,
+        ..SampleConfig::default()
+    };
+    for split in [Split::HeldoutPrompts, Split::HeldoutPolicies] {
+        assert_eq!(
+            corpus
+                .validation(split, 200, 0, &samples)
+                .await
+                .unwrap()
+                .len(),
+            200
+        );
+    }
+    let plan = LoadPlan {
+        seed: 0,
+        batch: 32,
+        lanes: 8,
+        hosted: (0..8).collect(),
+        start: 0,
+        samples,
+        weighting: Weighting::Uniform,
+        window: 64,
+    };
+    let mut loader = Loader::start(corpus, plan);
+    let started = Instant::now();
+    let (mut prompts, mut responses) = (Vec::new(), Vec::new());
+    for _ in 0..60 {
+        for triplet in loader
+            .next()
+            .unwrap()
+            .lanes
+            .into_iter()
+            .flat_map(|(_, triplets)| triplets)
+        {
+            prompts.push(triplet.prompt.len());
+            responses.extend([
+                triplet.reference.len(),
+                triplet.positive.len(),
+                triplet.negative.len(),
+            ]);
+        }
+    }
+    println!(
+        "60 steps of 32 triplets in {:.1?}, peak memory {}",
+        started.elapsed(),
+        peak_memory()
+    );
+    for (what, lengths) in [("prompt", &mut prompts), ("response", &mut responses)] {
+        lengths.sort_unstable();
+        let at = |percent: usize| lengths[(lengths.len() - 1) * percent / 100];
+        println!(
+            "{what} tokens: 10 % {}, 50 % {}, 90 % {}, 99 % {}, 100 % {}",
+            at(10),
+            at(50),
+            at(90),
+            at(99),
+            at(100)
+        );
+    }
+}
+
+/// What the system says of this process, where it says anything.
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.map_or_else(|| "unknown".into(), |peak| peak.trim().to_owned())
+}

@@ -1,0 +1,18 @@
+//! The POLAR reward model as a chain of segments: embedding, blocks, head.
+//!
+//! This crate knows shapes, parameters and the forward pass of each segment, and what a model costs
+//! ([`count`]). It doesn't know where parameters come from or where gradients go: the engine in
+//! `polestar-worker` owns both, one segment at a time.
+//!
+//! All activations are two-dimensional, `[tokens, features]`: a pack of triplets has no batch
+//! dimension, and which token sees which is said by [`polestar_kernels::Spans`].
+
+pub mod config;
+pub mod count;
+pub mod init;
+pub mod layout;
+pub mod segment;
+
+pub use config::{ModelConfig, ModelError, Preset};
+pub use layout::{HeadKind, ModelLayout, SegmentKind, SegmentLayout, TensorLayout};
+pub use segment::{PackInput, PolarOutput, Weights};

@@ -1,0 +1,168 @@
+//! The forward pass of each segment.
+
+use crate::{
+    HeadKind, ModelConfig,
+    layout::{SegmentKind, SegmentLayout},
+};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use polestar_kernels::{Positions, Spans, attention, cross_entropy, rms_norm, rope, swiglu};
+use std::sync::Arc;
+
+/// What a pack tells every segment.
+#[derive(Clone, Debug)]
+pub struct PackInput {
+    /// Token ids, `[tokens]`.
+    pub ids: Arc<[u32]>,
+    /// Rotary position of each token.
+    pub positions: Positions,
+    /// Which token sees which.
+    pub spans: Spans,
+    /// Rows of the reward tokens: the positive of each triplet, then its negative, interleaved.
+    pub reward_rows: Arc<[u32]>,
+    /// Rows whose next token is predicted (language objective).
+    pub target_rows: Arc<[u32]>,
+    /// The token that follows each of `target_rows`.
+    pub targets: Arc<[u32]>,
+    /// Weight of each target in the loss.
+    pub target_weights: Arc<[f32]>,
+}
+
+/// The parameters of one segment on a device: one leaf tensor for each
+/// [`TensorLayout`](crate::TensorLayout), in canonical order.
+#[derive(Clone, Debug)]
+pub struct Weights(pub Vec<Tensor<2>>);
+
+impl Weights {
+    /// Copies a segment's flat vector to the device. With `tracked`, gradients can be asked for.
+    pub fn from_flat(
+        segment: &SegmentLayout,
+        flat: &[f32],
+        device: &Device,
+        tracked: bool,
+    ) -> Weights {
+        Weights(
+            segment
+                .tensors
+                .iter()
+                .map(|t| {
+                    let data = TensorData::new(flat[t.range()].to_vec(), t.shape);
+                    let tensor = Tensor::from_data(data, device);
+                    if tracked {
+                        tensor.require_grad()
+                    } else {
+                        tensor
+                    }
+                })
+                .collect(),
+        )
+    }
+}
+
+/// Rewards of a pack and the loss they make.
+#[derive(Clone, Debug)]
+pub struct PolarOutput {
+    /// `[triplets, 2]`: reward of the positive, reward of the negative.
+    pub rewards: Tensor<2>,
+    /// `[triplets]`: -ln σ(positive - negative).
+    pub losses: Tensor<1>,
+}
+
+/// Token ids to `[tokens, hidden]`.
+pub fn embed(weights: &Weights, pack: &PackInput) -> Tensor<2> {
+    let table = &weights.0[0];
+    let ids = rows(&pack.ids, &table.device());
+    table.clone().select(0, ids)
+}
+
+/// One decoder block, `[tokens, hidden]` to `[tokens, hidden]`.
+pub fn block(config: &ModelConfig, weights: &Weights, x: Tensor<2>, pack: &PackInput) -> Tensor<2> {
+    let [wqkv, wo, w1, w3, w2, attention_norm, ffn_norm] = &weights.0[..] else {
+        unreachable!("a block has seven tensors by construction of its layout");
+    };
+    let [tokens, hidden] = x.dims();
+    let eps = config.rms_norm_eps;
+    let head_dim = config.head_dim() as usize;
+    let heads = config.num_attention_heads as usize;
+    let kv_heads = config.num_key_value_heads as usize;
+    let group = heads / kv_heads;
+    let vector = |w: &Tensor<2>| w.clone().reshape([hidden]);
+
+    let n = rms_norm(x.clone(), vector(attention_norm), eps);
+    let qkv = n
+        .matmul(wqkv.clone().transpose())
+        .reshape([tokens, kv_heads, group + 2, head_dim]);
+    let part = |from: usize, to: usize| {
+        qkv.clone()
+            .slice([0..tokens, 0..kv_heads, from..to, 0..head_dim])
+            .reshape([tokens, kv_heads * (to - from), head_dim])
+    };
+    let q = rope(part(0, group), &pack.positions, config.rope_theta);
+    let k = rope(part(group, group + 1), &pack.positions, config.rope_theta);
+    let v = part(group + 1, group + 2);
+    let a = attention(q, k, v, &pack.spans).reshape([tokens, heads * head_dim]);
+    let x = x + a.matmul(wo.clone().transpose());
+
+    let n = rms_norm(x.clone(), vector(ffn_norm), eps);
+    let gate = n.clone().matmul(w1.clone().transpose());
+    let up = n.matmul(w3.clone().transpose());
+    x + swiglu(gate, up).matmul(w2.clone().transpose())
+}
+
+/// Final norm and reward head on the reward tokens' rows only.
+pub fn polar_head(
+    config: &ModelConfig,
+    weights: &Weights,
+    x: Tensor<2>,
+    pack: &PackInput,
+) -> PolarOutput {
+    let device = x.device();
+    let n = normed_rows(config, weights, x, &pack.reward_rows, &device);
+    let triplets = pack.reward_rows.len() / 2;
+    // A dot product as a sum: a matrix product with one column would leave its order to the
+    // library's choice of kernel.
+    let rewards = (n * weights.0[1].clone()).sum_dim(1).reshape([triplets, 2]);
+    let margin =
+        rewards.clone().slice([0..triplets, 0..1]) - rewards.clone().slice([0..triplets, 1..2]);
+    let losses = activation::log_sigmoid(margin).neg().reshape([triplets]);
+    PolarOutput { rewards, losses }
+}
+
+/// Final norm and next-token loss, `[targets]`, unweighted.
+pub fn language_head(
+    config: &ModelConfig,
+    weights: &Weights,
+    x: Tensor<2>,
+    pack: &PackInput,
+) -> Tensor<1> {
+    let device = x.device();
+    let n = normed_rows(config, weights, x, &pack.target_rows, &device);
+    let logits = n.matmul(weights.0[1].clone().transpose());
+    cross_entropy(logits, pack.targets.clone())
+}
+
+/// The kind of head a segment is, if it is one.
+pub fn head_kind(segment: &SegmentLayout) -> Option<HeadKind> {
+    match segment.kind {
+        SegmentKind::Head(kind) => Some(kind),
+        SegmentKind::Embedding | SegmentKind::Block => None,
+    }
+}
+
+fn normed_rows(
+    config: &ModelConfig,
+    weights: &Weights,
+    x: Tensor<2>,
+    at: &[u32],
+    device: &Device,
+) -> Tensor<2> {
+    let hidden = config.hidden_size as usize;
+    let picked = x.select(0, rows(at, device));
+    let scale = weights.0[0].clone().reshape([hidden]);
+    rms_norm(picked, scale, config.rms_norm_eps)
+}
+
+fn rows(at: &[u32], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = at.iter().map(|&row| i64::from(row)).collect();
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
+}

@@ -1,0 +1,199 @@
+//! A folder of its own for each test, sweeps in it, and the real program run on them.
+#![allow(dead_code)]
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+pub struct Sandbox {
+    folder: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub fn new() -> Sandbox {
+        Sandbox {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("the sandbox is writable");
+        path
+    }
+
+    /// The program, in this folder, without the caller's credentials.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        for (name, _) in std::env::vars() {
+            if name.starts_with("AWS_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments)
+            .output()
+            .expect("the program starts")
+    }
+
+    /// Runs and returns standard output; fails the test with everything printed otherwise.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs, expects a refusal and returns what was said.
+    pub fn refuse(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            !output.status.success(),
+            "{arguments:?} was not refused: {}",
+            said(&output)
+        );
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Starts and leaves standard error to be read line by line.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut child = self
+            .command(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stderr = child.stderr.take().expect("it was piped");
+        Running {
+            child,
+            lines: BufReader::new(stderr).lines(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// The folder of the only run in a store.
+    pub fn only_run(&self, store: &str) -> PathBuf {
+        let runs: Vec<PathBuf> = std::fs::read_dir(self.path(store))
+            .expect("the store is there")
+            .map(|entry| entry.expect("a readable folder").path())
+            .collect();
+        let [run] = &runs[..] else {
+            panic!("expected one run in {store}: {runs:?}");
+        };
+        run.clone()
+    }
+}
+
+pub struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    pub seen: Vec<String>,
+}
+
+impl Running {
+    /// Blocks until a line has this in it.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        for line in self.lines.by_ref() {
+            let line = line.expect("readable output");
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("it ended without {text:?}:\n{}", self.seen.join("\n"));
+    }
+
+    /// Blocks until the end; returns whether it succeeded.
+    pub fn finish(mut self) -> (bool, Vec<String>) {
+        for line in self.lines.by_ref() {
+            self.seen.push(line.expect("readable output"));
+        }
+        let status = self.child.wait().expect("it was started");
+        (status.success(), self.seen)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// SIGKILL, as an out-of-memory killer or a preemption would send it.
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it still runs");
+}
+
+pub fn json(path: &Path) -> Value {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// A sweep of one tiny model on a tiny synthetic corpus.
+pub fn small_sweep(steps: u64) -> String {
+    format!(
+        r#"
+name = "small"
+store = "runs"
+
+[corpus]
+url = "corpus"
+[corpus.synth]
+policies = 6
+prompts = 80
+samples = 2
+heldout_prompts = {{ count = 16 }}
+heldout_policies = 1
+
+[samples]
+max_prompt = 8
+max_response = 16
+
+[train]
+batch = 16
+lanes = 8
+pack_tokens = 128
+[train.optimizer]
+lr = 3e-3
+[train.validation]
+every = 5
+triplets = 32
+[train.checkpoint]
+every = 5
+
+[sweep]
+sizes = ["pico"]
+steps = [{steps}]
+
+[models.pico]
+hidden_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+intermediate_size = 32
+
+[pool]
+workers = 1
+"#
+    )
+}

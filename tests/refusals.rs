@@ -1,0 +1,128 @@
+//! Bad input is named: file, line or key, and what to do; and nothing half-made is left.
+
+mod common;
+
+use common::{Sandbox, small_sweep};
+use std::process::Command;
+
+fn import(sandbox: &Sandbox, file: &str, more: &[&str]) -> String {
+    let mut arguments = vec!["corpus", "import", file, "--output", "corpus"];
+    arguments.extend(more);
+    let said = sandbox.refuse(&arguments);
+    assert!(
+        !sandbox.path("corpus/corpus.json").exists(),
+        "no corpus is left: {said}"
+    );
+    said
+}
+
+const LINES: &str = r#"{"prompt":"p","policy":"a","response":"one"}
+{"prompt":"p","policy":"a","response":"two"}
+{"prompt":"p","policy":"b","response":"three"}
+"#;
+
+#[test]
+fn a_line_that_is_not_json() {
+    let sandbox = Sandbox::new();
+    sandbox.write("t.jsonl", &format!("{LINES}{{\"prompt\": oops\n"));
+    let said = import(&sandbox, "t.jsonl", &[]);
+    assert!(said.contains("t.jsonl") && said.contains('4'), "{said}");
+}
+
+#[test]
+fn a_missing_column() {
+    let sandbox = Sandbox::new();
+    sandbox.write("t.jsonl", LINES);
+    let said = import(&sandbox, "t.jsonl", &["--response", "answer"]);
+    assert!(
+        said.contains("t.jsonl") && said.contains("answer") && said.contains("response"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_corpus_without_a_usable_prompt() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "t.jsonl",
+        &LINES.replace("\"a\",\"response\":\"two\"", "\"c\",\"response\":\"two\""),
+    );
+    let said = import(&sandbox, "t.jsonl", &[]);
+    assert!(said.contains("usable") && said.contains("sample"), "{said}");
+}
+
+#[test]
+fn a_truncated_parquet_file() {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&["corpus", "synth", "--output", "whole", "--prompts", "60"]);
+    let bytes = std::fs::read(sandbox.path("whole/train-00000.parquet")).expect("a corpus");
+    std::fs::write(sandbox.path("t.parquet"), &bytes[..bytes.len() / 2]).expect("writable");
+    let said = import(&sandbox, "t.parquet", &[]);
+    assert!(said.contains("t.parquet"), "{said}");
+}
+
+#[test]
+fn a_tokenizer_without_the_special_tokens() {
+    let sandbox = Sandbox::new();
+    sandbox.write("t.jsonl", LINES);
+    sandbox.write(
+        "tokenizer.json",
+        r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{"a":0},"merges":[]}}"#,
+    );
+    let said = import(&sandbox, "t.jsonl", &["--tokenizer", "tokenizer.json"]);
+    assert!(
+        said.contains("tokenizer.json") && said.contains("<|reward|>"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_known_one() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "sweep.toml",
+        &small_sweep(5).replace("batch = 16", "batsh = 16"),
+    );
+    let said = sandbox.refuse(&["launch", "sweep.toml"]);
+    assert!(
+        said.contains("sweep.toml:") && said.contains("`batsh`; did you mean `batch`?"),
+        "{said}"
+    );
+    assert!(!sandbox.path("runs").exists() && !sandbox.path("corpus").exists());
+}
+
+#[test]
+fn a_store_without_credentials() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(5));
+    let said = sandbox.refuse(&["launch", "sweep.toml", "--store", "s3://bucket/runs"]);
+    assert!(said.contains("AWS_ACCESS_KEY_ID"), "{said}");
+}
+
+#[test]
+fn another_corpus_under_a_begun_run() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(5));
+    sandbox.succeed(&["launch", "sweep.toml"]);
+    sandbox.write(
+        "sweep.toml",
+        &small_sweep(5).replace("policies = 6", "policies = 7"),
+    );
+    let said = sandbox.refuse(&["launch", "sweep.toml"]);
+    assert!(said.contains("corpus") && said.contains("other"), "{said}");
+}
+
+#[test]
+fn a_worker_with_a_wrong_token_or_nobody_to_join() {
+    let program = env!("CARGO_BIN_EXE_coordinator");
+    let output = Command::new(program)
+        .args(["worker", "join", "--coordinator", "http://127.0.0.1:1"])
+        .env("POLESTAR_TOKEN", "x")
+        .output()
+        .expect("the program starts");
+    let said = common::said(&output);
+    assert!(
+        !output.status.success() && said.contains("127.0.0.1:1 can't be reached"),
+        "{said}"
+    );
+}

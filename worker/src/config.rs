@@ -1,0 +1,287 @@
+//! What a trial is: everything that its weights are a function of.
+
+use crate::{Step, TrialId, schedule::Schedule};
+use polestar_dataset::{SampleConfig, Weighting};
+use polestar_model::{HeadKind, ModelConfig};
+use serde::{Deserialize, Serialize};
+
+/// What a trial learns from its triplets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Policy discrimination: -ln σ(r(A₁, A₂) - r(A₁, B)), POLAR's pre-training loss.
+    Polar,
+    /// Causal language modelling of `P A₁ <split> P A₂`: the start that the method assumes.
+    Lm,
+}
+
+impl Objective {
+    /// The head that this objective trains.
+    pub fn head(self) -> HeadKind {
+        match self {
+            Objective::Polar => HeadKind::Reward,
+            Objective::Lm => HeadKind::Language,
+        }
+    }
+}
+
+/// AdamW and gradient clipping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub lr: f32,
+    /// Decay of the first and second moment.
+    #[serde(default = "default_betas")]
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    #[serde(default = "default_eps")]
+    pub eps: f32,
+    /// Decoupled weight decay, times the learning rate a step.
+    #[serde(default)]
+    pub weight_decay: f32,
+    /// Largest norm of the global gradient; a longer one is scaled down. 0 turns clipping off.
+    #[serde(default = "default_clip")]
+    pub clip: f32,
+}
+
+fn default_betas() -> [f32; 2] {
+    [0.9, 0.95]
+}
+fn default_eps() -> f32 {
+    1e-8
+}
+fn default_clip() -> f32 {
+    1.0
+}
+
+/// When the held-out sets are scored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// Steps between two validations; the last step is always validated. 0: only the last.
+    #[serde(default)]
+    pub every: u64,
+    /// Triplets of each held-out set.
+    #[serde(default = "default_validation_triplets")]
+    pub triplets: usize,
+}
+
+impl Default for ValidationConfig {
+    fn default() -> Self {
+        ValidationConfig {
+            every: 0,
+            triplets: default_validation_triplets(),
+        }
+    }
+}
+
+fn default_validation_triplets() -> usize {
+    512
+}
+
+/// When checkpoints are committed. They don't change the weights, so a run may be continued with
+/// another setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between two checkpoints; the last step is always one. 0: only the last.
+    #[serde(default = "default_checkpoint_every")]
+    pub every: u64,
+    /// How many of the newest are kept, at least 2.
+    #[serde(default = "default_checkpoint_keep")]
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        CheckpointConfig {
+            every: default_checkpoint_every(),
+            keep: default_checkpoint_keep(),
+        }
+    }
+}
+
+fn default_checkpoint_every() -> u64 {
+    500
+}
+fn default_checkpoint_keep() -> usize {
+    2
+}
+
+/// How a trial is trained, apart from its size and length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Triplets in a global batch.
+    pub batch: u32,
+    /// Lanes that a batch is cut into: a power of two that divides it. No more ranks than lanes
+    /// can train a trial.
+    #[serde(default = "default_lanes")]
+    pub lanes: u32,
+    /// Tokens of one packed row: the unit that is in memory at once. A longer triplet gets a row
+    /// of its own.
+    #[serde(default = "default_pack_tokens")]
+    pub pack_tokens: u32,
+    /// Keep only the input of each segment and run it again in the backward pass: less memory,
+    /// more time, the same bits.
+    #[serde(default)]
+    pub recompute: bool,
+    /// AdamW.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over time.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Held-out scores.
+    #[serde(default)]
+    pub validation: ValidationConfig,
+    /// Checkpoints.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+}
+
+fn default_lanes() -> u32 {
+    8
+}
+fn default_pack_tokens() -> u32 {
+    4096
+}
+
+/// One training run of one model: what a coordinator sends to its workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialConfig {
+    /// Its name in the run.
+    pub id: TrialId,
+    /// What it learns.
+    pub objective: Objective,
+    /// Seeds initial weights and the order of triplets.
+    pub seed: u64,
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Object store URL of the corpus.
+    pub corpus: String,
+    /// Its fingerprint: another corpus at that place is refused.
+    pub fingerprint: String,
+    /// How triplets are cut and laid out.
+    pub samples: SampleConfig,
+    /// Which policies are drawn how often.
+    pub weighting: Weighting,
+    /// Prompts that a lane shuffles among.
+    pub window: usize,
+    /// How it is trained.
+    pub train: TrainConfig,
+    /// Start from the final weights of this trial of the same run, where names match.
+    pub start: Option<TrialId>,
+}
+
+/// Why a [`TrialConfig`] can't be trained.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Lanes form a binary tree.
+    #[error("train.lanes is {0}; it must be a power of two")]
+    LanesNotPowerOfTwo(u32),
+    /// Every lane has the same number of triplets.
+    #[error(
+        "train.batch {batch} can't be cut into {lanes} lanes of equal size; make it a multiple of train.lanes"
+    )]
+    UnevenBatch {
+        /// train.batch
+        batch: u32,
+        /// train.lanes
+        lanes: u32,
+    },
+    /// A damaged newest checkpoint needs one before it.
+    #[error(
+        "train.checkpoint.keep is {0}; it must be at least 2, so that a damaged newest checkpoint has one before it"
+    )]
+    KeepTooFew(usize),
+    /// The optimizer would do nothing or harm.
+    #[error("train.optimizer.{key} is {value}; it must be {must}")]
+    Optimizer {
+        /// The key.
+        key: &'static str,
+        /// Its value, as text.
+        value: String,
+        /// What is allowed.
+        must: &'static str,
+    },
+    /// The model's sizes don't fit each other.
+    #[error(transparent)]
+    Model(#[from] polestar_model::ModelError),
+}
+
+impl TrainConfig {
+    /// Checks what serde can't.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, naming its key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !self.lanes.is_power_of_two() {
+            return Err(ConfigError::LanesNotPowerOfTwo(self.lanes));
+        }
+        if self.batch == 0 || !self.batch.is_multiple_of(self.lanes) {
+            return Err(ConfigError::UnevenBatch {
+                batch: self.batch,
+                lanes: self.lanes,
+            });
+        }
+        if self.checkpoint.keep < 2 {
+            return Err(ConfigError::KeepTooFew(self.checkpoint.keep));
+        }
+        let o = &self.optimizer;
+        let wrong = |key, value: f32, must| ConfigError::Optimizer {
+            key,
+            value: value.to_string(),
+            must,
+        };
+        if !(o.lr.is_finite() && o.lr > 0.0) {
+            return Err(wrong("lr", o.lr, "a positive number"));
+        }
+        if o.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
+            let [a, b] = o.betas;
+            let bad = if (0.0..1.0).contains(&a) { b } else { a };
+            return Err(wrong("betas", bad, "two numbers in [0, 1)"));
+        }
+        if !(o.eps.is_finite() && o.eps > 0.0) {
+            return Err(wrong("eps", o.eps, "a positive number"));
+        }
+        if !(o.clip.is_finite() && o.clip >= 0.0) {
+            return Err(wrong("clip", o.clip, "0 or a positive number"));
+        }
+        Ok(())
+    }
+}
+
+impl TrialConfig {
+    /// Checks what serde can't.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, naming its key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.model.validate()?;
+        self.train.validate()
+    }
+
+    /// Whether something that happens `every` steps, and at the end, happens after `step`.
+    pub fn is_due(&self, every: u64, step: Step) -> bool {
+        step.0 == self.steps || (every > 0 && step.0 > 0 && step.0.is_multiple_of(every))
+    }
+}
+
+impl TrialConfig {
+    /// blake3 over everything that the weights are a function of. Where the corpus lies, when
+    /// checkpoints and validations happen and whether segments are recomputed are not part of it.
+    pub fn identity(&self) -> String {
+        let mut physics = self.clone();
+        physics.corpus = String::new();
+        physics.train.checkpoint = CheckpointConfig::default();
+        physics.train.validation = ValidationConfig::default();
+        physics.train.recompute = false;
+        // Serializing a value made of numbers, strings and lists can't fail.
+        let json = serde_json::to_vec(&physics).unwrap_or_default();
+        blake3::hash(&json).to_hex().to_string()
+    }
+}

@@ -1,0 +1,184 @@
+//! The training engine: one rank's part in one trial.
+
+mod batch;
+mod compute;
+mod trainer;
+mod validate;
+
+pub use batch::{plain_tokens, wrapper_tokens};
+pub use compute::{Compute, NotFinite, Scores};
+pub use trainer::{Environment, VALIDATION_SEED, run};
+
+use crate::{Digest, Lane, Step, TrialId, checkpoint, collective::CollectiveError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the engine tells while it works. For people and records, never for decisions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Training begins or goes on.
+    Begun {
+        /// Steps already done.
+        step: Step,
+        /// All steps.
+        steps: u64,
+        /// Seconds since the rank was started.
+        seconds: f64,
+        /// Damaged checkpoints that were passed over, each a sentence.
+        passed_over: Vec<String>,
+    },
+    /// An optimizer step is done.
+    Stepped {
+        /// Steps done.
+        step: Step,
+        /// Mean loss of the batch.
+        loss: f64,
+        /// Fraction of triplets ranked rightly; none for language models.
+        accuracy: Option<f64>,
+        /// Triplets a second since the last report.
+        triplets_per_second: f64,
+    },
+    /// A held-out set was scored.
+    Validated {
+        /// Steps done.
+        step: Step,
+        /// Scores by set.
+        scores: BTreeMap<String, SetScore>,
+    },
+    /// A checkpoint is committed.
+    Saved {
+        /// Steps done.
+        step: Step,
+        /// Digest of the weights.
+        digest: Digest,
+        /// Seconds that training stood still for it.
+        seconds: f64,
+    },
+}
+
+/// How a model does on one held-out set.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetScore {
+    /// Mean loss.
+    pub loss: f64,
+    /// Fraction of triplets whose positive got the higher reward (ties count half); none for
+    /// language models.
+    pub accuracy: Option<f64>,
+    /// Triplets scored.
+    pub triplets: usize,
+}
+
+/// What has gone through a trial so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Consumed {
+    /// Triplets.
+    pub triplets: u64,
+    /// Tokens of the plain layout.
+    pub plain_tokens: u64,
+    /// Tokens really laid down.
+    pub laid_tokens: u64,
+    /// (query, key) pairs that attention looked at.
+    pub attention_pairs: u64,
+    /// Wall-clock seconds of training steps, validation and saving, over all generations.
+    pub seconds: f64,
+}
+
+/// A complete trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Which.
+    pub trial: TrialId,
+    /// Steps done.
+    pub steps: u64,
+    /// Digest of the final weights.
+    pub digest: Digest,
+    /// Scores by held-out set after the last step.
+    pub validation: BTreeMap<String, SetScore>,
+    /// What it took.
+    pub consumed: Consumed,
+    /// FLOPs by convention `6ND`.
+    pub flops_6nd: f64,
+    /// FLOPs by convention `executed`.
+    pub flops_executed: f64,
+}
+
+/// Why a rank stopped before the end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The coordinator asked for it.
+    #[error("aborted by the coordinator")]
+    Aborted,
+    /// The trial can't be trained as it is written.
+    #[error("trial configuration: {0}")]
+    Config(String),
+    /// The corpus can't be read or isn't the one this run began with.
+    #[error("data: {0}")]
+    Data(String),
+    /// A loss or gradient is no longer a number.
+    #[error("step {}, {lane}: {source}. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
+    NotFinite {
+        /// The step that failed.
+        step: Step,
+        /// The lane in which it was noticed.
+        lane: Lane,
+        /// Where.
+        #[source]
+        source: NotFinite,
+    },
+    /// The global gradient is not finite although every lane's was.
+    #[error("step {}: the norm of the global gradient is {norm}. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
+    Norm {
+        /// The step that failed.
+        step: Step,
+        /// The norm.
+        norm: f64,
+    },
+    /// The ranks' weights differ: a bug or broken hardware, never to be trained on.
+    #[error("step {}: the ranks' weights differ ({digests}); the promise of one answer is broken on this hardware", step.0)]
+    Diverged {
+        /// The step at which it was noticed.
+        step: Step,
+        /// Every rank's digest.
+        digests: String,
+    },
+    /// Communication between ranks.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// The object store.
+    #[error("storage: {0}")]
+    Storage(#[from] checkpoint::Error),
+    /// Writing metrics.
+    #[error("storage: {0}")]
+    Metrics(#[from] crate::metrics::Error),
+}
+
+impl Failure {
+    /// In which kind of work it happened.
+    pub fn phase(&self) -> &'static str {
+        match self {
+            Failure::Aborted => "abort",
+            Failure::Config(_) => "config",
+            Failure::Data(_) => "data",
+            Failure::NotFinite { .. } | Failure::Norm { .. } | Failure::Diverged { .. } => {
+                "compute"
+            }
+            Failure::Collective(_) => "collective",
+            Failure::Storage(_) | Failure::Metrics(_) => "storage",
+        }
+    }
+
+    /// Whether this rank only noticed another one's failure.
+    pub fn is_collateral(&self) -> bool {
+        matches!(self, Failure::Aborted | Failure::Collective(_))
+    }
+
+    /// Whether doing the same again can end otherwise. Training is deterministic: a loss that was
+    /// not a number will not be one next time.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(
+            self,
+            Failure::NotFinite { .. } | Failure::Norm { .. } | Failure::Config(_)
+        )
+    }
+}

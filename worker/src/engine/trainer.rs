@@ -1,0 +1,557 @@
+//! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
+
+use super::{
+    Compute, Consumed, Event, Failure, Outcome, batch,
+    validate::{self, HeldOut, ScoreError, credit},
+};
+use crate::{
+    Digest, Lane, Step, TrialConfig,
+    checkpoint::{self, TrainState},
+    collective::Collective,
+    metrics::{self, Row},
+    norm::{norm, tree_sum},
+    reduce::{self, Counter, Node, add_into},
+};
+use burn::tensor::Device;
+use polestar_dataset::{Corpus, LoadPlan, Loader, Split, Store, TokenTriplet};
+use polestar_kernels::adamw::{self, AdamW};
+use polestar_model::{ModelLayout, count, init};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// What a rank works with.
+pub struct Environment {
+    /// The other ranks.
+    pub collective: Collective,
+    /// The run's place in the object store.
+    pub run: Store,
+    /// Runs the store's input and output; the engine itself is a plain thread.
+    pub runtime: tokio::runtime::Handle,
+    /// Where the model is computed.
+    pub device: Device,
+    /// Set by somebody else to stop between two steps.
+    pub abort: Arc<AtomicBool>,
+    /// Told what happens. Only rank 0 tells.
+    pub events: Box<dyn Fn(Event) + Send>,
+}
+
+/// Trains a trial to its end, from its newest checkpoint if it has one.
+///
+/// All ranks of the world call this with the same trial; all return the same outcome.
+///
+/// # Errors
+/// [`Failure`] says what happened, in which phase, and whether it began here.
+pub fn run(trial: &TrialConfig, env: Environment) -> Result<Outcome, Failure> {
+    trial
+        .validate()
+        .map_err(|e| Failure::Config(e.to_string()))?;
+    if env.collective.world().0 > trial.train.lanes {
+        return Err(Failure::Config(format!(
+            "{} ranks can't share {} lanes; raise train.lanes or use fewer workers",
+            env.collective.world().0,
+            trial.train.lanes
+        )));
+    }
+    let mut trainer = Trainer::begin(trial, env)?;
+    while trainer.state.step.0 < trial.steps {
+        if trainer.env.abort.load(Ordering::SeqCst) {
+            return Err(Failure::Aborted);
+        }
+        trainer.step()?;
+    }
+    trainer.finish()
+}
+
+struct Trainer<'a> {
+    trial: &'a TrialConfig,
+    env: Environment,
+    layout: ModelLayout,
+    corpus: Arc<Corpus>,
+    loader: Option<Loader>,
+    compute: Compute,
+    state: TrainState,
+    held_out: Vec<HeldOut>,
+    /// Rows since the last checkpoint.
+    rows: Vec<Row>,
+    /// Scores of the newest validation and its step.
+    scores: Option<(Step, BTreeMap<String, super::SetScore>)>,
+    resumed_at: Step,
+    clock: Clock,
+}
+
+/// Seconds of this generation, on top of those before it, and the pace of reports.
+struct Clock {
+    since: Instant,
+    before: f64,
+    reported: Instant,
+    triplets: u64,
+}
+
+impl Clock {
+    fn seconds(&self) -> f64 {
+        self.before + self.since.elapsed().as_secs_f64()
+    }
+}
+
+/// A lane's part in a step's figures, summed in lane order on every rank.
+#[derive(Clone, Copy, Default)]
+struct LaneFigures {
+    loss: f64,
+    right: f64,
+    plain_tokens: f64,
+    laid_tokens: f64,
+    pairs: f64,
+}
+
+impl LaneFigures {
+    const FIELDS: usize = 5;
+
+    fn to_array(self) -> [f64; Self::FIELDS] {
+        [
+            self.loss,
+            self.right,
+            self.plain_tokens,
+            self.laid_tokens,
+            self.pairs,
+        ]
+    }
+}
+
+impl<'a> Trainer<'a> {
+    fn begin(trial: &'a TrialConfig, mut env: Environment) -> Result<Trainer<'a>, Failure> {
+        let begun = Instant::now();
+        let corpus = env
+            .runtime
+            .block_on(Corpus::open(&trial.corpus))
+            .map_err(data)?;
+        let found = corpus.fingerprint().to_string();
+        if found != trial.fingerprint {
+            return Err(Failure::Data(format!(
+                "the corpus at {} has fingerprint {found}, this run began with {}; put the old corpus back or start a new run",
+                trial.corpus, trial.fingerprint
+            )));
+        }
+        let layout = ModelLayout::new(&trial.model, trial.objective.head());
+        let (state, passed_over) = resume(trial, &mut env, &layout)?;
+        let held_out = held_out(trial, &env, &corpus)?;
+        let compute = Compute::new(
+            layout.clone(),
+            env.device.clone(),
+            &state.weights,
+            trial.train.recompute,
+        );
+        let clock = Clock {
+            since: begun,
+            before: state.consumed.seconds,
+            reported: Instant::now(),
+            triplets: 0,
+        };
+        if env.collective.rank().0 == 0 {
+            (env.events)(Event::Begun {
+                step: state.step,
+                steps: trial.steps,
+                seconds: begun.elapsed().as_secs_f64(),
+                passed_over,
+            });
+        }
+        let resumed_at = state.step;
+        let mut trainer = Trainer {
+            trial,
+            env,
+            layout,
+            corpus,
+            loader: None,
+            compute,
+            state,
+            held_out,
+            rows: Vec::new(),
+            scores: None,
+            resumed_at,
+            clock,
+        };
+        if trainer.state.step.0 < trial.steps {
+            trainer.loader = Some(trainer.load());
+        }
+        Ok(trainer)
+    }
+
+    fn load(&self) -> Loader {
+        let (rank, world) = (self.env.collective.rank(), self.env.collective.world());
+        let train = &self.trial.train;
+        Loader::start(
+            Arc::clone(&self.corpus),
+            LoadPlan {
+                seed: self.trial.seed,
+                batch: train.batch,
+                lanes: train.lanes,
+                hosted: reduce::hosted(train.lanes, world, rank).collect(),
+                start: self.state.step.0,
+                samples: self.trial.samples.clone(),
+                weighting: self.trial.weighting,
+                window: self.trial.window,
+            },
+        )
+    }
+
+    fn step(&mut self) -> Result<(), Failure> {
+        let Some(loader) = self.loader.as_mut() else {
+            return Ok(());
+        };
+        let lanes = loader.next().map_err(data)?.lanes;
+        let (partials, figures) = self.gradient(lanes)?;
+        let figures = self.sum_figures(&figures)?;
+        let elements = self.layout.elements();
+        let lanes = self.trial.train.lanes;
+        let grad = self.env.collective.sum(lanes, elements, partials)?;
+
+        let norm = norm(&grad);
+        if !norm.is_finite() {
+            return Err(Failure::Norm {
+                step: self.state.step,
+                norm,
+            });
+        }
+        let lr = self.update(&grad, norm);
+        self.record(figures, f64::from(lr), norm);
+        let step = self.state.step;
+        if self.trial.is_due(self.trial.train.validation.every, step) {
+            self.validate()?;
+        }
+        if self.trial.is_due(self.trial.train.checkpoint.every, step) {
+            self.save()?;
+        }
+        self.report(step, figures);
+        Ok(())
+    }
+
+    /// This rank's subtrees of the gradient and its lanes' figures.
+    fn gradient(
+        &self,
+        lanes: Vec<(u32, Vec<TokenTriplet>)>,
+    ) -> Result<(Vec<(Node, Vec<f32>)>, Vec<LaneFigures>), Failure> {
+        let scale = 1.0 / self.trial.train.batch as f32;
+        let mut counter = Counter::default();
+        let mut figures = Vec::with_capacity(lanes.len());
+        for (lane, triplets) in lanes {
+            let lane = Lane(lane);
+            let mut grad = vec![0.0; self.layout.elements()];
+            let mut sums = LaneFigures::default();
+            let wrapper =
+                batch::wrapper_tokens(&self.trial.samples, self.corpus.tokenizer().special());
+            for triplet in &triplets {
+                sums.plain_tokens += batch::plain_tokens(triplet, wrapper) as f64;
+            }
+            for pack in batch::inputs(&triplets, self.trial, self.corpus.tokenizer().special())
+                .map_err(|e| Failure::Data(e.to_string()))?
+            {
+                let scores = self
+                    .compute
+                    .backward(&pack, scale, &mut grad)
+                    .map_err(|source| Failure::NotFinite {
+                        step: self.state.step,
+                        lane,
+                        source,
+                    })?;
+                sums.loss += scores.losses.iter().map(|&l| f64::from(l)).sum::<f64>();
+                sums.right += scores.margins.into_iter().map(credit).sum::<f64>();
+                sums.laid_tokens += pack.ids.len() as f64;
+                sums.pairs += batch::attention_pairs(&pack.spans) as f64;
+            }
+            figures.push(sums);
+            counter.push(Node::leaf(lane), grad, |mut left: Vec<f32>, right| {
+                add_into(&mut left, &right);
+                left
+            });
+        }
+        Ok((counter.into_partials(), figures))
+    }
+
+    /// All lanes' figures added up by the lanes' tree, so that every world prints the same.
+    fn sum_figures(&mut self, mine: &[LaneFigures]) -> Result<LaneFigures, Failure> {
+        let bytes: Vec<u8> = mine
+            .iter()
+            .flat_map(|f| f.to_array())
+            .flat_map(f64::to_le_bytes)
+            .collect();
+        let all = self.env.collective.gather_bytes(&bytes)?.concat();
+        let values: Vec<f64> = all
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+            .collect();
+        let field = |i: usize| {
+            let lanes: Vec<f64> = values
+                .iter()
+                .skip(i)
+                .step_by(LaneFigures::FIELDS)
+                .copied()
+                .collect();
+            tree_sum(&lanes)
+        };
+        Ok(LaneFigures {
+            loss: field(0),
+            right: field(1),
+            plain_tokens: field(2),
+            laid_tokens: field(3),
+            pairs: field(4),
+        })
+    }
+
+    /// Clips, updates weights and moments, and puts the weights on the device.
+    fn update(&mut self, grad: &[f32], norm: f64) -> f32 {
+        let optimizer = &self.trial.train.optimizer;
+        let clip = f64::from(optimizer.clip);
+        let scale = if clip > 0.0 && norm > clip {
+            (clip / norm) as f32
+        } else {
+            1.0
+        };
+        let step = self.state.step;
+        let lr = optimizer.lr * self.trial.train.schedule.factor(step, self.trial.steps);
+        let adamw = AdamW {
+            lr,
+            beta1: optimizer.betas[0],
+            beta2: optimizer.betas[1],
+            eps: optimizer.eps,
+            weight_decay: optimizer.weight_decay,
+        };
+        let state = &mut self.state;
+        adamw::step(
+            &adamw,
+            step.0 + 1,
+            scale,
+            &mut state.weights,
+            &mut state.first,
+            &mut state.second,
+            grad,
+        );
+        state.step = Step(step.0 + 1);
+        self.compute.load(&self.state.weights);
+        lr
+    }
+
+    fn record(&mut self, figures: LaneFigures, lr: f64, grad_norm: f64) {
+        let batch = self.trial.train.batch;
+        let accuracy = self.accuracy(figures);
+        let consumed = &mut self.state.consumed;
+        consumed.triplets += u64::from(batch);
+        consumed.plain_tokens += figures.plain_tokens as u64;
+        consumed.laid_tokens += figures.laid_tokens as u64;
+        consumed.attention_pairs += figures.pairs as u64;
+        consumed.seconds = self.clock.seconds();
+        self.clock.triplets += u64::from(batch);
+        self.rows.push(Row {
+            step: self.state.step,
+            triplets: consumed.triplets,
+            plain_tokens: consumed.plain_tokens,
+            flops_6nd: count::flops_6nd(&self.trial.model, consumed.plain_tokens),
+            loss: figures.loss / f64::from(batch),
+            accuracy,
+            lr,
+            grad_norm,
+            seconds: consumed.seconds,
+            validation: BTreeMap::new(),
+        });
+    }
+
+    fn accuracy(&self, figures: LaneFigures) -> Option<f64> {
+        let ranked = self.trial.objective == crate::Objective::Polar;
+        ranked.then(|| figures.right / f64::from(self.trial.train.batch))
+    }
+
+    fn validate(&mut self) -> Result<(), Failure> {
+        let mut scores = BTreeMap::new();
+        for set in &self.held_out {
+            let score =
+                validate::score(set, &self.compute, &mut self.env.collective).map_err(|error| {
+                    match error {
+                        ScoreError::NotFinite(source) => Failure::NotFinite {
+                            step: self.state.step,
+                            lane: Lane(0),
+                            source,
+                        },
+                        ScoreError::Collective(error) => Failure::Collective(error),
+                        ScoreError::Truncated => Failure::Data(error.to_string()),
+                    }
+                })?;
+            scores.insert(set.name.to_owned(), score);
+        }
+        if let Some(row) = self.rows.last_mut() {
+            row.validation.clone_from(&scores);
+        }
+        self.tell(Event::Validated {
+            step: self.state.step,
+            scores: scores.clone(),
+        });
+        self.scores = Some((self.state.step, scores));
+        Ok(())
+    }
+
+    /// Commits a checkpoint after all ranks agreed that their weights are the same.
+    fn save(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let digest = Digest::of(&self.state.weights);
+        let all = self.env.collective.gather_bytes(digest.0.as_bytes())?;
+        if all.iter().any(|d| d != digest.0.as_bytes()) {
+            let digests: Vec<_> = all.iter().map(|d| String::from_utf8_lossy(d)).collect();
+            return Err(Failure::Diverged {
+                step: self.state.step,
+                digests: digests.join(", "),
+            });
+        }
+        self.state.consumed.seconds = self.clock.seconds();
+        if self.env.collective.rank().0 == 0 {
+            let (run, id) = (&self.env.run, &self.trial.id);
+            let keep = self.trial.train.checkpoint.keep;
+            self.env.runtime.block_on(async {
+                metrics::write(run, id, &self.rows).await?;
+                let identity = self.trial.identity();
+                checkpoint::save(run, id, &identity, &self.layout, &self.state).await?;
+                checkpoint::prune(run, id, keep).await?;
+                Ok::<_, Failure>(())
+            })?;
+        }
+        self.rows.clear();
+        // Nobody goes on to work that a failed save would have to undo.
+        self.env.collective.barrier()?;
+        self.tell(Event::Saved {
+            step: self.state.step,
+            digest,
+            seconds: begun.elapsed().as_secs_f64(),
+        });
+        Ok(())
+    }
+
+    /// Reports at most about five times a second, and always the first and the last step.
+    fn report(&mut self, step: Step, figures: LaneFigures) {
+        let since = self.clock.reported.elapsed().as_secs_f64();
+        let first = step.0 == self.resumed_at.0 + 1;
+        if since < 0.2 && !first && step.0 < self.trial.steps {
+            return;
+        }
+        let loss = figures.loss / f64::from(self.trial.train.batch);
+        self.tell(Event::Stepped {
+            step,
+            loss,
+            accuracy: self.accuracy(figures),
+            triplets_per_second: self.clock.triplets as f64 / since.max(1e-9),
+        });
+        self.clock.triplets = 0;
+        self.clock.reported = Instant::now();
+    }
+
+    fn tell(&self, event: Event) {
+        if self.env.collective.rank().0 == 0 {
+            (self.env.events)(event);
+        }
+    }
+
+    fn finish(mut self) -> Result<Outcome, Failure> {
+        // A generation that only repeats the end of a dead one has no scores yet.
+        if self.scores.as_ref().map(|(step, _)| *step) != Some(self.state.step) {
+            self.validate()?;
+        }
+        let (_, validation) = self.scores.take().unwrap_or_default();
+        let consumed = self.state.consumed;
+        Ok(Outcome {
+            trial: self.trial.id.clone(),
+            steps: self.state.step.0,
+            digest: Digest::of(&self.state.weights),
+            validation,
+            consumed,
+            flops_6nd: count::flops_6nd(&self.trial.model, consumed.plain_tokens),
+            flops_executed: count::flops_executed(
+                &self.trial.model,
+                consumed.laid_tokens,
+                consumed.attention_pairs,
+            ),
+        })
+    }
+}
+
+/// The newest whole checkpoint, or step 0. Rank 0 chooses, so that all ranks begin alike.
+fn resume(
+    trial: &TrialConfig,
+    env: &mut Environment,
+    layout: &ModelLayout,
+) -> Result<(TrainState, Vec<String>), Failure> {
+    let identity = trial.identity();
+    let loaded = env
+        .runtime
+        .block_on(checkpoint::newest(&env.run, &trial.id, &identity, layout))?;
+    let mine = loaded.state.as_ref().map_or(Step(0), |s| s.step);
+    let steps = env.collective.gather_bytes(&mine.0.to_le_bytes())?;
+    if steps.iter().any(|s| s[..] != mine.0.to_le_bytes()) {
+        return Err(Failure::Data(
+            "the ranks see different newest checkpoints; the store is not the same for all of them, or still settling".to_owned(),
+        ));
+    }
+    if let Some(state) = loaded.state {
+        return Ok((state, loaded.passed_over));
+    }
+    let mut weights = init::initial_weights(layout, trial.seed);
+    if let Some(start) = &trial.start {
+        env.runtime.block_on(checkpoint::load_weights(
+            &env.run,
+            start,
+            layout,
+            &mut weights,
+        ))?;
+    }
+    let elements = layout.elements();
+    let state = TrainState {
+        step: Step(0),
+        weights,
+        first: vec![0.0; elements],
+        second: vec![0.0; elements],
+        consumed: Consumed::default(),
+    };
+    Ok((state, loaded.passed_over))
+}
+
+fn held_out(
+    trial: &TrialConfig,
+    env: &Environment,
+    corpus: &Corpus,
+) -> Result<Vec<HeldOut>, Failure> {
+    let mut sets = Vec::new();
+    let splits = [Split::HeldoutPrompts, Split::HeldoutPolicies];
+    for (name, split) in metrics::SETS.into_iter().zip(splits) {
+        let count = trial.train.validation.triplets;
+        let triplets = env
+            .runtime
+            .block_on(corpus.validation(split, count, VALIDATION_SEED, &trial.samples))
+            .map_err(data)?;
+        if triplets.is_empty() {
+            continue;
+        }
+        let packs = batch::inputs(&triplets, trial, corpus.tokenizer().special())
+            .map_err(|e| Failure::Data(e.to_string()))?;
+        sets.push(HeldOut {
+            name,
+            packs,
+            triplets: triplets.len(),
+        });
+    }
+    Ok(sets)
+}
+
+/// Held-out triplets are the same for every trial and every run on a corpus, so that their scores
+/// can be compared.
+pub const VALIDATION_SEED: u64 = 0;
+
+fn data(error: impl std::error::Error) -> Failure {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    Failure::Data(text)
+}

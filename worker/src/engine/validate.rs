@@ -1,0 +1,97 @@
+//! Scoring held-out triplets, spread over the ranks, the same numbers on every world size.
+
+use super::{Compute, SetScore, compute::Scores};
+use crate::{collective::Collective, norm::tree_sum};
+use polestar_model::PackInput;
+
+/// A held-out set, laid out once.
+#[derive(Debug)]
+pub(super) struct HeldOut {
+    /// Its name in records.
+    pub name: &'static str,
+    /// All of its packs, the same on every rank.
+    pub packs: Vec<PackInput>,
+    /// Triplets in them.
+    pub triplets: usize,
+}
+
+/// Scores a set. Each rank runs every world-th pack; all ranks get the result.
+pub(super) fn score(
+    set: &HeldOut,
+    compute: &Compute,
+    collective: &mut Collective,
+) -> Result<SetScore, ScoreError> {
+    let (rank, world) = (collective.rank().0 as usize, collective.world().0 as usize);
+    let mut mine = Vec::new();
+    for pack in set.packs.iter().skip(rank).step_by(world) {
+        let scores = compute.forward(pack)?;
+        mine.extend(encode(&scores));
+    }
+    let gathered = collective.gather_bytes(&mine)?;
+    let mut readers: Vec<&[u8]> = gathered.iter().map(Vec::as_slice).collect();
+    let mut losses = Vec::with_capacity(set.triplets);
+    let mut right = Vec::with_capacity(set.triplets);
+    for index in 0..set.packs.len() {
+        let reader = &mut readers[index % world];
+        let pack = decode(reader).ok_or(ScoreError::Truncated)?;
+        losses.extend(pack.losses.into_iter().map(f64::from));
+        right.extend(pack.margins.into_iter().map(credit));
+    }
+    let mean = |values: &[f64]| tree_sum(values) / values.len().max(1) as f64;
+    Ok(SetScore {
+        loss: mean(&losses),
+        accuracy: (!right.is_empty()).then(|| mean(&right)),
+        triplets: set.triplets,
+    })
+}
+
+/// One for a right ranking, a half for a tie.
+pub(super) fn credit(margin: f32) -> f64 {
+    if margin > 0.0 {
+        1.0
+    } else if margin == 0.0 {
+        0.5
+    } else {
+        0.0
+    }
+}
+
+/// Why a set could not be scored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ScoreError {
+    /// A loss is not a number.
+    #[error(transparent)]
+    NotFinite(#[from] super::NotFinite),
+    /// A rank is gone.
+    #[error(transparent)]
+    Collective(#[from] crate::collective::CollectiveError),
+    /// A rank sent fewer scores than it has packs.
+    #[error("a rank sent too few scores")]
+    Truncated,
+}
+
+fn encode(scores: &Scores) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in [&scores.losses, &scores.margins] {
+        bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        for value in part {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+fn decode(reader: &mut &[u8]) -> Option<Scores> {
+    let mut part = || {
+        let (head, rest) = reader.split_first_chunk::<4>()?;
+        let len = u32::from_le_bytes(*head) as usize * 4;
+        let (values, rest) = rest.split_at_checked(len)?;
+        *reader = rest;
+        let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        Some(values.chunks_exact(4).map(number).collect::<Vec<f32>>())
+    };
+    Some(Scores {
+        losses: part()?,
+        margins: part()?,
+    })
+}

@@ -1,0 +1,55 @@
+//! The canonical norm: squares summed over fixed blocks, blocks merged by a binary tree.
+
+use crate::reduce::BLOCK;
+use rayon::prelude::*;
+
+/// Euclidean norm of a canonical vector; the same bits for every thread count and shard layout.
+pub fn norm(vector: &[f32]) -> f64 {
+    let sums: Vec<f64> = vector.par_chunks(BLOCK).map(block_sum).collect();
+    tree_sum(&sums).sqrt()
+}
+
+/// Sum of squares of one block, in order of its elements within eight interleaved partial sums.
+fn block_sum(block: &[f32]) -> f64 {
+    let mut partial = [0.0_f64; 8];
+    for group in block.chunks(8) {
+        for (p, &x) in partial.iter_mut().zip(group) {
+            *p += f64::from(x) * f64::from(x);
+        }
+    }
+    tree_sum(&partial)
+}
+
+/// Sum by halves, the left half being the larger power of two.
+pub fn tree_sum(values: &[f64]) -> f64 {
+    match values {
+        [] => 0.0,
+        [x] => *x,
+        _ => {
+            let half = values.len().next_power_of_two() / 2;
+            tree_sum(&values[..half]) + tree_sum(&values[half..])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn norm_is_right_and_doesnt_depend_on_threads() {
+        let v: Vec<f32> = (0..3 * BLOCK + 5)
+            .map(|i| ((i * 37) % 101) as f32 * 0.01)
+            .collect();
+        let plain: f64 = v.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let one = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| norm(&v))
+        };
+        assert!((one(1) - plain).abs() < 1e-9 * plain);
+        assert_eq!(one(1).to_bits(), one(3).to_bits());
+    }
+}
