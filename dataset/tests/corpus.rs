@@ -217,6 +217,7 @@ async fn the_planted_optimum_behaves_like_one() {
         output: "memory://alike".into(),
         family_strength: 0.0,
         own_strength: 0.0,
+        habit_strength: 0.0,
         ..SynthOptions::default()
     };
     let alike = of(corpus(alike).await, samples, Split::HeldoutPrompts).await;

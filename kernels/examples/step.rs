@@ -20,62 +20,93 @@ const HIDDEN: usize = 688;
 const BASE: f32 = 10_000.0;
 const EPS: f32 = 1e-5;
 
+/// Measurements of every body. On a shared machine a minimum needs several, spread over time.
+const ROUNDS: usize = 10;
+
 fn main() {
     let device = Device::flex().autodiff();
     let model = Model::new(&device);
-    let fused = Fused::new();
-    let plain = Plain::new(&device);
+    let (fused, plain) = (Fused::new(), Plain::new(&device));
+    let mut parts = parts(&device, &fused);
+    let mut steps = vec![
+        Timed::new("fused operations", 1, || model.step(&fused)),
+        Timed::new("plain operations", 1, || model.step(&plain)),
+    ];
+    let mut layers = vec![
+        linear("[in, out]", &device, false),
+        linear("[out, in], as a transposed view", &device, true),
+    ];
+    for _ in 0..ROUNDS {
+        for timed in steps.iter_mut().chain(&mut parts).chain(&mut layers) {
+            timed.measure();
+        }
+    }
 
     println!(
         "{BLOCKS} blocks of width {WIDTH}, {SEQUENCES} x {LENGTH} tokens, forward and backward"
     );
-    let fused_step = best_of(5, || model.step(&fused));
-    report("fused operations", fused_step);
-    report("plain operations", best_of(3, || model.step(&plain)));
-
-    println!("\nshare of the fused step, all blocks");
-    let mut rest = fused_step;
-    for (name, time) in parts(&device, &fused) {
-        rest = rest.saturating_sub(time);
-        share(name, time, fused_step);
-    }
-    share("rest (additions, gradients' sums)", rest, fused_step);
-
-    println!("\n[T, {WIDTH}] by a weight of {WIDTH} x {HIDDEN}, forward and backward");
-    for (name, transposed) in [("[in, out]", false), ("[out, in], transposed view", true)] {
+    for step in &steps {
+        let rate = TOKENS as f64 / step.best.as_secs_f64();
         println!(
-            "  {:<36}{:>8.2} ms",
-            name,
-            millis(linear(&device, transposed))
+            "  {:<36}{:>8.1} ms {rate:>9.0} tok/s",
+            step.name,
+            millis(step.best)
         );
     }
-}
 
-fn report(name: &str, time: Duration) {
-    let rate = TOKENS as f64 / time.as_secs_f64();
-    println!("  {name:<36}{:>8.1} ms {rate:>9.0} tok/s", millis(time));
-}
+    println!("\nshare of the fused step, all blocks");
+    let whole = steps[0].best;
+    let share = |name: &str, time: Duration| {
+        let percent = 100.0 * time.as_secs_f64() / whole.as_secs_f64();
+        println!("  {name:<36}{:>8.1} ms {percent:>8.1} %", millis(time));
+    };
+    let mut rest = whole;
+    for part in &parts {
+        rest = rest.saturating_sub(part.total());
+        share(part.name, part.total());
+    }
+    share("rest (additions, sums of gradients)", rest);
 
-fn share(name: &str, time: Duration, whole: Duration) {
-    let percent = 100.0 * time.as_secs_f64() / whole.as_secs_f64();
-    println!("  {name:<36}{:>8.1} ms {percent:>8.1} %", millis(time));
+    println!(
+        "\n[T, {WIDTH}] by a weight of {WIDTH} x {HIDDEN}, forward and backward, by the weight's layout"
+    );
+    for layer in &layers {
+        println!("  {:<36}{:>8.2} ms", layer.name, millis(layer.best));
+    }
 }
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Shortest of several runs, after one to warm up.
-fn best_of(runs: usize, mut body: impl FnMut()) -> Duration {
-    body();
-    (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            body();
-            start.elapsed()
-        })
-        .min()
-        .unwrap_or_default()
+/// A body, and the shortest time that it took.
+struct Timed<'a> {
+    name: &'static str,
+    /// How often a step does this.
+    times: u32,
+    body: Box<dyn Fn() + 'a>,
+    best: Duration,
+}
+
+impl<'a> Timed<'a> {
+    fn new(name: &'static str, times: u32, body: impl Fn() + 'a) -> Self {
+        Self {
+            name,
+            times,
+            body: Box::new(body),
+            best: Duration::MAX,
+        }
+    }
+
+    fn measure(&mut self) {
+        let start = Instant::now();
+        (self.body)();
+        self.best = self.best.min(start.elapsed());
+    }
+
+    fn total(&self) -> Duration {
+        self.best * self.times
+    }
 }
 
 fn noise<const D: usize>(shape: [usize; D], scale: f64, device: &Device) -> Tensor<D> {
@@ -249,67 +280,58 @@ impl Operations for Plain {
     }
 }
 
-/// Each kind of operation alone, forward and backward, as often as a step has it.
+/// Each kind of operation alone, forward and backward, and how often a step has it.
 ///
 /// The backward pass starts at `sum()`, whose cost is in the figures.
-fn parts(device: &Device, fused: &Fused) -> Vec<(&'static str, Duration)> {
+fn parts<'a>(device: &Device, fused: &'a Fused) -> Vec<Timed<'a>> {
     let of_width = || noise([TOKENS, WIDTH], 1.0, device);
     let of_hidden = || noise([TOKENS, HIDDEN], 1.0, device);
     let heads = || noise([TOKENS, HEADS, HEAD], 1.0, device);
-    let (x, hidden, other) = (of_width(), of_hidden(), of_hidden());
+    let matmul = |name, per_block, x: Tensor<2>, width| {
+        let weight = noise([x.dims()[1], width], 0.05, device);
+        Timed::new(name, per_block * BLOCKS as u32, move || {
+            black_box(x.clone().matmul(weight.clone()).sum().backward());
+        })
+    };
     let (q, k, v) = (heads(), heads(), heads());
-    let weight = noise([WIDTH], 1.0, device);
-    let square = noise([WIDTH, WIDTH], 0.05, device);
-    let (widen, narrow) = (
-        noise([WIDTH, HIDDEN], 0.05, device),
-        noise([HIDDEN, WIDTH], 0.05, device),
-    );
-
-    let timed = |per_block: u32, body: &dyn Fn()| best_of(20, body) * per_block * BLOCKS as u32;
-    let square = timed(4, &|| {
-        black_box(x.clone().matmul(square.clone()).sum().backward());
-    });
-    let wide = timed(2, &|| {
-        black_box(x.clone().matmul(widen.clone()).sum().backward());
-    });
-    let narrow = timed(1, &|| {
-        black_box(hidden.clone().matmul(narrow.clone()).sum().backward());
-    });
-    let attention = timed(1, &|| {
-        let out = fused.attention(q.clone(), k.clone(), v.clone());
-        black_box(out.sum().backward());
-    });
-    let norm = timed(2, &|| {
-        black_box(fused.norm(x.clone(), weight.clone()).sum().backward());
-    });
-    let rope = timed(2, &|| {
-        black_box(fused.rope(q.clone()).sum().backward());
-    });
-    let swiglu = timed(1, &|| {
-        black_box(fused.swiglu(hidden.clone(), other.clone()).sum().backward());
-    });
+    let (x, weight) = (of_width(), noise([WIDTH], 1.0, device));
+    let (turned, gate, up) = (heads(), of_hidden(), of_hidden());
+    let blocks = BLOCKS as u32;
     vec![
-        ("linear layers", square + wide + narrow),
-        ("attention", attention),
-        ("rms_norm", norm),
-        ("rope", rope),
-        ("swiglu", swiglu),
+        matmul("linear layers of attention", 4, of_width(), WIDTH),
+        matmul("linear layers gate and up", 2, of_width(), HIDDEN),
+        matmul("linear layer down", 1, of_hidden(), WIDTH),
+        Timed::new("attention", blocks, move || {
+            let out = fused.attention(q.clone(), k.clone(), v.clone());
+            black_box(out.sum().backward());
+        }),
+        Timed::new("rms_norm", 2 * blocks, move || {
+            black_box(fused.norm(x.clone(), weight.clone()).sum().backward());
+        }),
+        Timed::new("rope", 2 * blocks, move || {
+            black_box(fused.rope(turned.clone()).sum().backward());
+        }),
+        Timed::new("swiglu", blocks, move || {
+            black_box(fused.swiglu(gate.clone(), up.clone()).sum().backward());
+        }),
     ]
 }
 
 /// One linear layer, with its weight stored either way round.
-fn linear(device: &Device, transposed: bool) -> Duration {
+fn linear(name: &'static str, device: &Device, transposed: bool) -> Timed<'static> {
     let x = noise([TOKENS, WIDTH], 1.0, device);
-    let weight = if transposed {
-        noise([HIDDEN, WIDTH], 0.05, device)
+    let shape = if transposed {
+        [HIDDEN, WIDTH]
     } else {
-        noise([WIDTH, HIDDEN], 0.05, device)
+        [WIDTH, HIDDEN]
     };
-    best_of(20, || {
+    let weight = noise(shape, 0.05, device);
+    Timed::new(name, 1, move || {
+        let weight = weight.clone();
         let weight = if transposed {
-            weight.clone().transpose()
+            weight.transpose()
         } else {
-            weight.clone()
+            weight
         };
         black_box(x.clone().matmul(weight).sum().backward());
     })

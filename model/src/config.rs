@@ -27,10 +27,11 @@ pub struct ModelConfig {
     /// Epsilon under the root of every RMSNorm.
     #[serde(default = "default_rms_norm_eps")]
     pub rms_norm_eps: f32,
-    /// Standard deviation of the initial weights. Projections that write into the residual
-    /// stream get it divided by √(2·layers).
-    #[serde(default = "default_initializer_range")]
-    pub initializer_range: f32,
+    /// Standard deviation of the initial weights; 0.9/√hidden_size if not given, which is the
+    /// published 0.02 at width 2048 and lets narrow models learn as readily. Projections that write
+    /// into the residual stream get it divided by √(2·layers).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f32>,
 }
 
 fn default_rope_theta() -> f32 {
@@ -38,9 +39,6 @@ fn default_rope_theta() -> f32 {
 }
 fn default_rms_norm_eps() -> f32 {
     1e-5
-}
-fn default_initializer_range() -> f32 {
-    0.02
 }
 
 /// Why a [`ModelConfig`] describes no model.
@@ -84,6 +82,12 @@ impl ModelConfig {
     /// Width of one attention head.
     pub fn head_dim(&self) -> u32 {
         self.hidden_size / self.num_attention_heads
+    }
+
+    /// Standard deviation of the initial weights.
+    pub fn initial_std(&self) -> f32 {
+        self.initializer_range
+            .unwrap_or_else(|| 0.9 / (self.hidden_size as f32).sqrt())
     }
 
     /// Checks that the sizes fit each other.
@@ -240,7 +244,7 @@ impl Preset {
             intermediate_size: ff,
             rope_theta: rope,
             rms_norm_eps: default_rms_norm_eps(),
-            initializer_range: default_initializer_range(),
+            initializer_range: None,
         }
     }
 }

@@ -107,7 +107,7 @@ impl ModelLayout {
         let heads = c.num_attention_heads as usize;
         let kv_heads = c.num_key_value_heads as usize;
         let ffn = c.intermediate_size as usize;
-        let std = c.initializer_range;
+        let std = c.initial_std();
         let residual = std / (2.0 * c.num_hidden_layers as f32).sqrt();
 
         let mut chain = Chain::default();

@@ -65,6 +65,17 @@ pub struct ValidationConfig {
     /// Triplets of each held-out set.
     #[serde(default = "default_validation_triplets")]
     pub triplets: usize,
+    /// Triplets of each held-out set after the last step, the first `triplets` among them; as many
+    /// as `triplets` if not given. Final scores deserve narrower intervals than a curve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_triplets: Option<usize>,
+}
+
+impl ValidationConfig {
+    /// Triplets of each set after the last step.
+    pub fn at_the_end(&self) -> usize {
+        self.final_triplets.unwrap_or(self.triplets)
+    }
 }
 
 impl Default for ValidationConfig {
@@ -72,6 +83,7 @@ impl Default for ValidationConfig {
         ValidationConfig {
             every: 0,
             triplets: default_validation_triplets(),
+            final_triplets: None,
         }
     }
 }

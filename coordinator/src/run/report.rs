@@ -74,7 +74,7 @@ async fn gather(
         ..ReportInput::default()
     };
     let samples = &record.sweep.samples;
-    let count = record.sweep.train.validation.triplets;
+    let count = record.sweep.train.validation.at_the_end();
     let optimum = planted_optimum(
         corpus,
         Split::HeldoutPrompts,

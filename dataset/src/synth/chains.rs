@@ -50,26 +50,28 @@ pub(super) struct Chain {
     log_probabilities: Vec<f64>,
 }
 
-/// The chain of every policy.
+/// The chain of every policy. A taste weighs words whatever came before them, which shows in a few
+/// words; a habit weighs transitions, which takes longer to notice.
 pub(super) fn chains(options: &SynthOptions) -> Vec<Chain> {
-    let transitions = (options.words * options.words) as usize;
-    let tilt = |purpose, number: u32, strength: f64| -> Vec<f64> {
+    let words = options.words as usize;
+    let tilt = |purpose, number: u32, count: usize, strength: f64| -> Vec<f64> {
         let mut stream = Stream::new(purpose, &[options.seed, u64::from(number)]);
-        (0..transitions)
-            .map(|_| strength * stream.normal())
-            .collect()
+        (0..count).map(|_| strength * stream.normal()).collect()
     };
-    let base = tilt("synth base", 0, options.base_strength);
-    let families: Vec<Vec<f64>> = (0..options.families)
-        .map(|family| tilt("synth family", family, options.family_strength))
+    let base = tilt("synth base", 0, words * words, options.base_strength);
+    let tastes: Vec<Vec<f64>> = (0..options.families)
+        .map(|family| tilt("synth family", family, words, options.family_strength))
         .collect();
     (0..options.policies)
         .map(|policy| {
-            let own = tilt("synth policy", policy, options.own_strength);
-            let family = &families[(policy % options.families) as usize];
-            let logits =
-                (0..transitions).map(|at| (base[at] + family[at] + own[at]) / options.temperature);
-            Chain::new(options.words as usize, logits)
+            let family = &tastes[(policy % options.families) as usize];
+            let own = tilt("synth policy", policy, words, options.own_strength);
+            let habit = tilt("synth habit", policy, words * words, options.habit_strength);
+            let logits = (0..words * words).map(|at| {
+                let next = at % words;
+                (base[at] + family[next] + own[next] + habit[at]) / options.temperature
+            });
+            Chain::new(words, logits)
         })
         .collect()
 }

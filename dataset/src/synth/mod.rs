@@ -76,12 +76,14 @@ pub struct SynthOptions {
     pub prompt_words: u32,
     /// Words of a response, on average; single responses differ by up to a quarter.
     pub response_words: u32,
-    /// Standard deviation of the log-weights that all policies share.
+    /// Standard deviation of the transitions' log-weights that all policies share.
     pub base_strength: f64,
-    /// Standard deviation of the log-weights that a family adds.
+    /// Standard deviation of the words' log-weights that a family adds: its taste.
     pub family_strength: f64,
-    /// Standard deviation of the log-weights that a policy adds.
+    /// Standard deviation of the words' log-weights that a policy adds: its own taste.
     pub own_strength: f64,
+    /// Standard deviation of the transitions' log-weights that a policy adds: its habits.
+    pub habit_strength: f64,
     /// Divides all log-weights: low temperatures make policies sharp and easy to tell apart.
     pub temperature: f64,
     /// Prompts to validate on.
@@ -102,12 +104,13 @@ impl Default for SynthOptions {
             families: 4,
             prompts: 600,
             samples: 3,
-            words: 12,
+            words: 24,
             prompt_words: 6,
             response_words: 16,
             base_strength: 0.5,
-            family_strength: 0.6,
-            own_strength: 0.3,
+            family_strength: 1.5,
+            own_strength: 0.7,
+            habit_strength: 0.5,
             temperature: 1.0,
             heldout_prompts: HeldOut::Count(60),
             heldout_policies: 2,
@@ -192,6 +195,7 @@ fn check(options: &SynthOptions) -> Result<(), Error> {
         ("base_strength", options.base_strength),
         ("family_strength", options.family_strength),
         ("own_strength", options.own_strength),
+        ("habit_strength", options.habit_strength),
     ];
     for (option, value) in strengths {
         if !(0.0..=10.0).contains(&value) {

@@ -63,9 +63,9 @@ fn shared(inputs: &[Tensor<1>]) -> Tensor<1> {
 fn plain(inputs: &[Tensor<1>]) -> Tensor<1> {
     let second = PREFIX + FIRST..TOKENS;
     let both = |x: Tensor<3>| {
-        let prefix = x.clone().slice([0..PREFIX]);
+        let prefix = x.clone().slice(0..PREFIX);
         let last = x.clone().slice([second.clone()]);
-        Tensor::cat(vec![x.slice([0..PREFIX + FIRST]), prefix, last], 0)
+        Tensor::cat(vec![x.slice(0..PREFIX + FIRST), prefix, last], 0)
     };
     let [q, k, v] = shape(inputs).map(both);
     let lengths = [(PREFIX + FIRST) as u32, (PREFIX + SECOND) as u32];

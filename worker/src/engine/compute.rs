@@ -96,20 +96,20 @@ impl Compute {
         if scores.losses.iter().any(|l| !l.is_finite()) {
             return Err(self.not_finite("the loss", last));
         }
-        let grads = loss.mul_scalar(scale).backward();
-        self.collect(last, &grads, grad)?;
-        let mut incoming = self.input_gradient(&x, &grads, last)?;
+        let mut grads = loss.mul_scalar(scale).backward();
+        self.collect(last, &mut grads, grad)?;
+        let mut incoming = self.input_gradient(&x, &mut grads, last)?;
 
         for i in blocks.rev() {
             let Some((x, y)) = kept.pop() else { break };
             let y =
                 y.unwrap_or_else(|| block(&self.layout.config, &self.weights[i], x.clone(), pack));
-            let grads = (y * Tensor::from_inner(incoming)).sum().backward();
-            self.collect(i, &grads, grad)?;
-            incoming = self.input_gradient(&x, &grads, i)?;
+            let mut grads = (y * Tensor::from_inner(incoming)).sum().backward();
+            self.collect(i, &mut grads, grad)?;
+            incoming = self.input_gradient(&x, &mut grads, i)?;
         }
-        let grads = (embedded * Tensor::from_inner(incoming)).sum().backward();
-        self.collect(first, &grads, grad)?;
+        let mut grads = (embedded * Tensor::from_inner(incoming)).sum().backward();
+        self.collect(first, &mut grads, grad)?;
         Ok(scores)
     }
 
@@ -165,11 +165,16 @@ impl Compute {
         }
     }
 
-    fn collect(&self, index: usize, grads: &Gradients, grad: &mut [f32]) -> Result<(), NotFinite> {
+    fn collect(
+        &self,
+        index: usize,
+        grads: &mut Gradients,
+        grad: &mut [f32],
+    ) -> Result<(), NotFinite> {
         let segment = &self.layout.segments[index];
         let flat = &mut grad[segment.range()];
         for (tensor, weight) in segment.tensors.iter().zip(&self.weights[index].0) {
-            let Some(gradient) = weight.grad(grads) else {
+            let Some(gradient) = weight.grad_remove(grads) else {
                 continue;
             };
             // Not a number or infinite survives every addition, so one look at the sum is enough.
@@ -190,10 +195,10 @@ impl Compute {
     fn input_gradient(
         &self,
         x: &Tensor<2>,
-        grads: &Gradients,
+        grads: &mut Gradients,
         segment: usize,
     ) -> Result<Tensor<2>, NotFinite> {
-        x.grad(grads)
+        x.grad_remove(grads)
             .ok_or_else(|| self.not_finite("the input gradient", segment))
     }
 

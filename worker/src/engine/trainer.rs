@@ -139,7 +139,7 @@ impl<'a> Trainer<'a> {
         }
         let layout = ModelLayout::new(&trial.model, trial.objective.head());
         let (state, passed_over) = resume(trial, &mut env, &layout)?;
-        let held_out = held_out(trial, &env, &corpus)?;
+        let held_out = held_out(trial, &env, &corpus, trial.train.validation.triplets)?;
         let compute = Compute::new(
             layout.clone(),
             env.device.clone(),
@@ -365,6 +365,11 @@ impl<'a> Trainer<'a> {
     }
 
     fn validate(&mut self) -> Result<(), Failure> {
+        let validation = &self.trial.train.validation;
+        let at_the_end = validation.at_the_end();
+        if self.state.step.0 == self.trial.steps && at_the_end != validation.triplets {
+            self.held_out = held_out(self.trial, &self.env, &self.corpus, at_the_end)?;
+        }
         let mut scores = BTreeMap::new();
         for set in &self.held_out {
             let score =
@@ -518,11 +523,11 @@ fn held_out(
     trial: &TrialConfig,
     env: &Environment,
     corpus: &Corpus,
+    count: usize,
 ) -> Result<Vec<HeldOut>, Failure> {
     let mut sets = Vec::new();
     let splits = [Split::HeldoutPrompts, Split::HeldoutPolicies];
     for (name, split) in metrics::SETS.into_iter().zip(splits) {
-        let count = trial.train.validation.triplets;
         let triplets = env
             .runtime
             .block_on(corpus.validation(split, count, VALIDATION_SEED, &trial.samples))
