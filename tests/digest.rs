@@ -4,7 +4,8 @@ mod common;
 
 use common::{Sandbox, json, kill, small_sweep};
 
-const TRIAL: &str = "pico-40steps-s1";
+const STEPS: u64 = 200;
+const TRIAL: &str = "pico-200steps-s1";
 
 fn digest_and_losses(sandbox: &Sandbox, store: &str) -> (String, u64) {
     let run = sandbox.only_run(store);
@@ -14,28 +15,34 @@ fn digest_and_losses(sandbox: &Sandbox, store: &str) -> (String, u64) {
     (digest.to_owned(), losses)
 }
 
+/// Process id in a line such as `worker 2 joined (host, pid 77)`.
+fn pid_in(line: &str) -> u32 {
+    let pid = line.rsplit("pid ").next().map(|p| p.trim_end_matches(')'));
+    pid.and_then(|p| p.parse().ok()).expect("a process id")
+}
+
+/// Step in a line such as `trial resumes after step 15 (200 steps, …)`.
+fn resumed_at(line: &str) -> u64 {
+    let rest = line.split("resumes after step ").nth(1);
+    let step = rest.and_then(|r| r.split(' ').next()?.parse().ok());
+    step.expect("a step")
+}
+
 #[test]
-fn the_digest_is_the_same_at_every_world_size_and_after_a_kill() {
+fn the_digest_is_the_same_at_every_world_size_and_after_kills() {
     let sandbox = Sandbox::new();
-    sandbox.write("sweep.toml", &small_sweep(40));
+    sandbox.write("sweep.toml", &small_sweep(STEPS));
     let mut digests = Vec::new();
     for workers in ["1", "2", "3", "4"] {
         let store = format!("runs-{workers}");
-        sandbox.succeed(&[
-            "launch",
-            "sweep.toml",
-            "--store",
-            &store,
-            "--workers",
-            workers,
-            "--workers-per-trial",
-            workers,
-        ]);
+        let world = ["--workers", workers, "--workers-per-trial", workers];
+        sandbox.succeed(&[&["launch", "sweep.toml", "--store", &store], &world[..]].concat());
         let (digest, losses) = digest_and_losses(&sandbox, &store);
         assert_eq!(losses, 0);
         digests.push(digest);
     }
 
+    // Two workers; first one rank is killed, then the other: one of them is rank 0, which saves.
     let mut launch = sandbox.start(&[
         "launch",
         "sweep.toml",
@@ -46,30 +53,27 @@ fn the_digest_is_the_same_at_every_world_size_and_after_a_kill() {
         "--workers-per-trial",
         "2",
     ]);
-    let joined = launch.wait_for("worker 2 joined");
-    let pid = joined
-        .rsplit("pid ")
-        .next()
-        .and_then(|p| p.trim_end_matches(')').parse().ok());
+    let pids = [launch.wait_for(" joined"), launch.wait_for(" joined")].map(|l| pid_in(&l));
     launch.wait_for("step 20:");
-    kill(pid.expect("a process id"));
+    kill(pids[1]);
+    let first = resumed_at(&launch.wait_for("resumes after step "));
+    launch.wait_for(&format!("step {}:", first + 10));
+    kill(pids[0]);
+    let second = resumed_at(&launch.wait_for("resumes after step "));
     let (success, lines) = launch.finish();
     let lines = lines.join("\n");
     assert!(success, "{lines}");
-    assert!(
-        lines.contains("was lost"),
-        "the kill was noticed as such:\n{lines}"
+    assert_eq!(
+        lines.matches("was lost").count(),
+        2,
+        "both kills were noticed as such:\n{lines}"
     );
-    let resumed = lines
-        .split("resumes after step ")
-        .nth(1)
-        .and_then(|l| l.split(' ').next()?.parse::<u64>().ok());
     assert!(
-        resumed.is_some_and(|s| (15..40).contains(&s)),
-        "it went on from a checkpoint:\n{lines}"
+        (15..STEPS).contains(&first) && (first..STEPS).contains(&second),
+        "{lines}"
     );
     let (digest, losses) = digest_and_losses(&sandbox, "runs-killed");
-    assert_eq!(losses, 1, "the fault fired once");
+    assert_eq!(losses, 2, "both faults fired");
     digests.push(digest);
 
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:#?}");
@@ -91,7 +95,14 @@ fn relaunching_does_only_what_is_missing() {
     let output = sandbox.run(&["launch", "sweep.toml"]);
     let said = common::said(&output);
     assert!(output.status.success(), "{said}");
-    assert!(!said.contains("pico-5steps-s1 begins"), "{said}");
+    for word in ["begins", "resumes"] {
+        assert!(!said.contains(&format!("pico-5steps-s1 {word}")), "{said}");
+        assert_eq!(
+            said.contains(&format!("pico-10steps-s1 {word}")),
+            word == "resumes",
+            "{said}"
+        );
+    }
     assert_eq!(std::fs::read(result(5)).expect("a result"), kept);
     assert_eq!(
         json(&result(10))["outcome"]["digest"],

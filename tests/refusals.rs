@@ -3,7 +3,6 @@
 mod common;
 
 use common::{Sandbox, small_sweep};
-use std::process::Command;
 
 fn import(sandbox: &Sandbox, file: &str, more: &[&str]) -> String {
     let mut arguments = vec!["corpus", "import", file, "--output", "corpus"];
@@ -100,7 +99,7 @@ fn a_store_without_credentials() {
 }
 
 #[test]
-fn another_corpus_under_a_begun_run() {
+fn a_corpus_that_was_made_otherwise() {
     let sandbox = Sandbox::new();
     sandbox.write("sweep.toml", &small_sweep(5));
     sandbox.succeed(&["launch", "sweep.toml"]);
@@ -113,16 +112,12 @@ fn another_corpus_under_a_begun_run() {
 }
 
 #[test]
-fn a_worker_with_a_wrong_token_or_nobody_to_join() {
-    let program = env!("CARGO_BIN_EXE_coordinator");
-    let output = Command::new(program)
-        .args(["worker", "join", "--coordinator", "http://127.0.0.1:1"])
-        .env("POLESTAR_TOKEN", "x")
-        .output()
-        .expect("the program starts");
-    let said = common::said(&output);
+fn a_worker_with_nobody_to_join() {
+    let sandbox = Sandbox::new();
+    let address = "http://127.0.0.1:1";
+    let said = sandbox.refuse(&["worker", "join", "--coordinator", address, "--token", "x"]);
     assert!(
-        !output.status.success() && said.contains("127.0.0.1:1 can't be reached"),
+        said.contains(&format!("{address} can't be reached")),
         "{said}"
     );
 }

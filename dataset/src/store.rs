@@ -205,7 +205,10 @@ impl Store {
         std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
         let folder = folder.canonicalize().map_err(|e| failed(e.into()))?;
         let url = Url::from_file_path(&folder).map_err(|()| Error::Url { url: given.into() })?;
-        let inner = LocalFileSystem::new_with_prefix(&folder).map_err(|e| failed(e.into()))?;
+        // A commit must outlive a power cut: what a manifest speaks of is on disk before it is.
+        let inner = LocalFileSystem::new_with_prefix(&folder)
+            .map_err(|e| failed(e.into()))?
+            .with_fsync(true);
         Ok(Self {
             inner: Arc::new(inner),
             prefix: Path::default(),

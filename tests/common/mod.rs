@@ -8,29 +8,29 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     folder: tempfile::TempDir,
 }
 
 impl Sandbox {
-    pub fn new() -> Sandbox {
+    pub(crate) fn new() -> Sandbox {
         Sandbox {
             folder: tempfile::tempdir().expect("a temporary folder"),
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).expect("the sandbox is writable");
         path
     }
 
     /// The program, in this folder, without the caller's credentials.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
         command
             .args(arguments)
@@ -44,21 +44,21 @@ impl Sandbox {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments)
             .output()
             .expect("the program starts")
     }
 
     /// Runs and returns standard output; fails the test with everything printed otherwise.
-    pub fn succeed(&self, arguments: &[&str]) -> String {
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs, expects a refusal and returns what was said.
-    pub fn refuse(&self, arguments: &[&str]) -> String {
+    pub(crate) fn refuse(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(
             !output.status.success(),
@@ -69,7 +69,7 @@ impl Sandbox {
     }
 
     /// Starts and leaves standard error to be read line by line.
-    pub fn start(&self, arguments: &[&str]) -> Running {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let mut child = self
             .command(arguments)
             .stdout(Stdio::null())
@@ -85,7 +85,7 @@ impl Sandbox {
     }
 
     /// The folder of the only run in a store.
-    pub fn only_run(&self, store: &str) -> PathBuf {
+    pub(crate) fn only_run(&self, store: &str) -> PathBuf {
         let runs: Vec<PathBuf> = std::fs::read_dir(self.path(store))
             .expect("the store is there")
             .map(|entry| entry.expect("a readable folder").path())
@@ -97,15 +97,15 @@ impl Sandbox {
     }
 }
 
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
-    pub seen: Vec<String>,
+    pub(crate) seen: Vec<String>,
 }
 
 impl Running {
     /// Blocks until a line has this in it.
-    pub fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         for line in self.lines.by_ref() {
             let line = line.expect("readable output");
             self.seen.push(line.clone());
@@ -117,31 +117,27 @@ impl Running {
     }
 
     /// Blocks until the end; returns whether it succeeded.
-    pub fn finish(mut self) -> (bool, Vec<String>) {
+    pub(crate) fn finish(mut self) -> (bool, Vec<String>) {
         for line in self.lines.by_ref() {
             self.seen.push(line.expect("readable output"));
         }
         let status = self.child.wait().expect("it was started");
         (status.success(), self.seen)
     }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 /// SIGKILL, as an out-of-memory killer or a preemption would send it.
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it still runs");
 }
 
-pub fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!(
         "{}\n{}",
         String::from_utf8_lossy(&output.stdout),
@@ -150,7 +146,7 @@ pub fn said(output: &Output) -> String {
 }
 
 /// A sweep of one tiny model on a tiny synthetic corpus.
-pub fn small_sweep(steps: u64) -> String {
+pub(crate) fn small_sweep(steps: u64) -> String {
     format!(
         r#"
 name = "small"

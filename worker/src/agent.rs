@@ -3,7 +3,7 @@
 use crate::{
     Generation, Rank, TrialConfig,
     collective::{self, Aborter, Collective, Local, Mesh, Secret, Transport},
-    engine::{self, Environment, Event, Outcome},
+    engine::{self, Environment, Event, Outcome, with_causes},
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
@@ -18,7 +18,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
 
@@ -127,21 +130,34 @@ struct Running {
     done: tokio::task::JoinHandle<()>,
 }
 
-/// Stops an engine: between steps by its flag, inside a collective by breaking the mesh.
-#[derive(Clone, Default)]
+/// Stops a generation wherever it is: while it connects, inside a collective, between two steps.
+#[derive(Clone, Debug)]
 struct Stop {
+    asked: watch::Sender<bool>,
     flag: Arc<AtomicBool>,
-    mesh: Arc<std::sync::Mutex<Option<Aborter>>>,
 }
 
 impl Stop {
+    fn new() -> Stop {
+        Stop {
+            asked: watch::Sender::new(false),
+            flag: Arc::default(),
+        }
+    }
+
     fn stop(&self) {
         self.flag.store(true, Ordering::SeqCst);
-        if let Ok(mesh) = self.mesh.lock()
-            && let Some(aborter) = mesh.as_ref()
-        {
-            aborter.abort();
-        }
+        self.asked.send_replace(true);
+    }
+
+    /// Breaks a mesh when the stop comes, or at once if it has come.
+    fn break_on_stop(&self, aborter: Aborter) {
+        let mut asked = self.asked.subscribe();
+        tokio::spawn(async move {
+            if asked.wait_for(|&stop| stop).await.is_ok() {
+                aborter.abort();
+            }
+        });
     }
 }
 
@@ -210,9 +226,17 @@ impl Agent {
             }
         };
         self.end().await;
-        let stop = Stop::default();
+        let stop = Stop::new();
         let outbox = self.outbox.clone();
-        let done = tokio::spawn(train(start, listener, stop.clone(), outbox));
+        let work = train(start, listener, stop.clone(), outbox.clone());
+        let done = tokio::spawn(async move {
+            // Whatever happens, the coordinator is told: it waits for this rank.
+            let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
+                let text = format!("the worker's own code panicked: {panic}");
+                failed(generation, "compute", text, false, true)
+            });
+            say(&outbox, body);
+        });
         self.running = Some(Running {
             generation,
             stop,
@@ -236,64 +260,78 @@ impl Agent {
     async fn end(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop.stop();
-            // A panic was already reported as a failure by the task itself.
+            // The task itself can't panic; its work's panics are reported by it.
             let _ = running.done.await;
         }
     }
 }
 
-/// One rank of one generation, from the mesh to the last message.
+/// One rank of one generation, from the mesh to what it has to say in the end.
 async fn train(
     start: Start,
     listener: TcpListener,
     stop: Stop,
     outbox: mpsc::UnboundedSender<FromWorker>,
-) {
+) -> Body {
     let generation = Generation(start.generation);
-    let body = match prepare(start, listener, &stop).await {
-        Err(refused) => refused.into_body(generation),
-        Ok((trial, collective, run)) => {
-            let events = outbox.clone();
-            let env = Environment {
-                collective,
-                run,
-                runtime: tokio::runtime::Handle::current(),
-                device: Device::flex(),
-                abort: Arc::clone(&stop.flag),
-                events: Box::new(move |event| say(&events, progress(generation, &event))),
-            };
-            let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
-            match engine.await {
-                Ok(Ok(outcome)) => finished(generation, &outcome),
-                Ok(Err(failure)) => failed(
-                    generation,
-                    failure.phase(),
-                    failure.to_string(),
-                    failure.is_collateral(),
-                    failure.is_retryable(),
-                ),
-                Err(panic) => failed(
-                    generation,
-                    "compute",
-                    format!("the engine panicked: {panic}"),
-                    false,
-                    true,
-                ),
-            }
-        }
+    let mut asked = stop.asked.subscribe();
+    let prepared = tokio::select! {
+        prepared = prepare(start, listener, &stop) => prepared,
+        _ = asked.wait_for(|&stop| stop) => Err(Refused {
+            phase: "abort",
+            message: "stopped before it was connected".to_owned(),
+            collateral: true,
+            retryable: true,
+        }),
     };
-    say(&outbox, body);
+    let (trial, collective, run) = match prepared {
+        Ok(prepared) => prepared,
+        Err(refused) => return refused.into_body(generation),
+    };
+    let env = Environment {
+        collective,
+        run,
+        runtime: tokio::runtime::Handle::current(),
+        device: Device::flex(),
+        abort: Arc::clone(&stop.flag),
+        events: Box::new(move |event| say(&outbox, progress(generation, &event))),
+    };
+    let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
+    match engine.await {
+        Ok(Ok(outcome)) => finished(generation, &outcome),
+        Ok(Err(failure)) => failed(
+            generation,
+            failure.phase(),
+            with_causes(&failure),
+            failure.is_collateral(),
+            failure.is_retryable(),
+        ),
+        Err(panic) => failed(
+            generation,
+            "compute",
+            format!("the engine panicked: {panic}"),
+            false,
+            true,
+        ),
+    }
 }
 
 struct Refused {
     phase: &'static str,
     message: String,
     collateral: bool,
+    retryable: bool,
 }
 
 impl Refused {
     fn into_body(self, generation: Generation) -> Body {
-        failed(generation, self.phase, self.message, self.collateral, true)
+        failed(
+            generation,
+            self.phase,
+            self.message,
+            self.collateral,
+            self.retryable,
+        )
     }
 }
 
@@ -302,14 +340,16 @@ async fn prepare(
     listener: TcpListener,
     stop: &Stop,
 ) -> Result<(TrialConfig, Collective, Store), Refused> {
+    // What is wrong in a message stays wrong when it is sent again.
     let refused = |phase, message: String| Refused {
         phase,
         message,
         collateral: false,
+        retryable: false,
     };
     let trial: TrialConfig = serde_json::from_str(&start.trial)
         .map_err(|e| refused("config", format!("the trial can't be read: {e}")))?;
-    let run = Store::open(&start.run).map_err(|e| refused("storage", e.to_string()))?;
+    let run = Store::open(&start.run).map_err(|e| refused("storage", with_causes(&e)))?;
     let peers: Vec<SocketAddr> = start
         .peers
         .iter()
@@ -317,12 +357,11 @@ async fn prepare(
         .collect::<Result<_, _>>()
         .map_err(|e| refused("collective", format!("a peer's address can't be read: {e}")))?;
     let secret = <[u8; 32]>::try_from(&start.secret[..]).map_err(|_| {
-        refused(
-            "collective",
-            "the generation's secret is not 32 bytes".into(),
-        )
+        let text = "the generation's secret is not 32 bytes";
+        refused("collective", text.to_owned())
     })?;
-    let deadline = Duration::from_secs_f64(start.deadline_seconds.max(1.0));
+    let deadline = Duration::try_from_secs_f64(start.deadline_seconds)
+        .map_err(|e| refused("config", format!("the deadline can't be: {e}")))?;
     let transport: Box<dyn Transport> = if peers.len() == 1 {
         Box::new(Local)
     } else {
@@ -330,12 +369,11 @@ async fn prepare(
         let connect = Mesh::connect(Rank(start.rank), listener, &peers, &secret, deadline);
         let (mesh, aborter) = connect.await.map_err(|e| Refused {
             phase: "collective",
-            message: e.to_string(),
+            message: with_causes(&e),
             collateral: true,
+            retryable: true,
         })?;
-        if let Ok(mut slot) = stop.mesh.lock() {
-            *slot = Some(aborter);
-        }
+        stop.break_on_stop(aborter);
         Box::new(mesh)
     };
     Ok((trial, Collective::new(transport, deadline), run))
@@ -383,7 +421,7 @@ fn host_name() -> String {
         .unwrap_or_else(|_| "unknown".to_owned())
 }
 
-/// Arguments of `worker join`, the same in both programs that have it.
+/// Arguments of `worker join`.
 #[derive(Debug, clap::Args)]
 pub struct JoinArgs {
     /// URL of the coordinator, as `launch` prints it

@@ -185,8 +185,18 @@ pub struct TrialConfig {
     pub window: usize,
     /// How it is trained.
     pub train: TrainConfig,
-    /// Start from the final weights of this trial of the same run, where names match.
-    pub start: Option<TrialId>,
+    /// Weights to start from instead of fresh ones.
+    pub start: Option<StartFrom>,
+}
+
+/// The weights of another trial of the same run, where names match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartFrom {
+    /// The trial.
+    pub trial: TrialId,
+    /// Its last step. Exactly this checkpoint is used: an older one would be another answer.
+    pub step: Step,
 }
 
 /// Why a [`TrialConfig`] can't be trained.
@@ -210,6 +220,12 @@ pub enum ConfigError {
         "train.checkpoint.keep is {0}; it must be at least 2, so that a damaged newest checkpoint has one before it"
     )]
     KeepTooFew(usize),
+    /// Nothing could be fitted or compared.
+    #[error("train.validation.triplets and final_triplets must be at least 1")]
+    NoValidation,
+    /// A fraction of the steps that isn't one.
+    #[error("train.schedule has {0}; warmup, decay and floor are fractions between 0 and 1")]
+    Fraction(String),
     /// The optimizer would do nothing or harm.
     #[error("train.optimizer.{key} is {value}; it must be {must}")]
     Optimizer {
@@ -259,6 +275,19 @@ impl TrainConfig {
         }
         if !(o.eps.is_finite() && o.eps > 0.0) {
             return Err(wrong("eps", o.eps, "a positive number"));
+        }
+        if !(o.weight_decay.is_finite() && o.weight_decay >= 0.0) {
+            return Err(wrong(
+                "weight_decay",
+                o.weight_decay,
+                "0 or a positive number",
+            ));
+        }
+        if self.validation.triplets == 0 || self.validation.at_the_end() == 0 {
+            return Err(ConfigError::NoValidation);
+        }
+        if let Some(bad) = self.schedule.bad_fraction() {
+            return Err(ConfigError::Fraction(bad.to_string()));
         }
         if !(o.clip.is_finite() && o.clip >= 0.0) {
             return Err(wrong("clip", o.clip, "0 or a positive number"));

@@ -23,6 +23,6 @@ pub mod proto {
     tonic::include_proto!("polestar.pool.v1");
 }
 
-pub use config::{Objective, TrainConfig, TrialConfig};
+pub use config::{Objective, StartFrom, TrainConfig, TrialConfig};
 pub use digest::Digest;
 pub use ids::{Generation, Lane, Rank, Step, TrialId, WorldSize};

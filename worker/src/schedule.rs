@@ -80,6 +80,20 @@ impl Schedule {
         factor as f32
     }
 
+    /// A parameter that is no fraction, if there is one.
+    pub fn bad_fraction(&self) -> Option<f32> {
+        let all = match *self {
+            Schedule::Cosine { warmup, floor } => [warmup, floor, 0.0],
+            Schedule::Constant { warmup } => [warmup, 0.0, 0.0],
+            Schedule::Wsd {
+                warmup,
+                decay,
+                floor,
+            } => [warmup, decay, floor],
+        };
+        all.into_iter().find(|f| !(0.0..=1.0).contains(f))
+    }
+
     fn warmup_steps(&self, steps: u64) -> f64 {
         let (Schedule::Cosine { warmup, .. }
         | Schedule::Constant { warmup }

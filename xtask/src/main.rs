@@ -40,6 +40,9 @@ const STEPS: [(&str, &[&str], &[(&str, &str)]); 5] = [
     ),
 ];
 
+/// Emptied before each run, so that the quick start really trains.
+const QUICK_START_STORE: &str = "runs/verify";
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() != Some("verify") {
@@ -50,6 +53,19 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let only: Vec<String> = arguments.collect();
+    if let Some(unknown) = only
+        .iter()
+        .find(|o| STEPS.iter().all(|(name, ..)| name != o))
+    {
+        eprintln!("verify has no step `{unknown}`");
+        return ExitCode::from(2);
+    }
+    if let Err(error) = std::fs::remove_dir_all(QUICK_START_STORE)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        eprintln!("{QUICK_START_STORE} can't be emptied: {error}");
+        return ExitCode::FAILURE;
+    }
     for (name, command, environment) in STEPS {
         if !only.is_empty() && !only.iter().any(|o| o == name) {
             continue;

@@ -24,6 +24,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Prints a sweep's plan.
 pub(super) async fn show_plan(file: &Path, store: Option<String>) -> Result<(), Error> {
@@ -39,8 +40,11 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let begun = Instant::now();
     let mut sweep = read(&args.sweep, args.store)?;
     if let Some(workers) = args.workers {
-        sweep.pool.workers = workers.max(1);
-        sweep.pool.workers_per_trial = sweep.pool.workers_per_trial.min(workers.max(1));
+        if workers == 0 {
+            return Err("--workers 0: somebody has to train".into());
+        }
+        sweep.pool.workers = workers;
+        sweep.pool.workers_per_trial = sweep.pool.workers_per_trial.min(workers);
     }
     if let Some(world) = args.workers_per_trial {
         if world == 0 || world > sweep.pool.workers || world > sweep.train.lanes {
@@ -69,7 +73,14 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
         BTreeMap::new()
     } else {
         let mut launch = Launch::begin(&run, &sweep, &results).await?;
-        let ended = launch.drive().await;
+        // Only workers have anything to lose: from here on a signal ends the launch in order.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let ended = tokio::select! {
+            ended = launch.drive() => ended,
+            _ = interrupt.recv() => Err(INTERRUPTED.into()),
+            _ = terminate.recv() => Err(INTERRUPTED.into()),
+        };
         launch.end().await;
         ended?
     };
@@ -179,10 +190,12 @@ struct Launch<'a> {
     display: Display,
     secrets: BTreeMap<Generation, [u8; 32]>,
     given_up: BTreeMap<TrialId, String>,
-    /// Worker processes that ended before any joined again: a pool that can't start.
+    /// Worker processes in a row that ended before they joined: a pool that can't start.
     barren: u32,
     logs: tempfile::TempDir,
 }
+
+const INTERRUPTED: &str = "interrupted; the same command goes on from the newest checkpoints";
 
 /// Worker processes that may die in a row without one joining.
 const BARREN: u32 = 3;
@@ -201,7 +214,7 @@ impl<'a> Launch<'a> {
             .iter()
             .map(|t| Job {
                 trial: t.config.id.clone(),
-                after: t.config.start.clone(),
+                after: t.config.start.as_ref().map(|s| s.trial.clone()),
                 cost: t.flops_6nd,
                 world: pool.workers_per_trial,
                 done: results.contains_key(&t.config.id),
@@ -254,10 +267,6 @@ impl<'a> Launch<'a> {
                     None => return Err("the pool service ended".into()),
                 },
                 _ = look.tick() => self.look_after_processes()?,
-                signal = tokio::signal::ctrl_c() => {
-                    signal?;
-                    return Err("interrupted; the same command goes on from the newest checkpoints".into());
-                }
             }
         }
         Ok(std::mem::take(&mut self.given_up))
@@ -267,6 +276,7 @@ impl<'a> Launch<'a> {
         match &event {
             Event::Joined { worker, host, pid } => {
                 self.barren = 0;
+                self.processes.joined(*pid);
                 self.display
                     .line(&format!("{worker} joined ({host}, pid {pid})"));
             }
@@ -371,20 +381,23 @@ impl<'a> Launch<'a> {
     /// Replaces worker processes that have ended.
     fn look_after_processes(&mut self) -> Result<(), Error> {
         for ended in self.processes.reap() {
-            self.barren += 1;
-            self.display.line(&format!(
-                "a worker process ended ({}); starting another",
+            let line = format!(
+                "a worker process ended ({}); another is started",
                 ended.status
-            ));
+            );
+            self.display.line(&line);
+            if !ended.had_joined {
+                self.barren += 1;
+                if self.barren > BARREN {
+                    return Err(format!(
+                        "{} worker processes in a row ended before they joined; the last said:\n{}",
+                        self.barren, ended.log_tail
+                    )
+                    .into());
+                }
+            }
             if !ended.log_tail.is_empty() {
                 self.display.line(&ended.log_tail);
-            }
-            if self.barren > BARREN {
-                return Err(format!(
-                    "{BARREN} worker processes in a row ended before they joined; the last said:\n{}",
-                    ended.log_tail
-                )
-                .into());
             }
             self.processes.start()?;
         }

@@ -63,6 +63,7 @@ impl Display {
             }
         });
         let mut line = None;
+        let mut damages = Vec::new();
         match event {
             Event::Begun {
                 step,
@@ -72,21 +73,18 @@ impl Display {
             } => {
                 bar.bar.set_length(*steps);
                 bar.bar.set_position(step.0);
-                for damage in passed_over {
-                    line = Some(format!(
-                        "{trial}: passed over a damaged checkpoint: {damage}"
-                    ));
-                }
-                if line.is_none() {
-                    let from = if step.0 == 0 {
-                        "begins".to_owned()
-                    } else {
-                        format!("resumes after step {}", step.0)
-                    };
-                    line = Some(format!(
-                        "{trial} {from} ({steps} steps, {generation}, ready in {seconds:.1} s)"
-                    ));
-                }
+                damages.extend(
+                    passed_over
+                        .iter()
+                        .map(|d| format!("{trial}: a damaged checkpoint is passed over: {d}")),
+                );
+                let from = match step.0 {
+                    0 => "begins".to_owned(),
+                    done => format!("resumes after step {done}"),
+                };
+                line = Some(format!(
+                    "{trial} {from} ({steps} steps, {generation}, ready in {seconds:.1} s)"
+                ));
             }
             Event::Stepped {
                 step,
@@ -121,6 +119,9 @@ impl Display {
             } => {
                 tracing::info!(%trial, step = step.0, digest = digest.short(), seconds, "saved");
             }
+        }
+        for damage in damages {
+            self.line(&damage);
         }
         if let Some(line) = line {
             // Held-out scores come often; a terminal shows them in the bar.

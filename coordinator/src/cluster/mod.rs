@@ -15,7 +15,10 @@
 //!
 //! Nothing here reads a clock, a socket or a random number, so every history can be replayed.
 
+mod group;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use state::{Cluster, Limits};
 

@@ -1,6 +1,7 @@
 //! Worker processes on this machine: the coordinator runs its own program again.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{Read, Seek, SeekFrom},
     net::SocketAddr,
@@ -44,10 +45,13 @@ pub struct LocalPool {
     logs: PathBuf,
     started: u32,
     children: Vec<Process>,
+    /// Processes whose worker has joined.
+    joined: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct Process {
+    pid: u32,
     child: Child,
     log: PathBuf,
 }
@@ -59,8 +63,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// The end of what it logged.
     pub log_tail: String,
-    /// Where the whole log is.
-    pub log: PathBuf,
+    /// Whether it had joined the pool before.
+    pub had_joined: bool,
 }
 
 impl LocalPool {
@@ -73,6 +77,7 @@ impl LocalPool {
             logs: logs.to_owned(),
             started: 0,
             children: Vec::new(),
+            joined: BTreeSet::new(),
         }
     }
 
@@ -98,14 +103,22 @@ impl LocalPool {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))
+            // Ctrl-C is for the coordinator, which ends its workers in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|source| SpawnError::Start {
                 path: program,
                 source,
             })?;
-        self.children.push(Process { child, log });
+        let pid = child.id().unwrap_or_default();
+        self.children.push(Process { pid, child, log });
         Ok(())
+    }
+
+    /// The worker of a process has joined the pool.
+    pub fn joined(&mut self, pid: u32) {
+        self.joined.insert(pid);
     }
 
     /// Takes out the processes that have ended.
@@ -117,7 +130,7 @@ impl LocalPool {
                     ended.push(Ended {
                         status,
                         log_tail: tail(&process.log),
-                        log: process.log.clone(),
+                        had_joined: self.joined.remove(&process.pid),
                     });
                     false
                 }

@@ -237,3 +237,39 @@ fn translate(worker: WorkerId, body: Body) -> Option<Told> {
     };
     Some(Told::Event(event))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polestar_worker::agent::{self, Options};
+
+    #[tokio::test]
+    async fn a_worker_with_a_wrong_token_is_refused() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = serve(loopback, "right".to_owned()).await.unwrap();
+        let options = |token: &str| Options {
+            coordinator: format!("http://{}", server.address),
+            token: token.to_owned(),
+            data_address: loopback.ip(),
+        };
+        let refused = agent::join(options("wrong")).await.unwrap_err();
+        assert!(refused.to_string().contains("not this run's"), "{refused}");
+
+        let joined = tokio::spawn(agent::join(options("right")));
+        let told = server.told.recv().await;
+        assert!(
+            matches!(
+                told,
+                Some(Told::Event(Event::Joined {
+                    worker: WorkerId(1),
+                    ..
+                }))
+            ),
+            "the refused one never counted: {told:?}"
+        );
+        server
+            .workers
+            .broadcast(&to_worker::Body::Shutdown(Default::default()));
+        joined.await.unwrap().unwrap();
+    }
+}

@@ -64,13 +64,23 @@ pub enum RunError {
         url: String,
     },
     /// A record can't be read.
-    #[error("{key} can't be read; was it written by another version of Polestar?")]
+    #[error("{key} can't be read; remove it and launch again to have it written anew")]
     Record {
         /// The object.
         key: String,
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// Written by another version.
+    #[error(
+        "{url} has a run.json of format {found}, this Polestar reads {FORMAT}; use the version that wrote it"
+    )]
+    Format {
+        /// Where.
+        url: String,
+        /// Its format.
+        found: u32,
     },
     /// A trial has two different results.
     #[error(
@@ -118,9 +128,12 @@ impl Run {
         };
         let json = to_json("run.json", &record)?;
         match store.put_if_absent("run.json", json.into()).await? {
-            Put::Created => Ok(Run { store, record }),
-            Put::Exists => Run::open(store).await,
+            Put::Created => {}
+            // The name says that the plans' identities are equal. Where the corpus lies and how
+            // often to save are taken from this launch.
+            Put::Exists => drop(Run::open(store.clone()).await?),
         }
+        Ok(Run { store, record })
     }
 
     /// Opens the run at a folder.
@@ -133,7 +146,13 @@ impl Run {
                 url: store.url().to_owned(),
             });
         };
-        let record = from_json("run.json", &bytes)?;
+        let record: RunRecord = from_json("run.json", &bytes)?;
+        if record.format != FORMAT {
+            return Err(RunError::Format {
+                url: store.url().to_owned(),
+                found: record.format,
+            });
+        }
         Ok(Run { store, record })
     }
 

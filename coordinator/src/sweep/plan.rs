@@ -2,7 +2,9 @@
 
 use super::Sweep;
 use polestar_model::{ModelConfig, Preset, count};
-use polestar_worker::{Objective, TrainConfig, TrialConfig, TrialId, config::ConfigError};
+use polestar_worker::{
+    Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, config::ConfigError,
+};
 use serde::{Deserialize, Serialize};
 
 /// All trials of a sweep on one corpus.
@@ -43,7 +45,7 @@ pub struct PlannedTrial {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// `sweep.sizes` has a name that nothing has.
-    #[error("sweep.sizes: {source}; or define [models.{name}]")]
+    #[error("sweep.sizes has `{name}`; name a preset, or define [models.{name}]")]
     Size {
         /// The name.
         name: String,
@@ -69,7 +71,7 @@ pub enum PlanError {
     #[error("two trials are called {0}; sizes, budgets, steps and seeds must each be listed once")]
     Twice(TrialId),
     /// A trial's configuration doesn't hold.
-    #[error("trial {trial}: {source}")]
+    #[error("trial {trial} can't be trained as it is configured")]
     Config {
         /// The trial.
         trial: TrialId,
@@ -108,11 +110,11 @@ pub fn plan(
             train.optimizer.lr = lr;
         }
         for &seed in &axes.seeds {
-            let start = sweep
-                .warm_start
-                .as_ref()
-                .map(|_| TrialId(format!("{size}-start-s{seed}")));
-            if let (Some(warm), Some(id)) = (&sweep.warm_start, &start) {
+            let start = sweep.warm_start.as_ref().map(|warm| StartFrom {
+                trial: TrialId(format!("{size}-start-s{seed}")),
+                step: Step(warm.steps),
+            });
+            if let (Some(warm), Some(start)) = (&sweep.warm_start, &start) {
                 let mut train = train.clone();
                 if let Some(batch) = warm.batch {
                     train.batch = batch;
@@ -124,7 +126,7 @@ pub fn plan(
                     train.schedule = schedule.clone();
                 }
                 let stage = Stage {
-                    id: id.clone(),
+                    id: start.trial.clone(),
                     objective: warm.objective,
                     train,
                     steps: warm.steps,
@@ -185,7 +187,7 @@ struct Stage {
     train: TrainConfig,
     steps: u64,
     budget: Option<f64>,
-    start: Option<TrialId>,
+    start: Option<StartFrom>,
 }
 
 impl Maker<'_> {
@@ -269,13 +271,17 @@ impl Maker<'_> {
 }
 
 impl Plan {
-    /// blake3 over the identities of all trials: what the run's name ends with. Machines, workers
-    /// and places are not part of it, so the same sweep continues the same run anywhere.
+    /// blake3 over the identities of all trials and what their scores are taken on: what the run's
+    /// name ends with. Machines, workers and places are not part of it, so the same sweep continues
+    /// the same run anywhere.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for trial in &self.trials {
+            let validation = &trial.config.train.validation;
             hasher.update(trial.config.id.0.as_bytes());
             hasher.update(trial.config.identity().as_bytes());
+            hasher.update(&(validation.triplets as u64).to_le_bytes());
+            hasher.update(&(validation.at_the_end() as u64).to_le_bytes());
         }
         hasher.finalize().to_hex().to_string()
     }

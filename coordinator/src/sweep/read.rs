@@ -145,8 +145,23 @@ fn check(sweep: &Sweep) -> Result<(), String> {
             pool.workers_per_trial, sweep.train.lanes
         ));
     }
-    if !(pool.deadline_seconds.is_finite() && pool.deadline_seconds > 0.0) {
-        return Err("pool.deadline_seconds must be a positive number".into());
+    if !(1.0..=1e6).contains(&pool.deadline_seconds) {
+        return Err("pool.deadline_seconds must be between 1 and 1e6".into());
+    }
+    if sweep.warm_start.as_ref().is_some_and(|w| w.steps == 0) {
+        return Err("warm_start.steps is 0; leave [warm_start] out instead".into());
+    }
+    if let Some(name) = sweep
+        .models
+        .keys()
+        .find(|name| name.is_empty() || !name.chars().all(plain))
+    {
+        return Err(format!("models.{name:?}: use letters, digits, `-` and `_`"));
+    }
+    if sweep.store.starts_with("memory:") || sweep.corpus.url.starts_with("memory:") {
+        return Err(
+            "memory:// lives in one process; a run has several. Use a folder or s3://".into(),
+        );
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Finding and reading checkpoints.
 
-use super::{Error, Manifest, TrainState, folder, place};
-use crate::{Step, TrialId};
+use super::{Error, FORMAT, Manifest, TrainState, folder, place};
+use crate::{StartFrom, Step, TrialId};
 use polestar_dataset::Store;
 use polestar_model::ModelLayout;
 use safetensors::SafeTensors;
@@ -41,10 +41,7 @@ pub async fn read_manifests(
             continue;
         };
         let manifest = match store.get(&object.key).await {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Manifest {
-                key: object.key.clone(),
-                source,
-            }),
+            Ok(bytes) => parse(&object.key, &bytes),
             Err(error) => Err(error.into()),
         };
         found.push((Step(step), manifest));
@@ -134,41 +131,46 @@ async fn read(
     Ok(state)
 }
 
-/// Overwrites weights by those of another trial's newest whole checkpoint, where names and sizes
-/// match; the rest (its head, say) stays as it is. Returns the step it was taken from.
+/// Overwrites weights by those of another trial's checkpoint, where names and sizes match; the rest
+/// (its head, say) stays as it is.
 ///
 /// # Errors
-/// [`Error::NoStart`] when there is none, or what was found instead.
+/// [`Error::NoStart`] when that checkpoint isn't there, or what is wrong with it. No other one is
+/// taken in its place.
 pub async fn load_weights(
     store: &Store,
-    trial: &TrialId,
+    start: &StartFrom,
     layout: &ModelLayout,
     weights: &mut [f32],
-) -> Result<Step, Error> {
-    let mut damage = None;
-    for (step, manifest) in read_manifests(store, trial).await? {
-        let loaded = match manifest {
-            Ok(manifest) => objects(store, trial, &manifest).await,
-            Err(error) => Err(error),
-        };
-        let objects = match loaded {
-            Ok(objects) => objects,
-            Err(error) => {
-                damage = Some(error);
-                continue;
-            }
-        };
-        for segment in &layout.segments {
-            for tensor in &segment.tensors {
-                let sink = &mut weights[segment.range()][tensor.range()];
-                objects.copy(&tensor.name, sink)?;
-            }
+) -> Result<(), Error> {
+    let key = format!("{}/manifest.json", place(&start.trial, start.step));
+    let Some(bytes) = store.get_opt(&key).await? else {
+        return Err(Error::NoStart { key });
+    };
+    let manifest = parse(&key, &bytes)?;
+    let objects = objects(store, &start.trial, &manifest).await?;
+    for segment in &layout.segments {
+        for tensor in &segment.tensors {
+            let sink = &mut weights[segment.range()][tensor.range()];
+            objects.copy(&tensor.name, sink)?;
         }
-        return Ok(step);
     }
-    Err(damage.unwrap_or_else(|| Error::NoStart {
-        trial: trial.clone(),
-    }))
+    Ok(())
+}
+
+/// Reads a manifest of this format.
+pub(super) fn parse(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|source| Error::Manifest {
+        key: key.to_owned(),
+        source,
+    })?;
+    if manifest.format != FORMAT {
+        return Err(Error::Format {
+            key: key.to_owned(),
+            found: manifest.format,
+        });
+    }
+    Ok(manifest)
 }
 
 /// The verified objects of a checkpoint.

@@ -13,7 +13,7 @@ mod load;
 mod save;
 
 pub use load::{Loaded, load_weights, newest, read_manifests};
-pub use save::{Saved, prune, save};
+pub use save::{prune, save};
 
 use crate::{Digest, Step, TrialId, engine::Consumed};
 use serde::{Deserialize, Serialize};
@@ -75,9 +75,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] polestar_dataset::store::Error),
     /// A manifest is not readable.
-    #[error(
-        "{key}: not a checkpoint manifest of format {FORMAT}; was it written by a newer Polestar?"
-    )]
+    #[error("{key} is damaged: it is no checkpoint manifest")]
     Manifest {
         /// The object.
         key: String,
@@ -118,11 +116,23 @@ pub enum Error {
         /// The manifest.
         key: String,
     },
-    /// The trial to start from has none.
-    #[error("trial {trial} has no committed checkpoint to start from")]
+    /// The checkpoint to start from isn't there.
+    #[error(
+        "{key} is missing, and this trial starts from it; remove the result.json of that trial to have it trained again"
+    )]
     NoStart {
-        /// The trial.
-        trial: TrialId,
+        /// Its manifest.
+        key: String,
+    },
+    /// Written by another version.
+    #[error(
+        "{key} has format {found}, this Polestar reads {FORMAT}; use the version that wrote it"
+    )]
+    Format {
+        /// The manifest.
+        key: String,
+        /// Its format.
+        found: u32,
     },
 }
 

@@ -1,33 +1,33 @@
 //! Writing a checkpoint: objects first, the manifest last.
 
-use super::{Error, FORMAT, Manifest, Object, TrainState, folder, place, read_manifests};
+use super::{Error, FORMAT, Manifest, Object, TrainState, folder, load::parse, place};
 use crate::{Digest, Step, TrialId};
 use polestar_dataset::{Store, store::Put};
 use polestar_model::{ModelLayout, SegmentLayout};
 use safetensors::{Dtype, tensor::TensorView};
-
-/// A committed checkpoint.
-#[derive(Clone, Debug)]
-pub struct Saved {
-    /// Digest of its weights.
-    pub digest: Digest,
-    /// Bytes of all its objects.
-    pub bytes: u64,
-}
+use std::collections::BTreeMap;
 
 /// Writes and commits a checkpoint. Finding an equal one there is success: a generation that died
 /// right after its commit is repeated by the next.
 ///
 /// # Errors
-/// [`Error::Conflict`] if another one is there, or the store's error.
+/// [`Error::Conflict`] if another one is there, which is then left as it is; or the store's error.
 pub async fn save(
     store: &Store,
     trial: &TrialId,
     config: &str,
     layout: &ModelLayout,
     state: &TrainState,
-) -> Result<Saved, Error> {
+) -> Result<(), Error> {
     let place = place(trial, state.step);
+    let key = format!("{place}/manifest.json");
+    let digest = Digest::of(&state.weights);
+    // A manifest that can't be read commits nothing, and is replaced.
+    let there = store.get_opt(&key).await?;
+    let readable = there.as_ref().and_then(|bytes| parse(&key, bytes).ok());
+    if readable.is_some_and(|m| m.digest != digest || m.config != config) {
+        return Err(Error::Conflict { key });
+    }
     let mut objects = Vec::with_capacity(layout.segments.len());
     for segment in &layout.segments {
         let name = format!("{}.safetensors", segment.name);
@@ -48,49 +48,56 @@ pub async fn save(
         trial: trial.clone(),
         config: config.to_owned(),
         step: state.step,
-        digest: Digest::of(&state.weights),
+        digest,
         consumed: state.consumed,
         objects,
     };
-    let key = format!("{place}/manifest.json");
-    let source = |source| Error::Manifest {
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|source| Error::Manifest {
         key: key.clone(),
         source,
-    };
-    let json = serde_json::to_vec_pretty(&manifest).map_err(source)?;
-    if store.put_if_absent(&key, json.into()).await? == Put::Exists {
-        let there: Manifest = serde_json::from_slice(&store.get(&key).await?).map_err(source)?;
-        // Seconds differ between two generations that compute the same; nothing else may.
-        let same = there.digest == manifest.digest
-            && there.config == manifest.config
-            && there.objects == manifest.objects;
-        if !same {
-            return Err(Error::Conflict { key });
-        }
+    })?;
+    if there.is_some() {
+        store.put(&key, json.into()).await?;
+    } else if store.put_if_absent(&key, json.into()).await? == Put::Exists {
+        // Somebody else wrote it between our look and our commit: two coordinators on one run.
+        return Err(Error::Conflict { key });
     }
-    Ok(Saved {
-        digest: manifest.digest,
-        bytes: manifest.objects.iter().map(|o| o.bytes).sum(),
-    })
+    Ok(())
 }
 
-/// Removes all but the newest `keep` checkpoints (at least 2), manifests first.
+/// Removes the checkpoints before `newest`, the one just committed, except for the `keep - 1` (at
+/// least one) before it. Later ones are left alone: they are damaged, or of a run that went further.
+/// Manifests go first, so that what remains of an interrupted removal is no checkpoint, and is
+/// removed the next time.
 ///
 /// # Errors
-/// The store's; what was not removed is removed the next time.
-pub async fn prune(store: &Store, trial: &TrialId, keep: usize) -> Result<Vec<Step>, Error> {
-    let manifests = read_manifests(store, trial).await?;
-    let mut removed = Vec::new();
-    for (step, _) in manifests.into_iter().skip(keep.max(2)) {
-        let place = place(trial, step);
-        store.delete(&format!("{place}/manifest.json")).await?;
-        for object in store.list(&place).await? {
-            store.delete(&object.key).await?;
+/// The store's.
+pub async fn prune(store: &Store, trial: &TrialId, newest: Step, keep: usize) -> Result<(), Error> {
+    let folder = folder(trial);
+    let mut places: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for object in store.list(&folder).await? {
+        let step = object
+            .key
+            .strip_prefix(&folder)
+            .and_then(|rest| rest.trim_start_matches('/').split('/').next())
+            .and_then(|step| step.parse().ok());
+        if let Some(step) = step.filter(|step| *step < newest.0) {
+            places.entry(step).or_default().push(object.key);
         }
-        removed.push(step);
     }
-    debug_assert!(folder(trial).starts_with("trials/"));
-    Ok(removed)
+    let is_manifest = |key: &String| key.ends_with("/manifest.json");
+    let mut kept = 1;
+    for (_, mut keys) in places.into_iter().rev() {
+        if kept < keep.max(2) && keys.iter().any(is_manifest) {
+            kept += 1;
+            continue;
+        }
+        keys.sort_by_key(|key| !is_manifest(key));
+        for key in keys {
+            store.delete(&key).await?;
+        }
+    }
+    Ok(())
 }
 
 /// One segment: each tensor under its published name, its moments with a suffix.

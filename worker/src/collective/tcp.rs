@@ -22,6 +22,9 @@ use std::{
 /// A message is at most this long: a guard against a broken stream being read as a length.
 const LONGEST: u64 = 1 << 40;
 
+/// A peer proves itself within this time or is dropped.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// Opens the port on which this rank's peers will dial in.
 ///
 /// # Errors
@@ -148,7 +151,13 @@ impl Mesh {
         let accept = async {
             while accepted.iter().any(Option::is_none) {
                 let (mut stream, address) = listener.accept().await?;
-                match handshake::answer(&mut stream, secret, rank).await {
+                let answer = handshake::answer(&mut stream, secret, rank);
+                // A stranger that says nothing must not keep the others waiting.
+                let Ok(answered) = tokio::time::timeout(HANDSHAKE, answer).await else {
+                    tracing::warn!(%address, "connection dropped: it said nothing");
+                    continue;
+                };
+                match answered {
                     Ok(peer) if higher.contains(&(peer.0 as usize)) => {
                         accepted[peer.0 as usize - higher.start] = Some(stream);
                     }

@@ -55,6 +55,11 @@ impl Compute {
         compute
     }
 
+    /// Length of the canonical vector.
+    pub fn elements(&self) -> usize {
+        self.layout.elements()
+    }
+
     /// Replaces the weights by those of a canonical vector.
     pub fn load(&mut self, flat: &[f32]) {
         self.weights = self
@@ -242,4 +247,165 @@ fn mean_by_triplet(losses: &[f32], pack: &PackInput) -> Vec<f32> {
         }
     }
     means
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Objective, TrialConfig, engine::batch};
+    use polestar_dataset::{Layout, SampleConfig, SpecialTokens, TokenTriplet};
+    use polestar_model::init::initial_weights;
+
+    const VOCAB: u32 = 100;
+
+    fn trial(layout: Layout) -> TrialConfig {
+        let json = serde_json::json!({
+            "id": "t", "objective": "polar", "seed": 1, "steps": 1, "corpus": "", "fingerprint": "",
+            "model": {
+                "vocab_size": VOCAB, "hidden_size": 128, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256,
+            },
+            "samples": {}, "weighting": "uniform", "window": 1, "start": null,
+            "train": { "batch": 8, "pack_tokens": 700, "optimizer": { "lr": 1e-3 } },
+        });
+        let mut trial: TrialConfig = serde_json::from_value(json).unwrap();
+        trial.samples = SampleConfig {
+            layout,
+            ..SampleConfig::default()
+        };
+        trial
+    }
+
+    /// Triplets of many lengths, as a lane would hold.
+    fn triplets() -> Vec<TokenTriplet> {
+        let text = |seed: u32, len: u32| {
+            let token = |i| 10 + (seed * 31 + i * i * 7 + i * 13) % (VOCAB - 10);
+            (0..len).map(token).collect::<Vec<u32>>()
+        };
+        (0..8)
+            .map(|i| TokenTriplet {
+                policy: 0,
+                other: 1,
+                prompt: text(i, 5 + i),
+                reference: text(i + 20, 30 + 3 * i),
+                positive: text(i + 40, 60 - 5 * i),
+                negative: text(i + 60, 1 + 9 * i),
+            })
+            .collect()
+    }
+
+    /// Losses and gradient of all triplets with non-zero reward heads.
+    fn run(layout: Layout, recompute: bool, threads: usize) -> (Vec<f32>, Vec<f32>) {
+        run_with(layout, recompute, threads, |_| ())
+    }
+
+    fn run_with(
+        layout: Layout,
+        recompute: bool,
+        threads: usize,
+        change: impl FnOnce(&mut [f32]),
+    ) -> (Vec<f32>, Vec<f32>) {
+        let trial = trial(layout);
+        let special = SpecialTokens {
+            bos: 1,
+            split: 2,
+            reward: 3,
+            newline: vec![4],
+        };
+        let model = ModelLayout::new(&trial.model, Objective::Polar.head());
+        let mut weights = initial_weights(&model, trial.seed);
+        let head = weights.len() - trial.model.hidden_size as usize;
+        for (i, w) in weights[head..].iter_mut().enumerate() {
+            *w = ((i * 29) % 17) as f32 * 0.05 - 0.4;
+        }
+        change(&mut weights);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let compute = Compute::new(model, Device::flex(), &weights, recompute);
+            let mut grad = vec![0.0; compute.elements()];
+            let mut losses = Vec::new();
+            for pack in batch::inputs(&triplets(), &trial, &special).unwrap() {
+                losses.extend(compute.backward(&pack, 0.125, &mut grad).unwrap().losses);
+            }
+            (losses, grad)
+        })
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|v| v.to_bits()).collect()
+    }
+
+    #[test]
+    fn digest_of_a_gradient_ignores_threads_and_recompute() {
+        let (losses, grad) = run(Layout::Shared, false, 1);
+        for (recompute, threads) in [(false, 2), (true, 1), (true, 3)] {
+            let (l, g) = run(Layout::Shared, recompute, threads);
+            assert_eq!(bits(&l), bits(&losses));
+            assert_eq!(
+                bits(&g),
+                bits(&grad),
+                "recompute {recompute}, {threads} threads"
+            );
+        }
+    }
+
+    #[test]
+    fn shared_prefix_is_the_plain_layout_up_to_rounding() {
+        let (shared, plain) = (run(Layout::Shared, false, 1), run(Layout::Plain, false, 1));
+        for (s, p) in shared.0.iter().zip(&plain.0) {
+            assert!((s - p).abs() < 1e-5, "{s} {p}");
+        }
+        let largest = plain.1.iter().fold(0.0_f32, |m, g| m.max(g.abs()));
+        assert!(largest > 1e-3, "the gradient is not trivially zero");
+        for (s, p) in shared.1.iter().zip(&plain.1) {
+            assert!((s - p).abs() < 1e-5 + 1e-4 * largest, "{s} {p}");
+        }
+    }
+
+    #[test]
+    fn segments_together_make_the_gradient_of_the_loss() {
+        let (_, grad) = run(Layout::Shared, false, 1);
+        let layout = ModelLayout::new(&trial(Layout::Shared).model, Objective::Polar.head());
+        let loss = |at: usize, by: f32| {
+            let (losses, _) = run_with(Layout::Shared, false, 1, |w| w[at] += by);
+            0.125 * losses.iter().map(|&l| f64::from(l)).sum::<f64>()
+        };
+        // In each segment the weight that matters most, against a central difference.
+        for segment in &layout.segments {
+            let largest = |a: &usize, b: &usize| grad[*a].abs().total_cmp(&grad[*b].abs());
+            let at = segment.range().max_by(largest).unwrap();
+            const STEP: f32 = 5e-3;
+            let slope = (loss(at, STEP) - loss(at, -STEP)) / (2.0 * f64::from(STEP));
+            let ours = f64::from(grad[at]);
+            assert!(
+                (slope - ours).abs() < 0.02 * ours.abs() + 1e-4,
+                "{}: {ours} against {slope}",
+                segment.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_names_its_segment() {
+        let trial = trial(Layout::Shared);
+        let special = SpecialTokens {
+            bos: 1,
+            split: 2,
+            reward: 3,
+            newline: vec![],
+        };
+        let model = ModelLayout::new(&trial.model, Objective::Polar.head());
+        let mut weights = initial_weights(&model, 1);
+        if let Some(last) = weights.last_mut() {
+            *last = f32::NAN;
+        }
+        let compute = Compute::new(model, Device::flex(), &weights, false);
+        let mut grad = vec![0.0; compute.elements()];
+        let pack = &batch::inputs(&triplets(), &trial, &special).unwrap()[0];
+        let error = compute.backward(pack, 1.0, &mut grad).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the loss of segment `head` is not finite"
+        );
+    }
 }

@@ -2,12 +2,15 @@
 
 mod batch;
 mod compute;
+mod gradient;
+mod start;
 mod trainer;
 mod validate;
 
 pub use batch::{plain_tokens, wrapper_tokens};
 pub use compute::{Compute, NotFinite, Scores};
-pub use trainer::{Environment, VALIDATION_SEED, run};
+pub use start::VALIDATION_SEED;
+pub use trainer::{Environment, run};
 
 use crate::{Digest, Lane, Step, TrialId, checkpoint, collective::CollectiveError};
 use serde::{Deserialize, Serialize};
@@ -110,18 +113,41 @@ pub enum Failure {
     #[error("aborted by the coordinator")]
     Aborted,
     /// The trial can't be trained as it is written.
-    #[error("trial configuration: {0}")]
+    #[error("{0}")]
     Config(String),
-    /// The corpus can't be read or isn't the one this run began with.
-    #[error("data: {0}")]
+    /// The corpus can't be read.
+    #[error("{0}")]
     Data(String),
+    /// The corpus isn't the one this run began with.
+    #[error(
+        "the corpus at {url} has fingerprint {found}, this run began with {expected}; put the old corpus back or start a new run"
+    )]
+    OtherCorpus {
+        /// Where.
+        url: String,
+        /// Its fingerprint.
+        found: String,
+        /// The run's.
+        expected: String,
+    },
     /// A loss or gradient is no longer a number.
-    #[error("step {}, {lane}: {source}. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
+    #[error("step {}, {lane}: a number is not finite any more. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
     NotFinite {
         /// The step that failed.
         step: Step,
         /// The lane in which it was noticed.
         lane: Lane,
+        /// Where.
+        #[source]
+        source: NotFinite,
+    },
+    /// A held-out loss is no longer a number.
+    #[error("step {}, {set}: a number is not finite any more. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
+    NotFiniteScore {
+        /// The step after which it was scored.
+        step: Step,
+        /// The held-out set.
+        set: &'static str,
         /// Where.
         #[source]
         source: NotFinite,
@@ -146,10 +172,10 @@ pub enum Failure {
     #[error(transparent)]
     Collective(#[from] CollectiveError),
     /// The object store.
-    #[error("storage: {0}")]
+    #[error(transparent)]
     Storage(#[from] checkpoint::Error),
     /// Writing metrics.
-    #[error("storage: {0}")]
+    #[error(transparent)]
     Metrics(#[from] crate::metrics::Error),
 }
 
@@ -159,10 +185,11 @@ impl Failure {
         match self {
             Failure::Aborted => "abort",
             Failure::Config(_) => "config",
-            Failure::Data(_) => "data",
-            Failure::NotFinite { .. } | Failure::Norm { .. } | Failure::Diverged { .. } => {
-                "compute"
-            }
+            Failure::Data(_) | Failure::OtherCorpus { .. } => "data",
+            Failure::NotFinite { .. }
+            | Failure::NotFiniteScore { .. }
+            | Failure::Norm { .. }
+            | Failure::Diverged { .. } => "compute",
             Failure::Collective(_) => "collective",
             Failure::Storage(_) | Failure::Metrics(_) => "storage",
         }
@@ -174,11 +201,41 @@ impl Failure {
     }
 
     /// Whether doing the same again can end otherwise. Training is deterministic: a loss that was
-    /// not a number will not be one next time.
+    /// not a number will not be one next time, and another corpus stays another corpus.
     pub fn is_retryable(&self) -> bool {
-        !matches!(
-            self,
-            Failure::NotFinite { .. } | Failure::Norm { .. } | Failure::Config(_)
-        )
+        use checkpoint::Error as Saving;
+        match self {
+            Failure::Aborted | Failure::Data(_) | Failure::Collective(_) | Failure::Metrics(_) => {
+                true
+            }
+            Failure::Storage(error) => !matches!(
+                error,
+                Saving::Conflict { .. }
+                    | Saving::OtherConfig { .. }
+                    | Saving::NoStart { .. }
+                    | Saving::Format { .. }
+            ),
+            Failure::Config(_)
+            | Failure::OtherCorpus { .. }
+            | Failure::NotFinite { .. }
+            | Failure::NotFiniteScore { .. }
+            | Failure::Norm { .. }
+            | Failure::Diverged { .. } => false,
+        }
     }
+}
+
+/// An error and what caused it, in one line: what a coordinator is told.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -1,21 +1,23 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
 use super::{
-    Compute, Consumed, Event, Failure, Outcome, batch,
-    validate::{self, HeldOut, ScoreError, credit},
+    Compute, Event, Failure, Outcome, SetScore,
+    gradient::{Figures, compute_lanes, sum_figures},
+    start::{data, held_out, resume},
+    validate::{self, HeldOut, ScoreError},
 };
 use crate::{
-    Digest, Lane, Step, TrialConfig,
+    Digest, Step, TrialConfig,
     checkpoint::{self, TrainState},
     collective::Collective,
     metrics::{self, Row},
-    norm::{norm, tree_sum},
-    reduce::{self, Counter, Node, add_into},
+    norm::norm,
+    reduce,
 };
 use burn::tensor::Device;
-use polestar_dataset::{Corpus, LoadPlan, Loader, Split, Store, TokenTriplet};
+use polestar_dataset::{Corpus, LoadPlan, Loader, Store};
 use polestar_kernels::adamw::{self, AdamW};
-use polestar_model::{ModelLayout, count, init};
+use polestar_model::{ModelLayout, count};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -43,7 +45,8 @@ pub struct Environment {
 
 /// Trains a trial to its end, from its newest checkpoint if it has one.
 ///
-/// All ranks of the world call this with the same trial; all return the same outcome.
+/// All ranks of the world call this with the same trial; all return the same outcome, but for the
+/// seconds that each counted.
 ///
 /// # Errors
 /// [`Failure`] says what happened, in which phase, and whether it began here.
@@ -80,7 +83,7 @@ struct Trainer<'a> {
     /// Rows since the last checkpoint.
     rows: Vec<Row>,
     /// Scores of the newest validation and its step.
-    scores: Option<(Step, BTreeMap<String, super::SetScore>)>,
+    scores: Option<(Step, BTreeMap<String, SetScore>)>,
     resumed_at: Step,
     clock: Clock,
 }
@@ -99,30 +102,6 @@ impl Clock {
     }
 }
 
-/// A lane's part in a step's figures, summed in lane order on every rank.
-#[derive(Clone, Copy, Default)]
-struct LaneFigures {
-    loss: f64,
-    right: f64,
-    plain_tokens: f64,
-    laid_tokens: f64,
-    pairs: f64,
-}
-
-impl LaneFigures {
-    const FIELDS: usize = 5;
-
-    fn to_array(self) -> [f64; Self::FIELDS] {
-        [
-            self.loss,
-            self.right,
-            self.plain_tokens,
-            self.laid_tokens,
-            self.pairs,
-        ]
-    }
-}
-
 impl<'a> Trainer<'a> {
     fn begin(trial: &'a TrialConfig, mut env: Environment) -> Result<Trainer<'a>, Failure> {
         let begun = Instant::now();
@@ -132,10 +111,11 @@ impl<'a> Trainer<'a> {
             .map_err(data)?;
         let found = corpus.fingerprint().to_string();
         if found != trial.fingerprint {
-            return Err(Failure::Data(format!(
-                "the corpus at {} has fingerprint {found}, this run began with {}; put the old corpus back or start a new run",
-                trial.corpus, trial.fingerprint
-            )));
+            return Err(Failure::OtherCorpus {
+                url: trial.corpus.clone(),
+                found,
+                expected: trial.fingerprint.clone(),
+            });
         }
         let layout = ModelLayout::new(&trial.model, trial.objective.head());
         let (state, passed_over) = resume(trial, &mut env, &layout)?;
@@ -204,11 +184,12 @@ impl<'a> Trainer<'a> {
             return Ok(());
         };
         let lanes = loader.next().map_err(data)?.lanes;
-        let (partials, figures) = self.gradient(lanes)?;
-        let figures = self.sum_figures(&figures)?;
+        let special = self.corpus.tokenizer().special();
+        let computed = compute_lanes(lanes, self.trial, &self.compute, special, self.state.step)?;
+        let collective = &mut self.env.collective;
+        let figures = sum_figures(&computed.figures, collective)?;
         let elements = self.layout.elements();
-        let lanes = self.trial.train.lanes;
-        let grad = self.env.collective.sum(lanes, elements, partials)?;
+        let grad = collective.sum(self.trial.train.lanes, elements, computed.partials)?;
 
         let norm = norm(&grad);
         if !norm.is_finite() {
@@ -228,78 +209,6 @@ impl<'a> Trainer<'a> {
         }
         self.report(step, figures);
         Ok(())
-    }
-
-    /// This rank's subtrees of the gradient and its lanes' figures.
-    fn gradient(
-        &self,
-        lanes: Vec<(u32, Vec<TokenTriplet>)>,
-    ) -> Result<(Vec<(Node, Vec<f32>)>, Vec<LaneFigures>), Failure> {
-        let scale = 1.0 / self.trial.train.batch as f32;
-        let mut counter = Counter::default();
-        let mut figures = Vec::with_capacity(lanes.len());
-        for (lane, triplets) in lanes {
-            let lane = Lane(lane);
-            let mut grad = vec![0.0; self.layout.elements()];
-            let mut sums = LaneFigures::default();
-            let wrapper =
-                batch::wrapper_tokens(&self.trial.samples, self.corpus.tokenizer().special());
-            for triplet in &triplets {
-                sums.plain_tokens += batch::plain_tokens(triplet, wrapper) as f64;
-            }
-            for pack in batch::inputs(&triplets, self.trial, self.corpus.tokenizer().special())
-                .map_err(|e| Failure::Data(e.to_string()))?
-            {
-                let scores = self
-                    .compute
-                    .backward(&pack, scale, &mut grad)
-                    .map_err(|source| Failure::NotFinite {
-                        step: self.state.step,
-                        lane,
-                        source,
-                    })?;
-                sums.loss += scores.losses.iter().map(|&l| f64::from(l)).sum::<f64>();
-                sums.right += scores.margins.into_iter().map(credit).sum::<f64>();
-                sums.laid_tokens += pack.ids.len() as f64;
-                sums.pairs += batch::attention_pairs(&pack.spans) as f64;
-            }
-            figures.push(sums);
-            counter.push(Node::leaf(lane), grad, |mut left: Vec<f32>, right| {
-                add_into(&mut left, &right);
-                left
-            });
-        }
-        Ok((counter.into_partials(), figures))
-    }
-
-    /// All lanes' figures added up by the lanes' tree, so that every world prints the same.
-    fn sum_figures(&mut self, mine: &[LaneFigures]) -> Result<LaneFigures, Failure> {
-        let bytes: Vec<u8> = mine
-            .iter()
-            .flat_map(|f| f.to_array())
-            .flat_map(f64::to_le_bytes)
-            .collect();
-        let all = self.env.collective.gather_bytes(&bytes)?.concat();
-        let values: Vec<f64> = all
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
-            .collect();
-        let field = |i: usize| {
-            let lanes: Vec<f64> = values
-                .iter()
-                .skip(i)
-                .step_by(LaneFigures::FIELDS)
-                .copied()
-                .collect();
-            tree_sum(&lanes)
-        };
-        Ok(LaneFigures {
-            loss: field(0),
-            right: field(1),
-            plain_tokens: field(2),
-            laid_tokens: field(3),
-            pairs: field(4),
-        })
     }
 
     /// Clips, updates weights and moments, and puts the weights on the device.
@@ -335,7 +244,7 @@ impl<'a> Trainer<'a> {
         lr
     }
 
-    fn record(&mut self, figures: LaneFigures, lr: f64, grad_norm: f64) {
+    fn record(&mut self, figures: Figures, lr: f64, grad_norm: f64) {
         let batch = self.trial.train.batch;
         let accuracy = self.accuracy(figures);
         let consumed = &mut self.state.consumed;
@@ -359,7 +268,7 @@ impl<'a> Trainer<'a> {
         });
     }
 
-    fn accuracy(&self, figures: LaneFigures) -> Option<f64> {
+    fn accuracy(&self, figures: Figures) -> Option<f64> {
         let ranked = self.trial.objective == crate::Objective::Polar;
         ranked.then(|| figures.right / f64::from(self.trial.train.batch))
     }
@@ -375,9 +284,9 @@ impl<'a> Trainer<'a> {
             let score =
                 validate::score(set, &self.compute, &mut self.env.collective).map_err(|error| {
                     match error {
-                        ScoreError::NotFinite(source) => Failure::NotFinite {
+                        ScoreError::NotFinite(source) => Failure::NotFiniteScore {
                             step: self.state.step,
-                            lane: Lane(0),
+                            set: set.name,
                             source,
                         },
                         ScoreError::Collective(error) => Failure::Collective(error),
@@ -417,7 +326,7 @@ impl<'a> Trainer<'a> {
                 metrics::write(run, id, &self.rows).await?;
                 let identity = self.trial.identity();
                 checkpoint::save(run, id, &identity, &self.layout, &self.state).await?;
-                checkpoint::prune(run, id, keep).await?;
+                checkpoint::prune(run, id, self.state.step, keep).await?;
                 Ok::<_, Failure>(())
             })?;
         }
@@ -433,7 +342,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Reports at most about five times a second, and always the first and the last step.
-    fn report(&mut self, step: Step, figures: LaneFigures) {
+    fn report(&mut self, step: Step, figures: Figures) {
         let since = self.clock.reported.elapsed().as_secs_f64();
         let first = step.0 == self.resumed_at.0 + 1;
         if since < 0.2 && !first && step.0 < self.trial.steps {
@@ -477,86 +386,4 @@ impl<'a> Trainer<'a> {
             ),
         })
     }
-}
-
-/// The newest whole checkpoint, or step 0. Rank 0 chooses, so that all ranks begin alike.
-fn resume(
-    trial: &TrialConfig,
-    env: &mut Environment,
-    layout: &ModelLayout,
-) -> Result<(TrainState, Vec<String>), Failure> {
-    let identity = trial.identity();
-    let loaded = env
-        .runtime
-        .block_on(checkpoint::newest(&env.run, &trial.id, &identity, layout))?;
-    let mine = loaded.state.as_ref().map_or(Step(0), |s| s.step);
-    let steps = env.collective.gather_bytes(&mine.0.to_le_bytes())?;
-    if steps.iter().any(|s| s[..] != mine.0.to_le_bytes()) {
-        return Err(Failure::Data(
-            "the ranks see different newest checkpoints; the store is not the same for all of them, or still settling".to_owned(),
-        ));
-    }
-    if let Some(state) = loaded.state {
-        return Ok((state, loaded.passed_over));
-    }
-    let mut weights = init::initial_weights(layout, trial.seed);
-    if let Some(start) = &trial.start {
-        env.runtime.block_on(checkpoint::load_weights(
-            &env.run,
-            start,
-            layout,
-            &mut weights,
-        ))?;
-    }
-    let elements = layout.elements();
-    let state = TrainState {
-        step: Step(0),
-        weights,
-        first: vec![0.0; elements],
-        second: vec![0.0; elements],
-        consumed: Consumed::default(),
-    };
-    Ok((state, loaded.passed_over))
-}
-
-fn held_out(
-    trial: &TrialConfig,
-    env: &Environment,
-    corpus: &Corpus,
-    count: usize,
-) -> Result<Vec<HeldOut>, Failure> {
-    let mut sets = Vec::new();
-    let splits = [Split::HeldoutPrompts, Split::HeldoutPolicies];
-    for (name, split) in metrics::SETS.into_iter().zip(splits) {
-        let triplets = env
-            .runtime
-            .block_on(corpus.validation(split, count, VALIDATION_SEED, &trial.samples))
-            .map_err(data)?;
-        if triplets.is_empty() {
-            continue;
-        }
-        let packs = batch::inputs(&triplets, trial, corpus.tokenizer().special())
-            .map_err(|e| Failure::Data(e.to_string()))?;
-        sets.push(HeldOut {
-            name,
-            packs,
-            triplets: triplets.len(),
-        });
-    }
-    Ok(sets)
-}
-
-/// Held-out triplets are the same for every trial and every run on a corpus, so that their scores
-/// can be compared.
-pub const VALIDATION_SEED: u64 = 0;
-
-fn data(error: impl std::error::Error) -> Failure {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    Failure::Data(text)
 }
