@@ -47,7 +47,10 @@ fn a_corpus_without_a_usable_prompt() {
         &LINES.replace("\"a\",\"response\":\"two\"", "\"c\",\"response\":\"two\""),
     );
     let said = import(&sandbox, "t.jsonl", &[]);
-    assert!(said.contains("1 have no policy with two distinct samples"), "{said}");
+    assert!(
+        said.contains("1 have no policy with two distinct samples"),
+        "{said}"
+    );
 }
 
 #[test]

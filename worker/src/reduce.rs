@@ -185,7 +185,7 @@ mod tests {
                 for rank in 0..world {
                     let range = shard(elements, WorldSize(world), Rank(rank));
                     assert_eq!(range.start, end);
-                    assert!(range.end == elements || range.end % BLOCK == 0);
+                    assert!(range.end == elements || range.end.is_multiple_of(BLOCK));
                     end = range.end;
                 }
                 assert_eq!(end, elements);

@@ -2,42 +2,54 @@
 
 use std::process::{Command, ExitCode};
 
-/// What `verify` runs, in order: name, program and arguments, environment.
-const STEPS: [(&str, &[&str], &[(&str, &str)]); 5] = [
-    ("format", &["cargo", "fmt", "--all", "--check"], &[]),
-    (
-        "clippy",
-        &[
-            "cargo",
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ],
-        &[],
-    ),
-    (
-        "docs",
-        &["cargo", "doc", "--workspace", "--no-deps", "--locked"],
-        &[("RUSTDOCFLAGS", "-D warnings")],
-    ),
-    ("test", &["cargo", "test", "--workspace", "--locked"], &[]),
-    (
-        "quick start",
-        &[
-            "cargo",
-            "run",
-            "--release",
-            "--locked",
-            "--",
-            "launch",
-            "configs/quickstart.toml",
-        ],
-        &[],
-    ),
+/// One check.
+struct Step {
+    name: &'static str,
+    command: &'static [&'static str],
+    rustdoc_flags: Option<&'static str>,
+}
+
+const fn step(name: &'static str, command: &'static [&'static str]) -> Step {
+    Step {
+        name,
+        command,
+        rustdoc_flags: None,
+    }
+}
+
+const CLIPPY: &[&str] = &[
+    "cargo",
+    "clippy",
+    "--workspace",
+    "--all-targets",
+    "--locked",
+    "--",
+    "-D",
+    "warnings",
+];
+const QUICK_START: &[&str] = &[
+    "cargo",
+    "run",
+    "--release",
+    "--locked",
+    "--",
+    "launch",
+    "configs/quickstart.toml",
+    "--store",
+    QUICK_START_STORE,
+];
+
+/// What `verify` runs, in order.
+const STEPS: [Step; 5] = [
+    step("format", &["cargo", "fmt", "--all", "--check"]),
+    step("clippy", CLIPPY),
+    Step {
+        name: "docs",
+        command: &["cargo", "doc", "--workspace", "--no-deps", "--locked"],
+        rustdoc_flags: Some("-D warnings"),
+    },
+    step("test", &["cargo", "test", "--workspace", "--locked"]),
+    step("quick start", QUICK_START),
 ];
 
 /// Emptied before each run, so that the quick start really trains.
@@ -47,16 +59,14 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() != Some("verify") {
         eprintln!("usage: cargo xtask verify [STEP ...]\nsteps:");
-        for (name, command, _) in STEPS {
+        for Step { name, command, .. } in STEPS {
             eprintln!("  {name:12} {}", command.join(" "));
         }
         return ExitCode::from(2);
     }
     let only: Vec<String> = arguments.collect();
-    if let Some(unknown) = only
-        .iter()
-        .find(|o| STEPS.iter().all(|(name, ..)| name != o))
-    {
+    let known = |only: &String| STEPS.iter().any(|step| step.name == only);
+    if let Some(unknown) = only.iter().find(|only| !known(only)) {
         eprintln!("verify has no step `{unknown}`");
         return ExitCode::from(2);
     }
@@ -66,14 +76,15 @@ fn main() -> ExitCode {
         eprintln!("{QUICK_START_STORE} can't be emptied: {error}");
         return ExitCode::FAILURE;
     }
-    for (name, command, environment) in STEPS {
+    for step in STEPS {
+        let Step { name, command, .. } = step;
         if !only.is_empty() && !only.iter().any(|o| o == name) {
             continue;
         }
         println!("== {name}: {}", command.join(" "));
         let status = Command::new(command[0])
             .args(&command[1..])
-            .envs(environment.iter().copied())
+            .envs(step.rustdoc_flags.map(|flags| ("RUSTDOCFLAGS", flags)))
             .status();
         match status {
             Ok(status) if status.success() => {}

@@ -391,7 +391,9 @@ impl Cluster {
                     && t.job.after.as_ref().is_some_and(|a| lost.contains(a))
             });
             let Some(orphan) = orphan else { return };
-            let after = orphan.job.after.clone().unwrap_or(orphan.job.trial.clone());
+            let Some(after) = &orphan.job.after else {
+                return;
+            };
             let story = format!("it starts from {after}, which was given up");
             orphan.state = TrialState::GivenUp(story.clone());
             commands.push(Command::GiveUp {

@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -50,10 +50,12 @@ pub enum ServeError {
     },
 }
 
+type Streams = BTreeMap<WorkerId, mpsc::UnboundedSender<Result<ToWorker, Status>>>;
+
 /// Sends messages to workers. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Workers {
-    streams: Arc<Mutex<BTreeMap<WorkerId, mpsc::UnboundedSender<Result<ToWorker, Status>>>>>,
+    streams: Arc<Mutex<Streams>>,
 }
 
 impl Workers {
@@ -73,12 +75,7 @@ impl Workers {
         }
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<
-        '_,
-        BTreeMap<WorkerId, mpsc::UnboundedSender<Result<ToWorker, Status>>>,
-    > {
+    fn lock(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
