@@ -14,8 +14,8 @@ fn losses_start_at_ln_2_and_approach_the_planted_optimum_from_above() {
         .replace("pack_tokens = 128", "pack_tokens = 1024")
         .replace("every = 5", "every = 0")
         .replace("batch = 16", "batch = 32")
-        .replace("sizes = [\"pico\"]", "sizes = [\"pico\", \"tiny\"]")
-        .replace("steps = [1]", "steps = [300]");
+        .replace("sizes = [\"pico\"]", "sizes = [\"pico\", \"nano\"]")
+        .replace("steps = [1]", "steps = [500]");
     sandbox.write("sweep.toml", &sweep);
     sandbox.succeed(&["launch", "sweep.toml"]);
     let run = sandbox.only_run("runs");
@@ -30,7 +30,7 @@ fn losses_start_at_ln_2_and_approach_the_planted_optimum_from_above() {
     );
 
     let mut losses = Vec::new();
-    for size in ["pico", "tiny"] {
+    for size in ["pico", "nano"] {
         let curves = report["input"]["curves"].as_array().expect("curves");
         let curve = curves.iter().find(|c| c["size"] == size).expect("a curve");
         let first = curve["points"][0]["train_loss"].as_f64().expect("a loss");
@@ -38,7 +38,7 @@ fn losses_start_at_ln_2_and_approach_the_planted_optimum_from_above() {
             (first - ln2).abs() < 1e-6,
             "{size} starts at {first}, not at ln 2"
         );
-        let result = json(&run.join(format!("trials/{size}-300steps-s1/result.json")));
+        let result = json(&run.join(format!("trials/{size}-500steps-s1/result.json")));
         losses.push(
             result["outcome"]["validation"]["heldout_prompts"]["loss"]
                 .as_f64()
