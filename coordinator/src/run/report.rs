@@ -61,7 +61,13 @@ async fn gather(
         title: record.sweep.name.clone(),
         run_id: record.run.clone(),
         corpus: report::Corpus {
-            name: corpus.url().to_owned(),
+            // Where it lies is the business of whoever ran it; the fingerprint says what it is.
+            name: corpus
+                .url()
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             fingerprint: manifest.fingerprint.to_string(),
             policies: manifest.policies.len() as u64,
             prompts: manifest.counts.prompts,
