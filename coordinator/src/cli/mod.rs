@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Run a sweep, or do what is missing of it
     Launch(LaunchArgs),
-    /// Show a sweep's trials, sizes and cost without running it
+    /// Show a sweep's trials, sizes and cost; makes its corpus if it isn't there, trains nothing
     Plan {
         /// The sweep file
         sweep: PathBuf,
