@@ -1,9 +1,6 @@
 //! The forward pass of each segment.
 
-use crate::{
-    HeadKind, ModelConfig,
-    layout::{SegmentKind, SegmentLayout},
-};
+use crate::{ModelConfig, layout::SegmentLayout};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use polestar_kernels::{Positions, Spans, attention, cross_entropy, rms_norm, rope, swiglu};
 use std::sync::Arc;
@@ -138,14 +135,6 @@ pub fn language_head(
     let n = normed_rows(config, weights, x, &pack.target_rows, &device);
     let logits = n.matmul(weights.0[1].clone().transpose());
     cross_entropy(logits, pack.targets.clone())
-}
-
-/// The kind of head a segment is, if it is one.
-pub fn head_kind(segment: &SegmentLayout) -> Option<HeadKind> {
-    match segment.kind {
-        SegmentKind::Head(kind) => Some(kind),
-        SegmentKind::Embedding | SegmentKind::Block => None,
-    }
 }
 
 fn normed_rows(
