@@ -1,76 +1,34 @@
 //! Collectives between the ranks of one generation.
 //!
-//! A [`Transport`] moves framed messages between two ranks; everything else is built on it here,
-//! so that the order of additions is written once. Every operation has a sequence number that is
-//! checked on arrival, a deadline, and a place in the flight record that an error carries.
+//! ```text
+//! Collective ── in order, one at a time ──▶ Exchange ──▶ Link ──▶ connection, or shared memory
+//! ```
+//! An operation has a sequence number, the same on every rank and checked on arrival; a deadline; and
+//! a place in the flight record that an error carries. It runs on the thread that calls it, or, if it
+//! was *started*, on a thread of its own, behind those that were started before it.
 
+mod exchange;
 mod handshake;
-mod local;
-mod tcp;
+mod link;
+mod mesh;
+mod operation;
+mod ring;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use handshake::{HandshakeError, Secret};
-pub use local::Local;
-pub use tcp::{Aborter, Mesh, MeshError, listen};
+pub use mesh::{Aborter, Mesh, MeshError, SharedMemory, listen};
 
-use crate::{
-    Rank, WorldSize,
-    reduce::{self, Counter, Node, add_into},
+use crate::{Rank, WorldSize, reduce::Node};
+use operation::Core;
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Duration,
 };
-use std::{collections::VecDeque, fmt, time::Duration};
-
-/// Moves messages between the ranks of a generation.
-pub trait Transport: Send {
-    /// Who we are.
-    fn rank(&self) -> Rank;
-    /// How many we are.
-    fn world(&self) -> WorldSize;
-    /// Hands a message over for delivery.
-    ///
-    /// # Errors
-    /// When the peer is gone or the generation was aborted.
-    fn send(&mut self, to: Rank, sequence: u64, payload: &[u8]) -> Result<(), LinkError>;
-    /// Waits for the next message of a peer.
-    ///
-    /// # Errors
-    /// When the peer is gone, the generation was aborted, or nothing came within `deadline`.
-    fn receive(&mut self, from: Rank, deadline: Duration) -> Result<Message, LinkError>;
-}
-
-/// A message as it came off the wire. Its storage is aligned for any plain number.
-#[derive(Debug, Default)]
-pub struct Message {
-    /// Sequence number of the operation it belongs to.
-    pub sequence: u64,
-    words: Vec<u64>,
-    bytes: usize,
-}
-
-impl Message {
-    /// A zeroed message of this many bytes.
-    pub fn with_len(sequence: u64, bytes: usize) -> Message {
-        Message {
-            sequence,
-            words: vec![0; bytes.div_ceil(8)],
-            bytes,
-        }
-    }
-
-    /// The payload.
-    pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.bytes]
-    }
-
-    /// The payload, to be filled.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
-    }
-
-    /// The payload as numbers. A trailing partial number is left out.
-    pub fn floats(&self) -> &[f32] {
-        let whole = self.bytes / 4;
-        &bytemuck::cast_slice(&self.words)[..whole]
-    }
-}
 
 /// Why one link failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +44,7 @@ pub enum LinkError {
         /// How long.
         seconds: u64,
     },
-    /// Somebody called [`tcp::Aborter::abort`].
+    /// Somebody called [`Aborter::abort`].
     #[error("the generation was aborted")]
     Aborted,
 }
@@ -108,7 +66,7 @@ pub struct CollectiveError {
 }
 
 /// What went wrong in a collective.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Cause {
     /// A link failed.
     #[error(transparent)]
@@ -131,138 +89,178 @@ pub enum Cause {
         /// Bytes that were due.
         expected: usize,
     },
+    /// The thread of started operations is gone: its code panicked.
+    #[error("the thread that runs collectives ended")]
+    Gone,
 }
 
-struct Entry {
-    operation: &'static str,
-    sequence: u64,
-    bytes: usize,
-    done: bool,
-}
+/// The partial sums that are left when siblings have been merged.
+pub type Partials = Vec<(Node, Vec<f32>)>;
 
 /// The collectives of one generation on one rank.
 pub struct Collective {
-    transport: Box<dyn Transport>,
-    deadline: Duration,
-    next: u64,
-    record: VecDeque<Entry>,
+    rank: Rank,
+    world: WorldSize,
+    core: Arc<Mutex<Core>>,
+    aborter: Aborter,
+    started: Arc<Started>,
+    thread: Option<Thread>,
 }
+
+/// How many started operations haven't ended.
+#[derive(Default)]
+struct Started {
+    pending: Mutex<usize>,
+    ended: Condvar,
+}
+
+struct Thread {
+    jobs: mpsc::Sender<Job>,
+    handle: JoinHandle<()>,
+}
+
+type Job = Box<dyn FnOnce(&mut Core) + Send>;
 
 impl fmt::Debug for Collective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Collective")
-            .field("rank", &self.rank())
-            .field("world", &self.world())
-            .field("next", &self.next)
+            .field("rank", &self.rank)
+            .field("world", &self.world)
             .finish_non_exhaustive()
     }
 }
 
-const FLIGHT_RECORD: usize = 16;
+/// An operation that was started.
+#[must_use = "an operation that nobody waits for may still fail"]
+pub struct Pending<T>(State<T>);
+
+enum State<T> {
+    Ready(Result<T, CollectiveError>),
+    Running {
+        rank: Rank,
+        result: mpsc::Receiver<Result<T, CollectiveError>>,
+    },
+}
+
+impl<T> Pending<T> {
+    /// What needs no operation.
+    pub fn ready(value: T) -> Pending<T> {
+        Pending(State::Ready(Ok(value)))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost, late or out of step.
+    pub fn wait(self) -> Result<T, CollectiveError> {
+        match self.0 {
+            State::Ready(result) => result,
+            State::Running { rank, result } => result.recv().unwrap_or_else(|_| {
+                Err(CollectiveError {
+                    rank,
+                    operation: "a started operation",
+                    sequence: 0,
+                    cause: Cause::Gone,
+                    record: String::new(),
+                })
+            }),
+        }
+    }
+}
 
 impl Collective {
-    /// Collectives over a transport. An operation that waits longer than `deadline` fails.
-    pub fn new(transport: Box<dyn Transport>, deadline: Duration) -> Collective {
+    /// A world of one: nothing is ever sent.
+    pub fn alone() -> Collective {
+        let mesh = Mesh {
+            rank: Rank(0),
+            links: vec![None],
+            aborter: Aborter::default(),
+        };
+        Collective::new(mesh, Duration::MAX)
+    }
+
+    /// Collectives over a mesh. An operation in which nothing moves for longer than `deadline` fails.
+    pub fn new(mesh: Mesh, deadline: Duration) -> Collective {
         Collective {
-            transport,
-            deadline,
-            next: 0,
-            record: VecDeque::with_capacity(FLIGHT_RECORD),
+            rank: mesh.rank,
+            world: mesh.world(),
+            aborter: mesh.aborter.clone(),
+            core: Arc::new(Mutex::new(Core::new(mesh, deadline))),
+            started: Arc::default(),
+            thread: None,
         }
     }
 
     /// This rank.
     pub fn rank(&self) -> Rank {
-        self.transport.rank()
+        self.rank
     }
 
     /// Ranks in the world.
     pub fn world(&self) -> WorldSize {
-        self.transport.world()
+        self.world
     }
 
-    /// The canonical sum of all lanes' vectors, on every rank.
+    /// Merges partial sums and deals out the result.
     ///
-    /// `partials` are this rank's subtrees over its [hosted](reduce::hosted) lanes, each a vector
-    /// of `elements`. Moves the bytes of a reduce-scatter and an all-gather when the world is a
-    /// power of two, and up to a factor log₂(lanes) more of the former when it isn't.
+    /// `pieces` are all partial sums that exist, in lane order, and who holds them; `mine` the vectors
+    /// of this rank's, in that order. Rank `r` gets the elements `cuts[r]` of what is left when
+    /// siblings have been added up, left + right, as [`Counter`](crate::reduce::Counter) would.
     ///
     /// # Errors
     /// [`CollectiveError`] when a rank is lost, late or out of step.
-    pub fn sum(
+    pub fn reduce_scatter(
         &mut self,
-        lanes: u32,
-        elements: usize,
-        partials: Vec<(Node, Vec<f32>)>,
-    ) -> Result<Vec<f32>, CollectiveError> {
-        let mine = self.reduce_scatter(lanes, elements, &partials)?;
-        drop(partials);
-        self.all_gather(elements, &mine)
+        pieces: &[(Rank, Node)],
+        cuts: &[Range<usize>],
+        mine: &[Vec<f32>],
+    ) -> Result<Partials, CollectiveError> {
+        self.now().reduce_scatter(pieces, cuts, mine)
     }
 
-    /// This rank's [shard](reduce::shard) of the canonical sum.
-    fn reduce_scatter(
+    /// Starts a [reduce-scatter](Collective::reduce_scatter).
+    pub fn start_reduce_scatter(
         &mut self,
-        lanes: u32,
-        elements: usize,
-        partials: &[(Node, Vec<f32>)],
-    ) -> Result<Vec<f32>, CollectiveError> {
-        let (rank, world) = (self.rank(), self.world());
-        self.operation("reduce-scatter", 4 * elements, |link| {
-            let mut outgoing = Vec::new();
-            for peer in peers(rank, world) {
-                let shard = reduce::shard(elements, world, peer);
-                outgoing.clear();
-                for (_, partial) in partials {
-                    outgoing.extend_from_slice(&partial[shard.clone()]);
-                }
-                link.send(peer, bytemuck::cast_slice(&outgoing))?;
-            }
-            let shard = reduce::shard(elements, world, rank);
-            let mut merged = Counter::default();
-            let add = |mut left: Vec<f32>, right: Vec<f32>| {
-                add_into(&mut left, &right);
-                left
-            };
-            for source in (0..world.0).map(Rank) {
-                if source == rank {
-                    for (node, partial) in partials {
-                        merged.push(*node, partial[shard.clone()].to_vec(), add);
-                    }
-                    continue;
-                }
-                let nodes = reduce::subtrees(reduce::hosted(lanes, world, source));
-                let message = link.receive(source, 4 * nodes.len() * shard.len())?;
-                let values = message.floats();
-                for (i, node) in nodes.into_iter().enumerate() {
-                    let from = i * shard.len();
-                    merged.push(node, values[from..from + shard.len()].to_vec(), add);
-                }
-            }
-            // Empty only for an empty shard: lanes cover the tree by construction.
-            Ok(merged.into_root().unwrap_or_default())
-        })
+        pieces: Vec<(Rank, Node)>,
+        cuts: Vec<Range<usize>>,
+        mine: Vec<Vec<f32>>,
+    ) -> Pending<Partials> {
+        if self.world.0 == 1 {
+            return Pending::ready(operation::merge_alone(&pieces, mine));
+        }
+        self.start(move |core| core.reduce_scatter(&pieces, &cuts, &mine))
     }
 
-    /// Every rank's shard, concatenated.
-    fn all_gather(&mut self, elements: usize, mine: &[f32]) -> Result<Vec<f32>, CollectiveError> {
-        let (rank, world) = (self.rank(), self.world());
-        self.operation("all-gather", 4 * elements, |link| {
-            for peer in peers(rank, world) {
-                link.send(peer, bytemuck::cast_slice(mine))?;
-            }
-            let mut whole = vec![0.0; elements];
-            for source in (0..world.0).map(Rank) {
-                let shard = reduce::shard(elements, world, source);
-                if source == rank {
-                    whole[shard].copy_from_slice(mine);
-                } else {
-                    let message = link.receive(source, 4 * shard.len())?;
-                    whole[shard].copy_from_slice(message.floats());
-                }
-            }
-            Ok(whole)
-        })
+    /// Every rank's cut, put together.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost, late or out of step.
+    pub fn all_gather(
+        &mut self,
+        cuts: &[Range<usize>],
+        mine: &[f32],
+    ) -> Result<Vec<f32>, CollectiveError> {
+        self.now().all_gather(cuts, mine)
+    }
+
+    /// Starts an [all-gather](Collective::all_gather).
+    pub fn start_all_gather(
+        &mut self,
+        cuts: Vec<Range<usize>>,
+        mine: Vec<f32>,
+    ) -> Pending<Vec<f32>> {
+        if self.world.0 == 1 {
+            return Pending::ready(mine);
+        }
+        self.start(move |core| core.all_gather(&cuts, &mine))
+    }
+
+    /// Makes `values` those of rank `from`.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost, late or out of step.
+    pub fn broadcast(&mut self, from: Rank, values: &mut [f32]) -> Result<(), CollectiveError> {
+        self.now().broadcast(from, values)
     }
 
     /// Every rank's bytes, by rank. Sizes may differ.
@@ -270,21 +268,7 @@ impl Collective {
     /// # Errors
     /// [`CollectiveError`] when a rank is lost, late or out of step.
     pub fn gather_bytes(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        let (rank, world) = (self.rank(), self.world());
-        self.operation("gather", mine.len(), |link| {
-            for peer in peers(rank, world) {
-                link.send(peer, mine)?;
-            }
-            (0..world.0)
-                .map(|r| {
-                    if Rank(r) == rank {
-                        Ok(mine.to_vec())
-                    } else {
-                        Ok(link.receive_any(Rank(r))?.bytes().to_vec())
-                    }
-                })
-                .collect()
-        })
+        self.now().gather_bytes(mine)
     }
 
     /// Returns when every rank has called it.
@@ -295,94 +279,77 @@ impl Collective {
         self.gather_bytes(&[]).map(drop)
     }
 
-    fn operation<T>(
+    /// Waits for what was started before and takes the links for this thread.
+    fn now(&self) -> MutexGuard<'_, Core> {
+        let mut pending = lock(&self.started.pending);
+        while *pending > 0 {
+            let woken = self.started.ended.wait(pending);
+            pending = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        lock(&self.core)
+    }
+
+    fn start<T: Send + 'static>(
         &mut self,
-        operation: &'static str,
-        bytes: usize,
-        run: impl FnOnce(&mut Link<'_>) -> Result<T, Cause>,
-    ) -> Result<T, CollectiveError> {
-        let sequence = self.next;
-        self.next += 1;
-        if self.record.len() == FLIGHT_RECORD {
-            self.record.pop_front();
-        }
-        self.record.push_back(Entry {
-            operation,
-            sequence,
-            bytes,
-            done: false,
+        operation: impl FnOnce(&mut Core) -> Result<T, CollectiveError> + Send + 'static,
+    ) -> Pending<T> {
+        let (sender, result) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |core| {
+            // Whoever started it may have given up waiting.
+            let _ = sender.send(operation(core));
         });
-        let mut link = Link {
-            transport: &mut *self.transport,
-            deadline: self.deadline,
-            sequence,
-        };
-        match run(&mut link) {
-            Ok(value) => {
-                if let Some(entry) = self.record.back_mut() {
-                    entry.done = true;
+        let rank = self.rank;
+        let thread = match &mut self.thread {
+            Some(thread) => thread,
+            none => match spawn(&self.core, &self.started) {
+                Ok(thread) => none.insert(thread),
+                // No thread to be had: the operation takes place here.
+                Err(_) => {
+                    job(&mut lock(&self.core));
+                    return Pending(State::Running { rank, result });
                 }
-                Ok(value)
-            }
-            Err(cause) => Err(CollectiveError {
-                rank: self.rank(),
-                operation,
-                sequence,
-                cause,
-                record: self.flight_record(),
-            }),
-        }
-    }
-
-    fn flight_record(&self) -> String {
-        let line = |e: &Entry| {
-            let state = if e.done { "done" } else { "not done" };
-            format!(
-                "#{} {} of {} bytes {state}",
-                e.sequence, e.operation, e.bytes
-            )
+            },
         };
-        self.record.iter().map(line).collect::<Vec<_>>().join(", ")
-    }
-}
-
-fn peers(rank: Rank, world: WorldSize) -> impl Iterator<Item = Rank> {
-    (0..world.0).map(Rank).filter(move |&r| r != rank)
-}
-
-/// One operation's view of the transport.
-struct Link<'a> {
-    transport: &'a mut dyn Transport,
-    deadline: Duration,
-    sequence: u64,
-}
-
-impl Link<'_> {
-    fn send(&mut self, to: Rank, payload: &[u8]) -> Result<(), Cause> {
-        Ok(self.transport.send(to, self.sequence, payload)?)
-    }
-
-    fn receive(&mut self, from: Rank, expected: usize) -> Result<Message, Cause> {
-        let message = self.receive_any(from)?;
-        let found = message.bytes().len();
-        if found != expected {
-            return Err(Cause::Size {
-                from,
-                found,
-                expected,
-            });
+        *lock(&self.started.pending) += 1;
+        if let Err(mpsc::SendError(job)) = thread.jobs.send(job) {
+            // The thread is gone; dropping the job tells whoever waits.
+            drop(job);
+            *lock(&self.started.pending) -= 1;
         }
-        Ok(message)
+        Pending(State::Running { rank, result })
     }
+}
 
-    fn receive_any(&mut self, from: Rank) -> Result<Message, Cause> {
-        let message = self.transport.receive(from, self.deadline)?;
-        if message.sequence != self.sequence {
-            return Err(Cause::OutOfStep {
-                from,
-                found: message.sequence,
-            });
+fn spawn(core: &Arc<Mutex<Core>>, started: &Arc<Started>) -> std::io::Result<Thread> {
+    let (jobs, queue) = mpsc::channel::<Job>();
+    let (core, started) = (Arc::clone(core), Arc::clone(started));
+    let handle = std::thread::Builder::new()
+        .name("collectives".to_owned())
+        .spawn(move || {
+            for job in queue {
+                job(&mut lock(&core));
+                *lock(&started.pending) -= 1;
+                started.ended.notify_all();
+            }
+        })?;
+    Ok(Thread { jobs, handle })
+}
+
+impl Drop for Collective {
+    fn drop(&mut self) {
+        if let Some(Thread { jobs, handle }) = self.thread.take() {
+            // Nobody wants what is still under way, and it may be waiting for a peer.
+            if *lock(&self.started.pending) > 0 {
+                self.aborter.abort();
+            }
+            drop(jobs);
+            // A panic in there was told to whoever waited.
+            let _ = handle.join();
         }
-        Ok(message)
     }
+}
+
+/// A panic elsewhere leaves nothing half done that matters here: the operation's own result tells.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,29 +1,33 @@
-//! The TCP transport: a full mesh of authenticated connections.
-//!
-//! One thread a peer drains its connection into a queue, so that no order of sends and receives
-//! can deadlock. Lower ranks listen, higher ranks dial.
+//! The connections of one rank: a full mesh, each authenticated, with shared memory where both ends
+//! are on one host. Lower ranks listen, higher ranks dial.
 
 use super::{
-    LinkError, Message, Transport,
     handshake::{self, HandshakeError, Secret},
+    link::Link,
+    shared::{self, Shared},
 };
 use crate::{Rank, WorldSize};
 use std::{
-    io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     time::Duration,
 };
 
-/// A message is at most this long: a guard against a broken stream being read as a length.
-const LONGEST: u64 = 1 << 40;
-
 /// A peer proves itself within this time or is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Whether ranks on one host talk through shared memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// Where it can be had.
+    #[default]
+    Auto,
+    /// Never: as if every rank had a host of its own.
+    Off,
+}
 
 /// Opens the port on which this rank's peers will dial in.
 ///
@@ -74,22 +78,18 @@ pub enum MeshError {
 /// All connections of one rank in one generation.
 #[derive(Debug)]
 pub struct Mesh {
-    rank: Rank,
-    world: WorldSize,
-    peers: Vec<Option<Peer>>,
-    aborted: Arc<AtomicBool>,
+    pub(super) rank: Rank,
+    /// By rank; none for this one.
+    pub(super) links: Vec<Option<Link>>,
+    pub(super) aborter: Aborter,
 }
 
-#[derive(Debug)]
-struct Peer {
-    stream: TcpStream,
-    inbox: mpsc::Receiver<Message>,
-}
+type Connected = (tokio::net::TcpStream, Option<Shared>);
 
 /// Breaks a mesh from another thread: every waiting or later operation returns at once.
 #[derive(Clone, Debug, Default)]
 pub struct Aborter {
-    aborted: Arc<AtomicBool>,
+    pub(super) aborted: Arc<AtomicBool>,
     streams: Arc<Vec<TcpStream>>,
 }
 
@@ -116,11 +116,12 @@ impl Mesh {
         listener: tokio::net::TcpListener,
         peers: &[SocketAddr],
         secret: &Secret,
+        memory: SharedMemory,
         deadline: Duration,
     ) -> Result<(Mesh, Aborter), MeshError> {
-        let world = WorldSize(peers.len() as u32);
-        let mut streams: Vec<Option<tokio::net::TcpStream>> = Vec::new();
-        streams.resize_with(peers.len(), || None);
+        let wanted = memory == SharedMemory::Auto;
+        let mut links: Vec<Option<Connected>> = Vec::new();
+        links.resize_with(peers.len(), || None);
 
         let dial = async {
             let mut dialled = Vec::new();
@@ -141,27 +142,32 @@ impl Mesh {
                         address,
                         source,
                     })?;
-                dialled.push(stream);
+                let shared = shared::accept(&mut stream, peer, wanted).await?;
+                dialled.push((stream, shared));
             }
             Ok::<_, MeshError>(dialled)
         };
         let higher = rank.0 as usize + 1..peers.len();
-        let mut accepted: Vec<Option<tokio::net::TcpStream>> = Vec::new();
+        let mut accepted: Vec<Option<Connected>> = Vec::new();
         accepted.resize_with(higher.len(), || None);
         let accept = async {
             while accepted.iter().any(Option::is_none) {
                 let (mut stream, address) = listener.accept().await?;
-                let answer = handshake::answer(&mut stream, secret, rank);
+                let answer = async {
+                    let peer = handshake::answer(&mut stream, secret, rank).await?;
+                    let shared = shared::offer(&mut stream, peer, wanted).await?;
+                    Ok::<_, HandshakeError>((peer, shared))
+                };
                 // A stranger that says nothing must not keep the others waiting.
                 let Ok(answered) = tokio::time::timeout(HANDSHAKE, answer).await else {
                     tracing::warn!(%address, "connection dropped: it said nothing");
                     continue;
                 };
                 match answered {
-                    Ok(peer) if higher.contains(&(peer.0 as usize)) => {
-                        accepted[peer.0 as usize - higher.start] = Some(stream);
+                    Ok((peer, shared)) if higher.contains(&(peer.0 as usize)) => {
+                        accepted[peer.0 as usize - higher.start] = Some((stream, shared));
                     }
-                    Ok(peer) => tracing::warn!(%address, %peer, "unexpected rank dialled in"),
+                    Ok((peer, _)) => tracing::warn!(%address, %peer, "unexpected rank dialled in"),
                     Err(error) => tracing::warn!(%address, %error, "connection refused"),
                 }
             }
@@ -189,133 +195,44 @@ impl Mesh {
                 });
             }
         };
-        for (slot, stream) in streams.iter_mut().zip(dialled) {
-            *slot = Some(stream);
+        for (slot, connected) in links.iter_mut().zip(dialled) {
+            *slot = Some(connected);
         }
-        for (slot, stream) in streams[higher.start.min(peers.len())..]
+        for (slot, connected) in links[higher.start.min(peers.len())..]
             .iter_mut()
             .zip(accepted)
         {
-            *slot = stream;
+            *slot = connected;
         }
-        Mesh::over(rank, world, streams)
+        Mesh::over(rank, links)
     }
 
-    fn over(
-        rank: Rank,
-        world: WorldSize,
-        streams: Vec<Option<tokio::net::TcpStream>>,
-    ) -> Result<(Mesh, Aborter), MeshError> {
-        let mut peers = Vec::with_capacity(streams.len());
-        let mut handles = Vec::new();
-        for (r, stream) in streams.into_iter().enumerate() {
-            let Some(stream) = stream else {
-                peers.push(None);
+    fn over(rank: Rank, connected: Vec<Option<Connected>>) -> Result<(Mesh, Aborter), MeshError> {
+        let mut links = Vec::with_capacity(connected.len());
+        let mut streams = Vec::new();
+        for (peer, connected) in connected.into_iter().enumerate() {
+            let Some((stream, shared)) = connected else {
+                links.push(None);
                 continue;
             };
             let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
             stream.set_nodelay(true)?;
-            handles.push(stream.try_clone()?);
-            let (outbox, inbox) = mpsc::channel();
-            let reader = stream.try_clone()?;
-            std::thread::Builder::new()
-                .name(format!("from-rank-{r}"))
-                .spawn(move || drain(reader, &outbox))?;
-            peers.push(Some(Peer { stream, inbox }));
+            streams.push(stream.try_clone()?);
+            links.push(Some(Link::new(Rank(peer as u32), stream, shared)));
         }
         let aborter = Aborter {
             aborted: Arc::default(),
-            streams: Arc::new(handles),
+            streams: Arc::new(streams),
         };
         let mesh = Mesh {
             rank,
-            world,
-            peers,
-            aborted: Arc::clone(&aborter.aborted),
+            links,
+            aborter: aborter.clone(),
         };
         Ok((mesh, aborter))
     }
 
-    fn peer(&mut self, rank: Rank) -> Result<&mut Peer, LinkError> {
-        if self.aborted.load(Ordering::SeqCst) {
-            return Err(LinkError::Aborted);
-        }
-        self.peers
-            .get_mut(rank.0 as usize)
-            .and_then(Option::as_mut)
-            .ok_or(LinkError::PeerLost(rank))
-    }
-
-    fn lost(&self, peer: Rank) -> LinkError {
-        if self.aborted.load(Ordering::SeqCst) {
-            LinkError::Aborted
-        } else {
-            LinkError::PeerLost(peer)
-        }
-    }
-}
-
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        for peer in self.peers.iter().flatten() {
-            // Ends the reader thread; the peer has either read everything or is gone.
-            let _ = peer.stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl Transport for Mesh {
-    fn rank(&self) -> Rank {
-        self.rank
-    }
-
-    fn world(&self) -> WorldSize {
-        self.world
-    }
-
-    fn send(&mut self, to: Rank, sequence: u64, payload: &[u8]) -> Result<(), LinkError> {
-        let stream = &mut self.peer(to)?.stream;
-        let mut header = [0; 16];
-        header[..8].copy_from_slice(&sequence.to_le_bytes());
-        header[8..].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        let written = stream
-            .write_all(&header)
-            .and_then(|()| stream.write_all(payload));
-        written.map_err(|_| self.lost(to))
-    }
-
-    fn receive(&mut self, from: Rank, deadline: Duration) -> Result<Message, LinkError> {
-        match self.peer(from)?.inbox.recv_timeout(deadline) {
-            Ok(message) => Ok(message),
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(LinkError::Deadline {
-                from,
-                seconds: deadline.as_secs(),
-            }),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(self.lost(from)),
-        }
-    }
-}
-
-/// Reads messages until the connection ends or nobody wants them.
-fn drain(mut stream: TcpStream, outbox: &mpsc::Sender<Message>) {
-    loop {
-        let mut header = [0; 16];
-        if stream.read_exact(&mut header).is_err() {
-            return;
-        }
-        let field = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&header[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
-        let (sequence, length) = (field(0), field(8));
-        if length > LONGEST {
-            return;
-        }
-        let mut message = Message::with_len(sequence, length as usize);
-        if stream.read_exact(message.bytes_mut()).is_err() || outbox.send(message).is_err() {
-            return;
-        }
+    pub(super) fn world(&self) -> WorldSize {
+        WorldSize(self.links.len() as u32)
     }
 }
