@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Sandbox, json, kill, small_sweep};
+use common::{Sandbox, json, kill, pid_in, small_sweep};
 
 const STEPS: u64 = 200;
 const TRIAL: &str = "pico-200steps-s1";
@@ -13,12 +13,6 @@ fn digest_and_losses(sandbox: &Sandbox, store: &str) -> (String, u64) {
     let digest = result["outcome"]["digest"].as_str().expect("a digest");
     let losses = result["losses"].as_u64().expect("a count");
     (digest.to_owned(), losses)
-}
-
-/// Process id in a line such as `worker 2 joined (host, pid 77)`.
-fn pid_in(line: &str) -> u32 {
-    let pid = line.rsplit("pid ").next().map(|p| p.trim_end_matches(')'));
-    pid.and_then(|p| p.parse().ok()).expect("a process id")
 }
 
 /// Step in a line such as `trial resumes after step 15 (200 steps, …)`.
@@ -40,6 +34,17 @@ fn the_digest_is_the_same_at_every_world_size_and_after_kills() {
         let (digest, losses) = digest_and_losses(&sandbox, &store);
         assert_eq!(losses, 0);
         digests.push(digest);
+    }
+
+    // What is sharded makes no difference either.
+    for (zero, workers) in [(1, "3"), (2, "2"), (3, "3")] {
+        let (file, store) = (format!("zero-{zero}.toml"), format!("runs-zero-{zero}"));
+        let text = small_sweep(STEPS).replace("[train]\n", &format!("[train]\nzero = {zero}\n"));
+        assert!(text.contains("zero ="));
+        sandbox.write(&file, &text);
+        let world = ["--workers", workers, "--workers-per-trial", workers];
+        sandbox.succeed(&[&["launch", &file, "--store", &store], &world[..]].concat());
+        digests.push(digest_and_losses(&sandbox, &store).0);
     }
 
     // Two workers; first one rank is killed, then the other: one of them is rank 0, which saves.

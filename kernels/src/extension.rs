@@ -11,7 +11,7 @@ use crate::{Positions, Spans, portable};
 ///
 /// The functions at the root of this crate are the way to call the forward operations; a `*_backward` method takes what
 /// the forward one read, and the gradient of its output.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 pub trait Kernels: Backend {
     /// As [`crate::attention`].
     fn span_attention(
@@ -104,3 +104,7 @@ pub trait Kernels: Backend {
         portable::cross_entropy_backward::<Self>(logits, losses, grad, &targets)
     }
 }
+
+/// Plain operations: libtorch has fused kernels of its own for most of them.
+#[cfg(feature = "tch")]
+impl Kernels for burn::backend::LibTorch {}

@@ -50,11 +50,6 @@ pub fn flops_executed(config: &ModelConfig, tokens: u64, pairs: u64) -> f64 {
     3.0 * (products + attention)
 }
 
-/// Bytes a rank holds for a replicated model (ZeRO 0): f32 weights, gradient and two moments.
-pub fn replicated_state_bytes(config: &ModelConfig) -> u64 {
-    16 * parameters(config).total
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

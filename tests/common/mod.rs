@@ -193,3 +193,9 @@ workers = 1
 "#
     )
 }
+
+/// Process id in a line such as `worker 2 joined (host, pid 77)`.
+pub(crate) fn pid_in(line: &str) -> u32 {
+    let pid = line.rsplit("pid ").next().map(|p| p.trim_end_matches(')'));
+    pid.and_then(|p| p.parse().ok()).expect("a process id")
+}

@@ -2,13 +2,12 @@
 
 use crate::{
     Generation, Rank, TrialConfig,
-    collective::{self, Aborter, Collective, Local, Mesh, Secret, Transport},
+    collective::{self, Aborter, Collective, Mesh, Secret, SharedMemory},
     engine::{self, Environment, Event, Outcome, with_causes},
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
 };
-use burn::tensor::Device;
 use polestar_dataset::Store;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -292,7 +291,6 @@ async fn train(
         collective,
         run,
         runtime: tokio::runtime::Handle::current(),
-        device: Device::flex(),
         abort: Arc::clone(&stop.flag),
         events: Box::new(move |event| say(&outbox, progress(generation, &event))),
     };
@@ -362,11 +360,12 @@ async fn prepare(
     })?;
     let deadline = Duration::try_from_secs_f64(start.deadline_seconds)
         .map_err(|e| refused("config", format!("the deadline can't be: {e}")))?;
-    let transport: Box<dyn Transport> = if peers.len() == 1 {
-        Box::new(Local)
+    let collective = if peers.len() == 1 {
+        Collective::alone()
     } else {
-        let secret = Secret(secret);
-        let connect = Mesh::connect(Rank(start.rank), listener, &peers, &secret, deadline);
+        let (rank, secret) = (Rank(start.rank), Secret(secret));
+        let memory = SharedMemory::Auto;
+        let connect = Mesh::connect(rank, listener, &peers, &secret, memory, deadline);
         let (mesh, aborter) = connect.await.map_err(|e| Refused {
             phase: "collective",
             message: with_causes(&e),
@@ -374,9 +373,9 @@ async fn prepare(
             retryable: true,
         })?;
         stop.break_on_stop(aborter);
-        Box::new(mesh)
+        Collective::new(mesh, deadline)
     };
-    Ok((trial, Collective::new(transport, deadline), run))
+    Ok((trial, collective, run))
 }
 
 fn say(outbox: &mpsc::UnboundedSender<FromWorker>, body: Body) {

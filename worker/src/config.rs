@@ -1,6 +1,11 @@
 //! What a trial is: everything that its weights are a function of.
 
-use crate::{Step, TrialId, schedule::Schedule};
+use crate::{
+    Step, TrialId,
+    schedule::Schedule,
+    sharding::{Reduction, Zero},
+};
+use burn::tensor::Device;
 use polestar_dataset::{SampleConfig, Weighting};
 use polestar_model::{HeadKind, ModelConfig};
 use serde::{Deserialize, Serialize};
@@ -21,6 +26,33 @@ impl Objective {
         match self {
             Objective::Polar => HeadKind::Reward,
             Objective::Lm => HeadKind::Language,
+        }
+    }
+}
+
+/// What computes a trial. Each has its own rounding: the same trial has other bits on another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// burn's CPU backend with this project's fused operations.
+    #[default]
+    Flex,
+    /// libtorch on the CPU, in builds with the feature `tch`.
+    Libtorch,
+}
+
+impl Backend {
+    /// Its device on this machine.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoLibtorch`] when this build lacks it.
+    pub fn device(self) -> Result<Device, ConfigError> {
+        match self {
+            Backend::Flex => Ok(Device::flex()),
+            #[cfg(feature = "tch")]
+            Backend::Libtorch => Ok(Device::libtorch()),
+            #[cfg(not(feature = "tch"))]
+            Backend::Libtorch => Err(ConfigError::NoLibtorch),
         }
     }
 }
@@ -139,6 +171,16 @@ pub struct TrainConfig {
     /// more time, the same bits.
     #[serde(default)]
     pub recompute: bool,
+    /// What is sharded over the ranks of a trial, 0 to 3: less memory, more traffic, the same bits.
+    #[serde(default)]
+    pub zero: Zero,
+    /// In which order lanes are added up: `"canonical"`, or `"fast"`, which gives up the promise of
+    /// one answer.
+    #[serde(default)]
+    pub reduction: Reduction,
+    /// What computes: `"flex"` or `"libtorch"`.
+    #[serde(default)]
+    pub backend: Backend,
     /// AdamW.
     pub optimizer: OptimizerConfig,
     /// Learning rate over time.
@@ -202,6 +244,11 @@ pub struct StartFrom {
 /// Why a [`TrialConfig`] can't be trained.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
+    /// This program was built without libtorch.
+    #[error(
+        "train.backend is \"libtorch\", which this program was built without; build it with --features tch (scripts/setup-libtorch), or use \"flex\""
+    )]
+    NoLibtorch,
     /// Lanes form a binary tree.
     #[error("train.lanes is {0}; it must be a power of two")]
     LanesNotPowerOfTwo(u32),
@@ -247,6 +294,7 @@ impl TrainConfig {
     /// # Errors
     /// The first thing that is wrong, naming its key.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.backend.device()?;
         if !self.lanes.is_power_of_two() {
             return Err(ConfigError::LanesNotPowerOfTwo(self.lanes));
         }
@@ -314,13 +362,15 @@ impl TrialConfig {
 
 impl TrialConfig {
     /// blake3 over everything that the weights are a function of. Where the corpus lies, when
-    /// checkpoints and validations happen and whether segments are recomputed are not part of it.
+    /// checkpoints and validations happen, what is sharded and whether segments are recomputed are not
+    /// part of it.
     pub fn identity(&self) -> String {
         let mut physics = self.clone();
         physics.corpus = String::new();
         physics.train.checkpoint = CheckpointConfig::default();
         physics.train.validation = ValidationConfig::default();
         physics.train.recompute = false;
+        physics.train.zero = Zero::default();
         // Serializing a value made of numbers, strings and lists can't fail.
         let json = serde_json::to_vec(&physics).unwrap_or_default();
         blake3::hash(&json).to_hex().to_string()

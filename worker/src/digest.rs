@@ -9,19 +9,6 @@ use std::fmt;
 pub struct Digest(pub String);
 
 impl Digest {
-    /// Digest of a canonical vector, as little-endian f32.
-    pub fn of(vector: &[f32]) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        if cfg!(target_endian = "little") {
-            hasher.update(bytemuck::cast_slice(vector));
-        } else {
-            for value in vector {
-                hasher.update(&value.to_le_bytes());
-            }
-        }
-        Digest(hasher.finalize().to_hex().to_string())
-    }
-
     /// The first twelve digits, for people.
     pub fn short(&self) -> &str {
         self.0.get(..12).unwrap_or(&self.0)
@@ -31,5 +18,27 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Digests a canonical vector piece by piece, in order, as little-endian f32.
+#[derive(Debug, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Adds the next elements.
+    pub fn update(&mut self, elements: &[f32]) {
+        if cfg!(target_endian = "little") {
+            self.0.update(bytemuck::cast_slice(elements));
+        } else {
+            for element in elements {
+                self.0.update(&element.to_le_bytes());
+            }
+        }
+    }
+
+    /// The digest of all of them.
+    pub fn finish(&self) -> Digest {
+        Digest(self.0.finalize().to_hex().to_string())
     }
 }

@@ -12,10 +12,12 @@ pub mod config;
 pub mod digest;
 pub mod engine;
 pub mod ids;
+pub mod memory;
 pub mod metrics;
 pub mod norm;
 pub mod reduce;
 pub mod schedule;
+pub mod sharding;
 
 /// The protocol between coordinator and worker, generated from `proto/pool.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

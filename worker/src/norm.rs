@@ -1,12 +1,13 @@
-//! The canonical norm: squares summed over fixed blocks, blocks merged by a binary tree.
+//! The canonical norm: squares summed over fixed blocks of each segment, blocks merged by a binary
+//! tree in canonical order.
 
 use crate::reduce::BLOCK;
 use rayon::prelude::*;
 
-/// Euclidean norm of a canonical vector; the same bits for every thread count and shard layout.
-pub fn norm(vector: &[f32]) -> f64 {
-    let sums: Vec<f64> = vector.par_chunks(BLOCK).map(block_sum).collect();
-    tree_sum(&sums).sqrt()
+/// Sum of squares of each [`BLOCK`] of a segment, or of a shard of one: shards begin on block edges,
+/// so that a block's sum is the same whoever computes it, on however many threads.
+pub fn block_sums(segment: &[f32]) -> Vec<f64> {
+    segment.par_chunks(BLOCK).map(block_sum).collect()
 }
 
 /// Sum of squares of one block, in order of its elements within eight interleaved partial sums.
@@ -47,7 +48,7 @@ mod tests {
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            pool.install(|| norm(&v))
+            pool.install(|| tree_sum(&block_sums(&v)).sqrt())
         };
         assert!((one(1) - plain).abs() < 1e-9 * plain);
         assert_eq!(one(1).to_bits(), one(3).to_bits());

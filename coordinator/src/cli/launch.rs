@@ -6,7 +6,7 @@ use super::{
     table::{bytes, duration, si, table},
 };
 use crate::{
-    cluster::{Cluster, Command, Event, Job, Limits},
+    cluster::{Cluster, Command, Event, Job, Limits, WorkerId},
     pool::{self, LocalPool, PoolServer, Told},
     run::{Run, TrialResult, write_report},
     sweep::{self, Plan, Sweep},
@@ -135,7 +135,7 @@ fn describe(sweep: &Sweep, plan: &Plan) -> String {
         .collect();
     let total: f64 = plan.trials.iter().map(|t| t.flops_6nd).sum();
     format!(
-        "{}: {} trials, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradient and moments\n{}",
+        "{}: {} trials, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients and moments, without activations\n{}",
         sweep.name,
         plan.trials.len(),
         plan.tokens_per_triplet,
@@ -187,6 +187,8 @@ struct Launch<'a> {
     cluster: Cluster,
     server: PoolServer,
     processes: LocalPool,
+    /// Process of each worker that is in the pool.
+    pids: BTreeMap<WorkerId, u32>,
     display: Display,
     secrets: BTreeMap<Generation, [u8; 32]>,
     given_up: BTreeMap<TrialId, String>,
@@ -248,6 +250,7 @@ impl<'a> Launch<'a> {
             cluster: Cluster::new(jobs, limits),
             server,
             processes,
+            pids: BTreeMap::new(),
             display: Display::new(run.record.plan.trials.len(), results.len()),
             secrets: BTreeMap::new(),
             given_up: BTreeMap::new(),
@@ -277,10 +280,31 @@ impl<'a> Launch<'a> {
             Event::Joined { worker, host, pid } => {
                 self.barren = 0;
                 self.processes.joined(*pid);
+                self.pids.insert(*worker, *pid);
                 self.display
                     .line(&format!("{worker} joined ({host}, pid {pid})"));
             }
-            Event::Left(worker) => self.display.line(&format!("{worker} left")),
+            Event::Left(worker) => {
+                self.display.line(&format!("{worker} left"));
+                if let Some(pid) = self.pids.remove(worker) {
+                    self.processes.left(pid);
+                }
+            }
+            Event::Failed {
+                worker,
+                generation,
+                failure,
+            } => {
+                // At once: what follows may have to wait for whoever doesn't answer.
+                let trial = self.cluster.trial_of(*generation);
+                let ranks = self.cluster.ranks_of(*generation);
+                if let Some(trial) = trial {
+                    let text = &failure.message;
+                    let line = format!("{trial}: {worker} failed in {}: {text}", failure.phase);
+                    self.display
+                        .line(&format!("{line}\n({})", ranks.join(", ")));
+                }
+            }
             _ => {}
         }
         for command in self.cluster.handle(event) {

@@ -133,6 +133,14 @@ impl Cluster {
         Some(&self.trials[group.trial].job.trial)
     }
 
+    /// The workers of a generation by rank, each as `rank 0 is worker 3 (host, pid 77)`.
+    pub fn ranks_of(&self, generation: Generation) -> Vec<String> {
+        let members = self.groups.get(&generation).map(|g| &g.members[..]);
+        let each = members.unwrap_or_default().iter().enumerate();
+        each.map(|(rank, member)| format!("rank {rank} is {}", member.name))
+            .collect()
+    }
+
     fn why_waiting(&self, trial: &Trial) -> String {
         if let Some(after) = &trial.job.after
             && !self.is_done(after)

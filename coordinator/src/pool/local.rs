@@ -121,6 +121,15 @@ impl LocalPool {
         self.joined.insert(pid);
     }
 
+    /// The worker of a process is out of the pool. A process that is stopped rather than dead would
+    /// keep its place for ever, so it is ended.
+    pub fn left(&mut self, pid: u32) {
+        for process in self.children.iter_mut().filter(|p| p.pid == pid) {
+            // Failing means that it has ended already.
+            let _ = process.child.start_kill();
+        }
+    }
+
     /// Takes out the processes that have ended.
     pub fn reap(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();

@@ -17,6 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
@@ -117,7 +118,8 @@ pub async fn serve(address: SocketAddr, token: String) -> Result<PoolServer, Ser
     let service = Service::new(door);
     let task = tokio::spawn(async move {
         let server = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
+            .http2_keepalive_interval(Some(SILENCE))
+            .http2_keepalive_timeout(Some(SILENCE))
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         if let Err(error) = server.await {
@@ -131,6 +133,9 @@ pub async fn serve(address: SocketAddr, token: String) -> Result<PoolServer, Ser
         task,
     })
 }
+
+/// A worker that is silent this long is asked whether it lives, and gets as long to answer.
+const SILENCE: Duration = Duration::from_secs(5);
 
 struct Door {
     token: String,

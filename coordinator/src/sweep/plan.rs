@@ -1,9 +1,11 @@
 //! From a sweep to its trials, as data: printed, compared and executed elsewhere.
 
 use super::Sweep;
-use polestar_model::{ModelConfig, Preset, count};
+use polestar_model::{ModelConfig, ModelLayout, Preset, count};
 use polestar_worker::{
-    Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, config::ConfigError,
+    Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, WorldSize,
+    config::ConfigError,
+    memory::{Holding, memory},
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +39,7 @@ pub struct PlannedTrial {
     pub plain_tokens: f64,
     /// Expected FLOPs, convention `6ND`.
     pub flops_6nd: f64,
-    /// Bytes of weights, gradient and moments on each rank.
+    /// Most bytes of weights, gradients and moments on a rank.
     pub state_bytes: u64,
 }
 
@@ -256,6 +258,15 @@ impl Maker<'_> {
             trial: config.id.clone(),
             source,
         })?;
+        let layout = ModelLayout::new(model, config.objective.head());
+        let holding = Holding {
+            zero: config.train.zero,
+            world: WorldSize(sweep.pool.workers_per_trial.min(config.train.lanes)),
+            lanes: config.train.lanes,
+            reduction: config.train.reduction,
+            recompute: config.train.recompute,
+        };
+        let state_bytes = memory(&layout, holding).total();
         Ok(PlannedTrial {
             size: size.to_owned(),
             budget: stage.budget,
@@ -264,7 +275,7 @@ impl Maker<'_> {
             non_embedding: parameters.non_embedding,
             plain_tokens: triplets * self.tokens_per_triplet,
             flops_6nd,
-            state_bytes: count::replicated_state_bytes(model),
+            state_bytes,
             config,
         })
     }

@@ -1,11 +1,10 @@
 //! Finding and reading checkpoints.
 
-use super::{Error, FORMAT, Manifest, TrainState, folder, place};
-use crate::{StartFrom, Step, TrialId};
+use super::{Error, FORMAT, Manifest, folder, place};
+use crate::{StartFrom, Step, TrialId, engine::Part};
 use polestar_dataset::Store;
-use polestar_model::ModelLayout;
+use polestar_model::{ModelLayout, SegmentLayout};
 use safetensors::SafeTensors;
-use std::collections::HashMap;
 
 /// Suffix of the first moment's name.
 pub(super) const FIRST: &str = ".adam_m";
@@ -15,8 +14,8 @@ pub(super) const SECOND: &str = ".adam_v";
 /// What [`newest`] found.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The state to go on from, if there is a whole checkpoint.
-    pub state: Option<TrainState>,
+    /// The whole checkpoint that was read, if there is one.
+    pub found: Option<Manifest>,
     /// Newer ones that are damaged, each a sentence that names the object.
     pub passed_over: Vec<String>,
 }
@@ -50,7 +49,8 @@ pub async fn read_manifests(
     Ok(found)
 }
 
-/// Reads the newest whole checkpoint of this very configuration.
+/// Reads the newest whole checkpoint of this very configuration. `put(i, part)` takes segment `i`;
+/// it may be called again for a segment, when the rest of a checkpoint turns out to be damaged.
 ///
 /// # Errors
 /// [`Error::OtherConfig`] when another configuration's checkpoint lies there; the store's errors.
@@ -60,6 +60,7 @@ pub async fn newest(
     trial: &TrialId,
     config: &str,
     layout: &ModelLayout,
+    mut put: impl FnMut(usize, Part),
 ) -> Result<Loaded, Error> {
     let mut passed_over = Vec::new();
     for (step, manifest) in read_manifests(store, trial).await? {
@@ -75,10 +76,10 @@ pub async fn newest(
                 key: format!("{}/manifest.json", place(trial, step)),
             });
         }
-        match read(store, trial, &manifest, layout).await {
-            Ok(state) => {
+        match read(store, trial, &manifest, layout, &mut put).await {
+            Ok(()) => {
                 return Ok(Loaded {
-                    state: Some(state),
+                    found: Some(manifest),
                     passed_over,
                 });
             }
@@ -89,7 +90,7 @@ pub async fn newest(
         }
     }
     Ok(Loaded {
-        state: None,
+        found: None,
         passed_over,
     })
 }
@@ -99,63 +100,80 @@ async fn read(
     trial: &TrialId,
     manifest: &Manifest,
     layout: &ModelLayout,
-) -> Result<TrainState, Error> {
-    let n = layout.elements();
-    let mut state = TrainState {
-        step: manifest.step,
-        weights: vec![0.0; n],
-        first: vec![0.0; n],
-        second: vec![0.0; n],
-        consumed: manifest.consumed,
-    };
-    let objects = objects(store, trial, manifest).await?;
-    for segment in &layout.segments {
+    put: &mut impl FnMut(usize, Part),
+) -> Result<(), Error> {
+    let place = place(trial, manifest.step);
+    for (i, segment) in layout.segments.iter().enumerate() {
+        let missing = |what: String| Error::Damaged {
+            key: place.clone(),
+            what,
+        };
+        let object = fetch(store, &place, manifest, segment)
+            .await?
+            .ok_or_else(|| missing(format!("segment {} is missing", segment.name)))?;
+        let mut part = Part::fresh(vec![0.0; segment.elements]);
         for tensor in &segment.tensors {
-            let parts = [
-                ("", &mut state.weights),
-                (FIRST, &mut state.first),
-                (SECOND, &mut state.second),
-            ];
-            for (suffix, vector) in parts {
+            for (suffix, vector) in [
+                ("", &mut part.weights),
+                (FIRST, &mut part.first),
+                (SECOND, &mut part.second),
+            ] {
                 let name = format!("{}{suffix}", tensor.name);
-                let sink = &mut vector[segment.range()][tensor.range()];
-                if !objects.copy(&name, sink)? {
-                    return Err(Error::Damaged {
-                        key: place(trial, manifest.step),
-                        what: format!("tensor {name} is missing"),
-                    });
+                if !object.copy(&name, &mut vector[tensor.range()])? {
+                    return Err(missing(format!("tensor {name} is missing")));
                 }
             }
         }
-    }
-    Ok(state)
-}
-
-/// Overwrites weights by those of another trial's checkpoint, where names and sizes match; the rest
-/// (its head, say) stays as it is.
-///
-/// # Errors
-/// [`Error::NoStart`] when that checkpoint isn't there, or what is wrong with it. No other one is
-/// taken in its place.
-pub async fn load_weights(
-    store: &Store,
-    start: &StartFrom,
-    layout: &ModelLayout,
-    weights: &mut [f32],
-) -> Result<(), Error> {
-    let key = format!("{}/manifest.json", place(&start.trial, start.step));
-    let Some(bytes) = store.get_opt(&key).await? else {
-        return Err(Error::NoStart { key });
-    };
-    let manifest = parse(&key, &bytes)?;
-    let objects = objects(store, &start.trial, &manifest).await?;
-    for segment in &layout.segments {
-        for tensor in &segment.tensors {
-            let sink = &mut weights[segment.range()][tensor.range()];
-            objects.copy(&tensor.name, sink)?;
-        }
+        put(i, part);
     }
     Ok(())
+}
+
+/// Another trial's checkpoint, to start from.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    store: &'a Store,
+    place: String,
+    manifest: Manifest,
+}
+
+impl<'a> Origin<'a> {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// [`Error::NoStart`] when that checkpoint isn't there, or what is wrong with it. No other one
+    /// is taken in its place.
+    pub async fn open(store: &'a Store, start: &StartFrom) -> Result<Origin<'a>, Error> {
+        let place = place(&start.trial, start.step);
+        let key = format!("{place}/manifest.json");
+        let Some(bytes) = store.get_opt(&key).await? else {
+            return Err(Error::NoStart { key });
+        };
+        Ok(Origin {
+            store,
+            manifest: parse(&key, &bytes)?,
+            place,
+        })
+    }
+
+    /// Overwrites a segment's weights where names and sizes match; the rest (a head, say) stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// When its object is damaged, or the store's.
+    pub async fn overwrite(
+        &self,
+        segment: &SegmentLayout,
+        weights: &mut [f32],
+    ) -> Result<(), Error> {
+        let fetched = fetch(self.store, &self.place, &self.manifest, segment).await?;
+        if let Some(object) = fetched {
+            for tensor in &segment.tensors {
+                object.copy(&tensor.name, &mut weights[tensor.range()])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a manifest of this format.
@@ -173,70 +191,58 @@ pub(super) fn parse(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
     Ok(manifest)
 }
 
-/// The verified objects of a checkpoint.
-struct Objects {
-    all: Vec<(String, bytes::Bytes)>,
-    at: HashMap<String, usize>,
+/// The verified object of one segment.
+struct Fetched {
+    key: String,
+    bytes: bytes::Bytes,
 }
 
-async fn objects(store: &Store, trial: &TrialId, manifest: &Manifest) -> Result<Objects, Error> {
-    let place = place(trial, manifest.step);
-    let mut objects = Objects {
-        all: Vec::new(),
-        at: HashMap::new(),
+/// A segment's object, if the manifest lists it.
+async fn fetch(
+    store: &Store,
+    place: &str,
+    manifest: &Manifest,
+    segment: &SegmentLayout,
+) -> Result<Option<Fetched>, Error> {
+    let name = format!("{}.safetensors", segment.name);
+    let Some(object) = manifest.objects.iter().find(|o| o.name == name) else {
+        return Ok(None);
     };
-    for object in &manifest.objects {
-        let key = format!("{place}/{}", object.name);
-        let damaged = |what: &str| Error::Damaged {
-            key: key.clone(),
-            what: what.to_owned(),
-        };
-        let bytes = store
-            .get_opt(&key)
-            .await?
-            .ok_or_else(|| damaged("it is missing"))?;
-        if bytes.len() as u64 != object.bytes {
-            return Err(damaged(&format!(
-                "{} bytes instead of {}",
-                bytes.len(),
-                object.bytes
-            )));
-        }
-        if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
-            return Err(damaged("its digest is not the manifest's"));
-        }
-        let names = SafeTensors::deserialize(&bytes)
-            .map(|t| t.names().into_iter().map(str::to_owned).collect::<Vec<_>>())
-            .map_err(|source| Error::Encoding {
-                key: key.clone(),
-                source,
-            })?;
-        for name in names {
-            objects.at.insert(name, objects.all.len());
-        }
-        objects.all.push((key, bytes));
+    let key = format!("{place}/{name}");
+    let damaged = |what: String| Error::Damaged {
+        key: key.clone(),
+        what,
+    };
+    let bytes = store
+        .get_opt(&key)
+        .await?
+        .ok_or_else(|| damaged("it is missing".to_owned()))?;
+    if bytes.len() as u64 != object.bytes {
+        let found = format!("{} bytes instead of {}", bytes.len(), object.bytes);
+        return Err(damaged(found));
     }
-    Ok(objects)
+    if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
+        return Err(damaged("its digest is not the manifest's".to_owned()));
+    }
+    Ok(Some(Fetched { key, bytes }))
 }
 
-impl Objects {
+impl Fetched {
     /// Copies a tensor if it is there and has the right size.
     fn copy(&self, name: &str, sink: &mut [f32]) -> Result<bool, Error> {
-        let Some(&at) = self.at.get(name) else {
-            return Ok(false);
-        };
-        let (key, bytes) = &self.all[at];
         let encoding = |source| Error::Encoding {
-            key: key.clone(),
+            key: self.key.clone(),
             source,
         };
-        let tensors = SafeTensors::deserialize(bytes).map_err(encoding)?;
-        let data = tensors.tensor(name).map_err(encoding)?.data();
-        if data.len() != 4 * sink.len() {
+        let tensors = SafeTensors::deserialize(&self.bytes).map_err(encoding)?;
+        let Ok(tensor) = tensors.tensor(name) else {
+            return Ok(false);
+        };
+        if tensor.data().len() != 4 * sink.len() {
             return Ok(false);
         }
-        for (value, b) in sink.iter_mut().zip(data.chunks_exact(4)) {
-            *value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        for (value, b) in sink.iter_mut().zip(tensor.data().as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*b);
         }
         Ok(true)
     }

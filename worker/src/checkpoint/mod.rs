@@ -12,29 +12,14 @@
 mod load;
 mod save;
 
-pub use load::{Loaded, load_weights, newest, read_manifests};
-pub use save::{prune, save};
+pub use load::{Loaded, Origin, newest, read_manifests};
+pub use save::{Writer, prune};
 
 use crate::{Digest, Step, TrialId, engine::Consumed};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout that this build writes.
 pub const FORMAT: u32 = 1;
-
-/// Everything that training goes on from.
-#[derive(Clone, Debug)]
-pub struct TrainState {
-    /// Steps done.
-    pub step: Step,
-    /// Canonical vector of the weights.
-    pub weights: Vec<f32>,
-    /// First moments, likewise.
-    pub first: Vec<f32>,
-    /// Second moments, likewise.
-    pub second: Vec<f32>,
-    /// What has gone through.
-    pub consumed: Consumed,
-}
 
 /// The commit record of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

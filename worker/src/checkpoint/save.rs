@@ -1,68 +1,100 @@
 //! Writing a checkpoint: objects first, the manifest last.
 
-use super::{Error, FORMAT, Manifest, Object, TrainState, folder, load::parse, place};
-use crate::{Digest, Step, TrialId};
+use super::{Error, FORMAT, Manifest, Object, folder, load::parse, place};
+use crate::{
+    Digest, Step, TrialId,
+    engine::{Consumed, Part},
+};
 use polestar_dataset::{Store, store::Put};
-use polestar_model::{ModelLayout, SegmentLayout};
+use polestar_model::SegmentLayout;
 use safetensors::{Dtype, tensor::TensorView};
 use std::collections::BTreeMap;
 
-/// Writes and commits a checkpoint. Finding an equal one there is success: a generation that died
-/// right after its commit is repeated by the next.
-///
-/// # Errors
-/// [`Error::Conflict`] if another one is there, which is then left as it is; or the store's error.
-pub async fn save(
-    store: &Store,
-    trial: &TrialId,
-    config: &str,
-    layout: &ModelLayout,
-    state: &TrainState,
-) -> Result<(), Error> {
-    let place = place(trial, state.step);
-    let key = format!("{place}/manifest.json");
-    let digest = Digest::of(&state.weights);
-    // A manifest that can't be read commits nothing, and is replaced.
-    let there = store.get_opt(&key).await?;
-    let readable = there.as_ref().and_then(|bytes| parse(&key, bytes).ok());
-    if readable.is_some_and(|m| m.digest != digest || m.config != config) {
-        return Err(Error::Conflict { key });
+/// A checkpoint being written, segment by segment. Until it is [committed](Writer::commit) there is
+/// none.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    store: &'a Store,
+    place: String,
+    manifest: Manifest,
+    /// Whether a manifest is there already: equal, or not readable.
+    replaces: bool,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins a checkpoint of the weights with `digest`, after `step` steps of a trial whose
+    /// configuration has the identity `config`. Finding an equal one there is no error: a generation
+    /// that died right after its commit is repeated by the next.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if another one is there, which is then left as it is; or the store's.
+    pub async fn begin(
+        store: &'a Store,
+        trial: &TrialId,
+        config: &str,
+        (step, digest, consumed): (Step, Digest, Consumed),
+    ) -> Result<Writer<'a>, Error> {
+        let place = place(trial, step);
+        let key = format!("{place}/manifest.json");
+        // A manifest that can't be read commits nothing, and is replaced.
+        let there = store.get_opt(&key).await?;
+        let readable = there.as_ref().and_then(|bytes| parse(&key, bytes).ok());
+        if readable.is_some_and(|m| m.digest != digest || m.config != config) {
+            return Err(Error::Conflict { key });
+        }
+        Ok(Writer {
+            store,
+            place,
+            manifest: Manifest {
+                format: FORMAT,
+                trial: trial.clone(),
+                config: config.to_owned(),
+                step,
+                digest,
+                consumed,
+                objects: Vec::new(),
+            },
+            replaces: there.is_some(),
+        })
     }
-    let mut objects = Vec::with_capacity(layout.segments.len());
-    for segment in &layout.segments {
+
+    /// Writes the next segment, whole.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn segment(&mut self, segment: &SegmentLayout, part: &Part) -> Result<(), Error> {
         let name = format!("{}.safetensors", segment.name);
-        let key = format!("{place}/{name}");
-        let bytes = encode(segment, state).map_err(|source| Error::Encoding {
+        let key = format!("{}/{name}", self.place);
+        let bytes = encode(segment, part).map_err(|source| Error::Encoding {
             key: key.clone(),
             source,
         })?;
-        objects.push(Object {
+        self.manifest.objects.push(Object {
             name,
             bytes: bytes.len() as u64,
             blake3: blake3::hash(&bytes).to_hex().to_string(),
         });
-        store.put(&key, bytes.into()).await?;
+        Ok(self.store.put(&key, bytes.into()).await?)
     }
-    let manifest = Manifest {
-        format: FORMAT,
-        trial: trial.clone(),
-        config: config.to_owned(),
-        step: state.step,
-        digest,
-        consumed: state.consumed,
-        objects,
-    };
-    let json = serde_json::to_vec_pretty(&manifest).map_err(|source| Error::Manifest {
-        key: key.clone(),
-        source,
-    })?;
-    if there.is_some() {
-        store.put(&key, json.into()).await?;
-    } else if store.put_if_absent(&key, json.into()).await? == Put::Exists {
-        // Somebody else wrote it between our look and our commit: two coordinators on one run.
-        return Err(Error::Conflict { key });
+
+    /// Makes it a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if somebody else did in the meantime; or the store's.
+    pub async fn commit(self) -> Result<(), Error> {
+        let key = format!("{}/manifest.json", self.place);
+        let json = serde_json::to_vec_pretty(&self.manifest).map_err(|source| Error::Manifest {
+            key: key.clone(),
+            source,
+        })?;
+        if self.replaces {
+            self.store.put(&key, json.into()).await?;
+        } else if self.store.put_if_absent(&key, json.into()).await? == Put::Exists {
+            // Between our look and our commit: two coordinators on one run.
+            return Err(Error::Conflict { key });
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Removes the checkpoints before `newest`, the one just committed, except for the `keep - 1` (at
@@ -101,10 +133,7 @@ pub async fn prune(store: &Store, trial: &TrialId, newest: Step, keep: usize) ->
 }
 
 /// One segment: each tensor under its published name, its moments with a suffix.
-fn encode(
-    segment: &SegmentLayout,
-    state: &TrainState,
-) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+fn encode(segment: &SegmentLayout, part: &Part) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let mut views = Vec::with_capacity(3 * segment.tensors.len());
     for tensor in &segment.tensors {
         let shape = if tensor.vector {
@@ -113,11 +142,11 @@ fn encode(
             tensor.shape.to_vec()
         };
         for (suffix, vector) in [
-            ("", &state.weights),
-            (super::load::FIRST, &state.first),
-            (super::load::SECOND, &state.second),
+            ("", &part.weights),
+            (super::load::FIRST, &part.first),
+            (super::load::SECOND, &part.second),
         ] {
-            let values = &vector[segment.range()][tensor.range()];
+            let values = &vector[tensor.range()];
             let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values))?;
             views.push((format!("{}{suffix}", tensor.name), view));
         }

@@ -1,4 +1,4 @@
-//! One packed row through the chain of segments, forward and backward.
+//! Packed rows through the chain of segments, forward and backward.
 //!
 //! Each segment has its own small autodiff graph whose input is a detached leaf. The backward pass
 //! goes segment by segment and feeds the incoming gradient as `(y * g).sum()`:
@@ -6,11 +6,16 @@
 //! ids ─ embedding ─▶ y₀ ┊ x₁ ─ block ─▶ y₁ ┊ x₂ ─ … ─▶ ┊ xₙ ─ head ─▶ loss
 //!                  g₁ ◀─┊           g₂ ◀─┊       gₙ ◀─┊
 //! ```
-//! so that a segment's parameters are needed, and its gradient is complete, at one known moment.
+//! so that a segment's parameters are needed, and its gradient is complete, at one known moment. A
+//! [`Holder`] is asked for the former and given the latter; where they come from and go to is its
+//! business.
+//!
+//! Several packs go through each segment together, one after the other: parameters are then asked
+//! for once, and a segment's gradient is complete when the last pack has added its part.
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use polestar_model::{
-    HeadKind, ModelLayout, PackInput, SegmentKind, Weights,
+    HeadKind, ModelLayout, PackInput, Weights,
     segment::{block, embed, language_head, polar_head},
 };
 
@@ -33,113 +38,219 @@ pub struct Scores {
     pub margins: Vec<f32>,
 }
 
-/// A model on a device.
+/// Holds a model's parameters and takes its gradient, segment by segment.
+///
+/// A pass calls these in an order that depends on the model alone, so that ranks in step stay so.
+pub trait Holder {
+    /// Why it can't.
+    type Error: From<NotFinite>;
+
+    /// The weights of a segment, tracked, on the device of the [`Compute`]. `next` is the segment
+    /// that will be asked for after this one.
+    ///
+    /// # Errors
+    /// When they can't be had.
+    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<Weights, Self::Error>;
+
+    /// The pass has done with the weights of a segment for now.
+    fn release(&mut self, segment: usize);
+
+    /// The flat gradient of a segment, to be added to.
+    fn gradient(&mut self, segment: usize) -> Vec<f32>;
+
+    /// Takes it back: all packs of this pass have added their part. Head first, embedding last.
+    ///
+    /// # Errors
+    /// When it can't be passed on.
+    fn complete(&mut self, segment: usize, gradient: Vec<f32>) -> Result<(), Self::Error>;
+}
+
+/// A model's computation on a device.
 #[derive(Debug)]
 pub struct Compute {
     layout: ModelLayout,
     device: Device,
-    weights: Vec<Weights>,
     recompute: bool,
 }
 
+/// What a block's backward pass needs of its forward pass.
+struct Kept {
+    /// The input of each pack, a leaf.
+    inputs: Vec<Tensor<2>>,
+    /// Weights and outputs with their graphs, unless they are to be computed again.
+    graphs: Option<(Weights, Vec<Tensor<2>>)>,
+}
+
 impl Compute {
-    /// Puts a canonical vector on the device.
-    pub fn new(layout: ModelLayout, device: Device, flat: &[f32], recompute: bool) -> Compute {
-        let mut compute = Compute {
+    /// A model on a device. With `recompute`, only the input of each block is kept for the backward
+    /// pass.
+    pub fn new(layout: ModelLayout, device: &Device, recompute: bool) -> Compute {
+        Compute {
             layout,
-            device: device.autodiff(),
-            weights: Vec::new(),
+            device: device.clone().autodiff(),
             recompute,
-        };
-        compute.load(flat);
-        compute
+        }
     }
 
-    /// Length of the canonical vector.
-    pub fn elements(&self) -> usize {
-        self.layout.elements()
+    /// Its parameters' layout.
+    pub fn layout(&self) -> &ModelLayout {
+        &self.layout
     }
 
-    /// Replaces the weights by those of a canonical vector.
-    pub fn load(&mut self, flat: &[f32]) {
-        self.weights = self
-            .layout
-            .segments
-            .iter()
-            .map(|s| Weights::from_flat(s, &flat[s.range()], &self.device, true))
-            .collect();
+    /// A segment's flat vector on the device, tracked.
+    pub fn weights(&self, segment: usize, flat: &[f32]) -> Weights {
+        Weights::from_flat(&self.layout.segments[segment], flat, &self.device, true)
     }
 
-    /// Adds the gradient of `scale` × (sum of the pack's triplet losses) to `grad`, a canonical
-    /// vector.
+    /// Adds the gradient of `scale` × (sum of all triplets' losses) to the holder's gradients.
+    /// Returns each pack's scores. Without packs, the holder is asked and given all the same.
     ///
     /// # Errors
-    /// [`NotFinite`] names the segment; `grad` is then of no use.
-    pub fn backward(
+    /// [`NotFinite`] names the segment, and the gradients are of no use; or the holder's own.
+    pub fn train<H: Holder>(
         &self,
-        pack: &PackInput,
+        packs: &[PackInput],
         scale: f32,
-        grad: &mut [f32],
-    ) -> Result<Scores, NotFinite> {
+        holder: &mut H,
+    ) -> Result<Vec<Scores>, H::Error> {
         let (first, blocks, last) = self.parts();
+        let config = &self.layout.config;
+        let mut ys = self.embed(packs, holder)?;
         let mut kept = Vec::with_capacity(blocks.len());
-        let embedded = embed(&self.weights[first], pack);
-        let mut y = embedded.clone();
         for i in blocks.clone() {
-            let x = y.detach().require_grad();
-            y = block(&self.layout.config, &self.weights[i], x.clone(), pack);
-            // What stays in memory until the backward pass: the graph, or only its input.
-            kept.push(if self.recompute {
-                (x, None)
+            let weights = holder.weights(i, Some(i + 1))?;
+            let inputs: Vec<_> = ys.into_iter().map(leaf).collect();
+            let graphs = if self.recompute {
+                let weights = untracked(&weights);
+                let run =
+                    |(x, pack): (&Tensor<2>, _)| block(config, &weights, x.clone().inner(), pack);
+                ys = inputs.iter().zip(packs).map(run).collect();
+                None
             } else {
-                (x, Some(y.clone()))
-            });
+                let run = |(x, pack): (&Tensor<2>, _)| block(config, &weights, x.clone(), pack);
+                let outputs: Vec<_> = inputs.iter().zip(packs).map(run).collect();
+                ys = outputs.iter().map(|y| y.clone().inner()).collect();
+                Some((weights, outputs))
+            };
+            kept.push(Kept { inputs, graphs });
+            holder.release(i);
         }
 
-        let x = y.detach().require_grad();
-        let (loss, scores) = self.head(&self.weights[last], x.clone(), pack);
-        if scores.losses.iter().any(|l| !l.is_finite()) {
-            return Err(self.not_finite("the loss", last));
+        let before = (self.recompute && !blocks.is_empty()).then(|| blocks.end - 1);
+        let weights = holder.weights(last, before)?;
+        let mut gradient = holder.gradient(last);
+        let mut scores = Vec::with_capacity(packs.len());
+        let mut incoming = Vec::with_capacity(packs.len());
+        for (x, pack) in ys.into_iter().map(leaf).zip(packs) {
+            let (loss, score) = self.head(&weights, x.clone(), pack);
+            if score.losses.iter().any(|l| !l.is_finite()) {
+                return Err(self.not_finite("the loss", last).into());
+            }
+            let mut grads = loss.mul_scalar(scale).backward();
+            self.collect(last, &weights, &mut grads, &mut gradient)?;
+            incoming.push(self.input_gradient(&x, &mut grads, last)?);
+            scores.push(score);
         }
-        let mut grads = loss.mul_scalar(scale).backward();
-        self.collect(last, &mut grads, grad)?;
-        let mut incoming = self.input_gradient(&x, &mut grads, last)?;
+        drop(weights);
+        holder.release(last);
+        holder.complete(last, gradient)?;
 
         for i in blocks.rev() {
-            let Some((x, y)) = kept.pop() else { break };
-            let y =
-                y.unwrap_or_else(|| block(&self.layout.config, &self.weights[i], x.clone(), pack));
-            let mut grads = (y * Tensor::from_inner(incoming)).sum().backward();
-            self.collect(i, &mut grads, grad)?;
-            incoming = self.input_gradient(&x, &mut grads, i)?;
+            let Some(Kept { inputs, graphs }) = kept.pop() else {
+                break;
+            };
+            let (weights, outputs) = match graphs {
+                Some((weights, outputs)) => (weights, Some(outputs)),
+                None => {
+                    let before = (i > first + 1).then(|| i - 1);
+                    (holder.weights(i, before)?, None)
+                }
+            };
+            let mut outputs = outputs.map(Vec::into_iter);
+            let mut gradient = holder.gradient(i);
+            let each = inputs.into_iter().zip(packs).zip(&mut incoming);
+            for ((x, pack), incoming) in each {
+                // Computed again one pack at a time: one graph is alive, not all of them.
+                let y = match &mut outputs {
+                    Some(outputs) => outputs.next(),
+                    None => Some(block(config, &weights, x.clone(), pack)),
+                };
+                let Some(y) = y else { break };
+                let mut grads = (y * Tensor::from_inner(incoming.clone())).sum().backward();
+                self.collect(i, &weights, &mut grads, &mut gradient)?;
+                *incoming = self.input_gradient(&x, &mut grads, i)?;
+            }
+            drop(weights);
+            holder.release(i);
+            holder.complete(i, gradient)?;
         }
-        let mut grads = (embedded * Tensor::from_inner(incoming)).sum().backward();
-        self.collect(first, &mut grads, grad)?;
+
+        // The embedding's gradient needs no graph, and so not the table either: each token's row
+        // gets what came in for it.
+        let mut gradient = holder.gradient(first);
+        let width = config.hidden_size as usize;
+        for (incoming, pack) in incoming.into_iter().zip(packs) {
+            let finite = with_host(incoming, |rows| {
+                let rows = rows.chunks_exact(width);
+                pack.ids.iter().zip(rows).fold(true, |finite, (&id, row)| {
+                    let at = id as usize * width;
+                    add_finite(&mut gradient[at..at + width], row) && finite
+                })
+            });
+            if !finite {
+                return Err(self.not_finite("the gradient", first).into());
+            }
+        }
+        holder.complete(first, gradient)?;
         Ok(scores)
     }
 
-    /// Scores a pack without gradients.
+    /// Scores packs without gradients.
     ///
     /// # Errors
-    /// [`NotFinite`] when a loss is not a number.
-    pub fn forward(&self, pack: &PackInput) -> Result<Scores, NotFinite> {
-        let (first, blocks, last) = self.parts();
-        let mut x = embed(&untracked(&self.weights[first]), pack);
+    /// [`NotFinite`] when a loss is not a number; or the holder's own.
+    pub fn score<H: Holder>(
+        &self,
+        packs: &[PackInput],
+        holder: &mut H,
+    ) -> Result<Vec<Scores>, H::Error> {
+        let (_, blocks, last) = self.parts();
+        let mut xs = self.embed(packs, holder)?;
         for i in blocks {
-            x = block(&self.layout.config, &untracked(&self.weights[i]), x, pack);
+            let weights = untracked(&holder.weights(i, Some(i + 1))?);
+            let run = |(x, pack)| block(&self.layout.config, &weights, x, pack);
+            xs = xs.into_iter().zip(packs).map(run).collect();
+            holder.release(i);
         }
-        let (_, scores) = self.head(&untracked(&self.weights[last]), x, pack);
-        if scores.losses.iter().any(|l| !l.is_finite()) {
-            return Err(self.not_finite("the loss", last));
+        let weights = untracked(&holder.weights(last, None)?);
+        holder.release(last);
+        let mut all = Vec::with_capacity(packs.len());
+        for (x, pack) in xs.into_iter().zip(packs) {
+            let (_, scores) = self.head(&weights, x, pack);
+            if scores.losses.iter().any(|l| !l.is_finite()) {
+                return Err(self.not_finite("the loss", last).into());
+            }
+            all.push(scores);
         }
-        Ok(scores)
+        Ok(all)
     }
 
-    /// Embedding, blocks and head as indices into the segments.
+    /// Embedding, blocks, head. A layout has at least embedding and head.
     fn parts(&self) -> (usize, std::ops::Range<usize>, usize) {
-        debug_assert_eq!(self.layout.segments[0].kind, SegmentKind::Embedding);
         let last = self.layout.segments.len() - 1;
         (0, 1..last, last)
+    }
+
+    fn embed<H: Holder>(
+        &self,
+        packs: &[PackInput],
+        holder: &mut H,
+    ) -> Result<Vec<Tensor<2>>, H::Error> {
+        let weights = untracked(&holder.weights(0, Some(1))?);
+        let ys = packs.iter().map(|pack| embed(&weights, pack)).collect();
+        drop(weights);
+        holder.release(0);
+        Ok(ys)
     }
 
     /// The loss to differentiate, and the scores to report.
@@ -173,24 +284,17 @@ impl Compute {
     fn collect(
         &self,
         index: usize,
+        weights: &Weights,
         grads: &mut Gradients,
-        grad: &mut [f32],
+        flat: &mut [f32],
     ) -> Result<(), NotFinite> {
         let segment = &self.layout.segments[index];
-        let flat = &mut grad[segment.range()];
-        for (tensor, weight) in segment.tensors.iter().zip(&self.weights[index].0) {
+        for (tensor, weight) in segment.tensors.iter().zip(&weights.0) {
             let Some(gradient) = weight.grad_remove(grads) else {
                 continue;
             };
-            // Not a number or infinite survives every addition, so one look at the sum is enough.
-            let mut sum = 0.0_f32;
-            with_host(gradient, |values| {
-                for (sink, value) in flat[tensor.range()].iter_mut().zip(values) {
-                    *sink += value;
-                    sum += value * 0.0;
-                }
-            });
-            if !sum.is_finite() {
+            let sink = &mut flat[tensor.range()];
+            if !with_host(gradient, |values| add_finite(sink, values)) {
                 return Err(self.not_finite("the gradient", index));
             }
         }
@@ -215,6 +319,10 @@ impl Compute {
     }
 }
 
+fn leaf(y: Tensor<2>) -> Tensor<2> {
+    Tensor::from_inner(y).require_grad()
+}
+
 fn untracked(weights: &Weights) -> Weights {
     Weights(weights.0.iter().map(|w| w.clone().inner()).collect())
 }
@@ -230,6 +338,18 @@ fn with_host<const D: usize, T>(tensor: Tensor<D>, read: impl FnOnce(&[f32]) -> 
         Ok(values) => read(values),
         Err(_) => read(&data.iter::<f32>().collect::<Vec<f32>>()),
     }
+}
+
+/// `sink[i] += values[i]`; whether all values were finite.
+fn add_finite(sink: &mut [f32], values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let mut finite = true;
+    for (sink, value) in sink.iter_mut().zip(values) {
+        *sink += value;
+        // On bits: a sum of numbers would forbid the compiler to do several at once.
+        finite &= value.to_bits() & EXPONENT != EXPONENT;
+    }
+    finite
 }
 
 /// Targets of a triplet follow each other; its weights are all equal, so a change of row by more
@@ -254,7 +374,7 @@ mod tests {
     use super::*;
     use crate::{Objective, TrialConfig, engine::batch};
     use polestar_dataset::{Layout, SampleConfig, SpecialTokens, TokenTriplet};
-    use polestar_model::init::initial_weights;
+    use polestar_model::{SegmentLayout, init::initial_weights};
 
     const VOCAB: u32 = 100;
 
@@ -321,14 +441,53 @@ mod tests {
         change(&mut weights);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
-            let compute = Compute::new(model, Device::flex(), &weights, recompute);
-            let mut grad = vec![0.0; compute.elements()];
-            let mut losses = Vec::new();
-            for pack in batch::inputs(&triplets(), &trial, &special).unwrap() {
-                losses.extend(compute.backward(&pack, 0.125, &mut grad).unwrap().losses);
-            }
-            (losses, grad)
+            let compute = Compute::new(model, &Device::flex(), recompute);
+            let mut whole = Whole::new(&compute, &weights);
+            let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
+            assert!(
+                packs.len() > 1,
+                "several packs go through a segment together"
+            );
+            let scores = compute.train(&packs, 0.125, &mut whole).unwrap();
+            let losses = scores.into_iter().flat_map(|s| s.losses).collect();
+            (losses, whole.gradients.concat())
         })
+    }
+
+    /// Holds a whole model.
+    struct Whole {
+        weights: Vec<Weights>,
+        gradients: Vec<Vec<f32>>,
+    }
+
+    impl Whole {
+        fn new(compute: &Compute, flat: &[f32]) -> Whole {
+            let segments = &compute.layout.segments;
+            let place = |(i, s): (usize, &SegmentLayout)| compute.weights(i, &flat[s.range()]);
+            Whole {
+                weights: segments.iter().enumerate().map(place).collect(),
+                gradients: segments.iter().map(|s| vec![0.0; s.elements]).collect(),
+            }
+        }
+    }
+
+    impl Holder for Whole {
+        type Error = NotFinite;
+
+        fn weights(&mut self, segment: usize, _next: Option<usize>) -> Result<Weights, NotFinite> {
+            Ok(self.weights[segment].clone())
+        }
+
+        fn release(&mut self, _segment: usize) {}
+
+        fn gradient(&mut self, segment: usize) -> Vec<f32> {
+            std::mem::take(&mut self.gradients[segment])
+        }
+
+        fn complete(&mut self, segment: usize, gradient: Vec<f32>) -> Result<(), NotFinite> {
+            self.gradients[segment] = gradient;
+            Ok(())
+        }
     }
 
     fn bits(values: &[f32]) -> Vec<u32> {
@@ -399,10 +558,10 @@ mod tests {
         if let Some(last) = weights.last_mut() {
             *last = f32::NAN;
         }
-        let compute = Compute::new(model, Device::flex(), &weights, false);
-        let mut grad = vec![0.0; compute.elements()];
-        let pack = &batch::inputs(&triplets(), &trial, &special).unwrap()[0];
-        let error = compute.backward(pack, 1.0, &mut grad).unwrap_err();
+        let compute = Compute::new(model, &Device::flex(), false);
+        let mut whole = Whole::new(&compute, &weights);
+        let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
+        let error = compute.train(&packs, 1.0, &mut whole).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the loss of segment `head` is not finite"

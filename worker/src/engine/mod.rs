@@ -2,14 +2,17 @@
 
 mod batch;
 mod compute;
-mod gradient;
+mod figures;
 mod start;
+mod step;
+mod sums;
 mod trainer;
 mod validate;
 
 pub use batch::{plain_tokens, wrapper_tokens};
-pub use compute::{Compute, NotFinite, Scores};
+pub use compute::{Compute, Holder, NotFinite, Scores};
 pub use start::VALIDATION_SEED;
+pub use step::{LaneInput, Part, PassError, StepError, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 
 use crate::{Digest, Lane, Step, TrialId, checkpoint, collective::CollectiveError};

@@ -1,58 +1,68 @@
 //! What a rank needs before its first step: state, held-out sets.
 
-use super::{Consumed, Environment, Failure, batch, validate::HeldOut, with_causes};
+use super::{Consumed, Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
 use crate::{
-    Digest, Step, TrialConfig,
-    checkpoint::{self, TrainState},
+    Step, TrialConfig,
+    checkpoint::{self, Origin},
     metrics,
 };
 use polestar_dataset::{Corpus, Split};
 use polestar_model::{ModelLayout, init};
 
-/// The newest whole checkpoint, or step 0. All ranks must see the same one.
+/// Puts the newest whole checkpoint in, or the weights of step 0. All ranks must see the same one.
 ///
 /// # Errors
 /// [`Failure::Data`] when the ranks don't begin alike; the store's.
 pub(super) fn resume(
     trial: &TrialConfig,
     env: &mut Environment,
-    layout: &ModelLayout,
-) -> Result<(TrainState, Vec<String>), Failure> {
+    stepper: &mut Stepper,
+) -> Result<(Step, Consumed, Vec<String>), Failure> {
     let (run, identity) = (&env.run, trial.identity());
-    let newest = checkpoint::newest(run, &trial.id, &identity, layout);
+    let layout = stepper.layout().clone();
+    let put = |segment, part| stepper.put(segment, part);
+    let newest = checkpoint::newest(run, &trial.id, &identity, &layout, put);
     let loaded = env.runtime.block_on(newest)?;
-    let state = match loaded.state {
-        Some(state) => state,
-        None => fresh(trial, env, layout)?,
+    let (step, consumed, mine) = match loaded.found {
+        Some(found) => {
+            let mine = format!("{} {}", found.step, found.digest);
+            (found.step, found.consumed, mine)
+        }
+        None => {
+            fresh(trial, env, &layout, stepper)?;
+            (Step(0), Consumed::default(), "fresh".to_owned())
+        }
     };
-    let mine = format!("{} {}", state.step, Digest::of(&state.weights));
     let all = env.collective.gather_bytes(mine.as_bytes())?;
     if all.iter().any(|other| other != mine.as_bytes()) {
         return Err(Failure::Data(
             "the ranks see different checkpoints; the store is not the same for all of them, or still settling".to_owned(),
         ));
     }
-    Ok((state, loaded.passed_over))
+    stepper.load(&mut env.collective);
+    Ok((step, consumed, loaded.passed_over))
 }
 
 fn fresh(
     trial: &TrialConfig,
     env: &Environment,
     layout: &ModelLayout,
-) -> Result<TrainState, Failure> {
-    let mut weights = init::initial_weights(layout, trial.seed);
-    if let Some(start) = &trial.start {
-        let load = checkpoint::load_weights(&env.run, start, layout, &mut weights);
-        env.runtime.block_on(load)?;
+    stepper: &mut Stepper,
+) -> Result<(), Failure> {
+    let origin = match &trial.start {
+        Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
+        None => None,
+    };
+    for (i, segment) in layout.segments.iter().enumerate() {
+        let mut weights = vec![0.0; segment.elements];
+        init::initial_segment(segment, trial.seed, &mut weights);
+        if let Some(origin) = &origin {
+            env.runtime
+                .block_on(origin.overwrite(segment, &mut weights))?;
+        }
+        stepper.put(i, Part::fresh(weights));
     }
-    let elements = layout.elements();
-    Ok(TrainState {
-        step: Step(0),
-        weights,
-        first: vec![0.0; elements],
-        second: vec![0.0; elements],
-        consumed: Consumed::default(),
-    })
+    Ok(())
 }
 
 pub(super) fn held_out(

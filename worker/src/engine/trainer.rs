@@ -1,22 +1,20 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
 use super::{
-    Compute, Event, Failure, Outcome, SetScore,
-    gradient::{Figures, compute_lanes, sum_figures},
+    Compute, Consumed, Event, Failure, Outcome, SetScore, StepError, StepPlan, Stepper,
+    figures::{Figures, lay_out, sum_figures},
     start::{data, held_out, resume},
     validate::{self, HeldOut, ScoreError},
 };
 use crate::{
-    Digest, Step, TrialConfig,
-    checkpoint::{self, TrainState},
+    Digest, Lane, Step, TrialConfig,
+    checkpoint::{self, Writer},
     collective::Collective,
     metrics::{self, Row},
-    norm::norm,
-    reduce,
+    sharding::Sharding,
 };
-use burn::tensor::Device;
 use polestar_dataset::{Corpus, LoadPlan, Loader, Store};
-use polestar_kernels::adamw::{self, AdamW};
+use polestar_kernels::adamw::AdamW;
 use polestar_model::{ModelLayout, count};
 use std::{
     collections::BTreeMap,
@@ -35,8 +33,6 @@ pub struct Environment {
     pub run: Store,
     /// Runs the store's input and output; the engine itself is a plain thread.
     pub runtime: tokio::runtime::Handle,
-    /// Where the model is computed.
-    pub device: Device,
     /// Set by somebody else to stop between two steps.
     pub abort: Arc<AtomicBool>,
     /// Told what happens. Only rank 0 tells.
@@ -62,7 +58,7 @@ pub fn run(trial: &TrialConfig, env: Environment) -> Result<Outcome, Failure> {
         )));
     }
     let mut trainer = Trainer::begin(trial, env)?;
-    while trainer.state.step.0 < trial.steps {
+    while trainer.step.0 < trial.steps {
         if trainer.env.abort.load(Ordering::SeqCst) {
             return Err(Failure::Aborted);
         }
@@ -74,11 +70,13 @@ pub fn run(trial: &TrialConfig, env: Environment) -> Result<Outcome, Failure> {
 struct Trainer<'a> {
     trial: &'a TrialConfig,
     env: Environment,
-    layout: ModelLayout,
+    sharding: Sharding,
     corpus: Arc<Corpus>,
     loader: Option<Loader>,
-    compute: Compute,
-    state: TrainState,
+    stepper: Stepper,
+    /// Steps done.
+    step: Step,
+    consumed: Consumed,
     held_out: Vec<HeldOut>,
     /// Rows since the last checkpoint.
     rows: Vec<Row>,
@@ -117,61 +115,69 @@ impl<'a> Trainer<'a> {
                 expected: trial.fingerprint.clone(),
             });
         }
+        let sharding = Sharding {
+            zero: trial.train.zero,
+            world: env.collective.world(),
+            rank: env.collective.rank(),
+        };
         let layout = ModelLayout::new(&trial.model, trial.objective.head());
-        let (state, passed_over) = resume(trial, &mut env, &layout)?;
+        let device = trial.train.backend.device();
+        let device = device.map_err(|e| Failure::Config(e.to_string()))?;
+        let compute = Compute::new(layout, &device, trial.train.recompute);
+        let plan = StepPlan {
+            sharding,
+            lanes: trial.train.lanes,
+            reduction: trial.train.reduction,
+        };
+        let mut stepper = Stepper::new(compute, plan);
+        let (step, consumed, passed_over) = resume(trial, &mut env, &mut stepper)?;
         let held_out = held_out(trial, &env, &corpus, trial.train.validation.triplets)?;
-        let compute = Compute::new(
-            layout.clone(),
-            env.device.clone(),
-            &state.weights,
-            trial.train.recompute,
-        );
         let clock = Clock {
             since: begun,
-            before: state.consumed.seconds,
+            before: consumed.seconds,
             reported: Instant::now(),
             triplets: 0,
         };
         if env.collective.rank().0 == 0 {
             (env.events)(Event::Begun {
-                step: state.step,
+                step,
                 steps: trial.steps,
                 seconds: begun.elapsed().as_secs_f64(),
                 passed_over,
             });
         }
-        let resumed_at = state.step;
         let mut trainer = Trainer {
             trial,
             env,
-            layout,
+            sharding,
             corpus,
             loader: None,
-            compute,
-            state,
+            stepper,
+            step,
+            consumed,
             held_out,
             rows: Vec::new(),
             scores: None,
-            resumed_at,
+            resumed_at: step,
             clock,
         };
-        if trainer.state.step.0 < trial.steps {
+        if trainer.step.0 < trial.steps {
             trainer.loader = Some(trainer.load());
         }
         Ok(trainer)
     }
 
     fn load(&self) -> Loader {
-        let (rank, world) = (self.env.collective.rank(), self.env.collective.world());
         let train = &self.trial.train;
+        let hosted = self.sharding.lanes(train.lanes);
         Loader::start(
             Arc::clone(&self.corpus),
             LoadPlan {
                 seed: self.trial.seed,
                 batch: train.batch,
                 lanes: train.lanes,
-                hosted: reduce::hosted(train.lanes, world, rank).collect(),
-                start: self.state.step.0,
+                hosted: hosted.into_iter().map(|lane| lane.0).collect(),
+                start: self.step.0,
                 samples: self.trial.samples.clone(),
                 weighting: self.trial.weighting,
                 window: self.trial.window,
@@ -183,24 +189,28 @@ impl<'a> Trainer<'a> {
         let Some(loader) = self.loader.as_mut() else {
             return Ok(());
         };
-        let lanes = loader.next().map_err(data)?.lanes;
         let special = self.corpus.tokenizer().special();
-        let computed = compute_lanes(lanes, self.trial, &self.compute, special, self.state.step)?;
-        let collective = &mut self.env.collective;
-        let figures = sum_figures(&computed.figures, collective)?;
-        let elements = self.layout.elements();
-        let grad = collective.sum(self.trial.train.lanes, elements, computed.partials)?;
-
-        let norm = norm(&grad);
-        if !norm.is_finite() {
-            return Err(Failure::Norm {
-                step: self.state.step,
-                norm,
-            });
+        let (mut lanes, mut figures) = (Vec::new(), Vec::new());
+        for (lane, triplets) in loader.next().map_err(data)?.lanes {
+            let (input, figure) = lay_out(Lane(lane), &triplets, self.trial, special)?;
+            figures.push((input.lane, figure));
+            lanes.push(input);
         }
-        let lr = self.update(&grad, norm);
-        self.record(figures, f64::from(lr), norm);
-        let step = self.state.step;
+        let adamw = self.adamw();
+        let optimizer = (&adamw, self.step.0 + 1, self.trial.train.optimizer.clip);
+        let scale = 1.0 / self.trial.train.batch as f32;
+        let (scores, norm) = self
+            .stepper
+            .step(&mut self.env.collective, &lanes, scale, optimizer)
+            .map_err(|error| self.failed(error))?;
+        for ((_, figures), scores) in figures.iter_mut().zip(&scores) {
+            figures.score(scores);
+        }
+        let figures = sum_figures(&figures, &mut self.env.collective)?;
+        self.step = Step(self.step.0 + 1);
+
+        self.record(figures, f64::from(adamw.lr), norm);
+        let step = self.step;
         if self.trial.is_due(self.trial.train.validation.every, step) {
             self.validate()?;
         }
@@ -211,43 +221,36 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Clips, updates weights and moments, and puts the weights on the device.
-    fn update(&mut self, grad: &[f32], norm: f64) -> f32 {
+    /// The optimizer's settings for the next step.
+    fn adamw(&self) -> AdamW {
         let optimizer = &self.trial.train.optimizer;
-        let clip = f64::from(optimizer.clip);
-        let scale = if clip > 0.0 && norm > clip {
-            (clip / norm) as f32
-        } else {
-            1.0
-        };
-        let step = self.state.step;
-        let lr = optimizer.lr * self.trial.train.schedule.factor(step, self.trial.steps);
-        let adamw = AdamW {
-            lr,
+        AdamW {
+            lr: optimizer.lr
+                * self
+                    .trial
+                    .train
+                    .schedule
+                    .factor(self.step, self.trial.steps),
             beta1: optimizer.betas[0],
             beta2: optimizer.betas[1],
             eps: optimizer.eps,
             weight_decay: optimizer.weight_decay,
-        };
-        let state = &mut self.state;
-        adamw::step(
-            &adamw,
-            step.0 + 1,
-            scale,
-            &mut state.weights,
-            &mut state.first,
-            &mut state.second,
-            grad,
-        );
-        state.step = Step(step.0 + 1);
-        self.compute.load(&self.state.weights);
-        lr
+        }
+    }
+
+    fn failed(&self, error: StepError) -> Failure {
+        let step = self.step;
+        match error {
+            StepError::NotFinite { lane, source } => Failure::NotFinite { step, lane, source },
+            StepError::Norm(norm) => Failure::Norm { step, norm },
+            StepError::Collective(error) => Failure::Collective(error),
+        }
     }
 
     fn record(&mut self, figures: Figures, lr: f64, grad_norm: f64) {
         let batch = self.trial.train.batch;
         let accuracy = self.accuracy(figures);
-        let consumed = &mut self.state.consumed;
+        let consumed = &mut self.consumed;
         consumed.triplets += u64::from(batch);
         consumed.plain_tokens += figures.plain_tokens as u64;
         consumed.laid_tokens += figures.laid_tokens as u64;
@@ -255,7 +258,7 @@ impl<'a> Trainer<'a> {
         consumed.seconds = self.clock.seconds();
         self.clock.triplets += u64::from(batch);
         self.rows.push(Row {
-            step: self.state.step,
+            step: self.step,
             triplets: consumed.triplets,
             plain_tokens: consumed.plain_tokens,
             flops_6nd: count::flops_6nd(&self.trial.model, consumed.plain_tokens),
@@ -276,69 +279,85 @@ impl<'a> Trainer<'a> {
     fn validate(&mut self) -> Result<(), Failure> {
         let validation = &self.trial.train.validation;
         let at_the_end = validation.at_the_end();
-        if self.state.step.0 == self.trial.steps && at_the_end != validation.triplets {
+        if self.step.0 == self.trial.steps && at_the_end != validation.triplets {
             self.held_out = held_out(self.trial, &self.env, &self.corpus, at_the_end)?;
         }
         let mut scores = BTreeMap::new();
         for set in &self.held_out {
-            let score =
-                validate::score(set, &self.compute, &mut self.env.collective).map_err(|error| {
-                    match error {
-                        ScoreError::NotFinite(source) => Failure::NotFiniteScore {
-                            step: self.state.step,
-                            set: set.name,
-                            source,
-                        },
-                        ScoreError::Collective(error) => Failure::Collective(error),
-                        ScoreError::Truncated => Failure::Data(error.to_string()),
-                    }
-                })?;
+            let scored = validate::score(set, &mut self.stepper, &mut self.env.collective);
+            let score = scored.map_err(|error| match error {
+                ScoreError::NotFinite(source) => Failure::NotFiniteScore {
+                    step: self.step,
+                    set: set.name,
+                    source,
+                },
+                ScoreError::Collective(error) => Failure::Collective(error),
+                ScoreError::Truncated => Failure::Data(error.to_string()),
+            })?;
             scores.insert(set.name.to_owned(), score);
         }
         if let Some(row) = self.rows.last_mut() {
             row.validation.clone_from(&scores);
         }
         self.tell(Event::Validated {
-            step: self.state.step,
+            step: self.step,
             scores: scores.clone(),
         });
-        self.scores = Some((self.state.step, scores));
+        self.scores = Some((self.step, scores));
         Ok(())
     }
 
     /// Commits a checkpoint after all ranks agreed that their weights are the same.
     fn save(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        let digest = Digest::of(&self.state.weights);
-        let all = self.env.collective.gather_bytes(digest.0.as_bytes())?;
-        if all.iter().any(|d| d != digest.0.as_bytes()) {
-            let digests: Vec<_> = all.iter().map(|d| String::from_utf8_lossy(d)).collect();
-            return Err(Failure::Diverged {
-                step: self.state.step,
-                digests: digests.join(", "),
-            });
+        let digest = self.digest()?;
+        self.consumed.seconds = self.clock.seconds();
+        let saves = self.sharding.rank.0 == 0;
+        let (run, id) = (&self.env.run, &self.trial.id);
+        let runtime = &self.env.runtime;
+        let mut writer = None;
+        if saves {
+            runtime.block_on(metrics::write(run, id, &self.rows))?;
+            let identity = self.trial.identity();
+            let at = (self.step, digest.clone(), self.consumed);
+            writer = Some(runtime.block_on(Writer::begin(run, id, &identity, at))?);
         }
-        self.state.consumed.seconds = self.clock.seconds();
-        if self.env.collective.rank().0 == 0 {
-            let (run, id) = (&self.env.run, &self.trial.id);
+        for (i, segment) in self.stepper.layout().segments.iter().enumerate() {
+            let part = self.stepper.whole(&mut self.env.collective, i)?;
+            if let Some(writer) = &mut writer {
+                runtime.block_on(writer.segment(segment, &part))?;
+            }
+        }
+        if let Some(writer) = writer {
             let keep = self.trial.train.checkpoint.keep;
-            self.env.runtime.block_on(async {
-                metrics::write(run, id, &self.rows).await?;
-                let identity = self.trial.identity();
-                checkpoint::save(run, id, &identity, &self.layout, &self.state).await?;
-                checkpoint::prune(run, id, self.state.step, keep).await?;
-                Ok::<_, Failure>(())
+            runtime.block_on(async {
+                writer.commit().await?;
+                checkpoint::prune(run, id, self.step, keep).await
             })?;
         }
         self.rows.clear();
         // Nobody goes on to work that a failed save would have to undo.
         self.env.collective.barrier()?;
         self.tell(Event::Saved {
-            step: self.state.step,
+            step: self.step,
             digest,
             seconds: begun.elapsed().as_secs_f64(),
         });
         Ok(())
+    }
+
+    /// Digest of the weights, which all ranks must see alike.
+    fn digest(&mut self) -> Result<Digest, Failure> {
+        let digest = self.stepper.digest(&mut self.env.collective)?;
+        let all = self.env.collective.gather_bytes(digest.0.as_bytes())?;
+        if all.iter().any(|d| d != digest.0.as_bytes()) {
+            let digests: Vec<_> = all.iter().map(|d| String::from_utf8_lossy(d)).collect();
+            return Err(Failure::Diverged {
+                step: self.step,
+                digests: digests.join(", "),
+            });
+        }
+        Ok(digest)
     }
 
     /// Reports at most about five times a second, and always the first and the last step.
@@ -367,15 +386,16 @@ impl<'a> Trainer<'a> {
 
     fn finish(mut self) -> Result<Outcome, Failure> {
         // A generation that only repeats the end of a dead one has no scores yet.
-        if self.scores.as_ref().map(|(step, _)| *step) != Some(self.state.step) {
+        if self.scores.as_ref().map(|(step, _)| *step) != Some(self.step) {
             self.validate()?;
         }
         let (_, validation) = self.scores.take().unwrap_or_default();
-        let consumed = self.state.consumed;
+        let digest = self.digest()?;
+        let consumed = self.consumed;
         Ok(Outcome {
             trial: self.trial.id.clone(),
-            steps: self.state.step.0,
-            digest: Digest::of(&self.state.weights),
+            steps: self.step.0,
+            digest,
             validation,
             consumed,
             flops_6nd: count::flops_6nd(&self.trial.model, consumed.plain_tokens),

@@ -1,6 +1,6 @@
 //! Scoring held-out triplets, spread over the ranks, the same numbers on every world size.
 
-use super::{Compute, SetScore, compute::Scores};
+use super::{PassError, Scores, SetScore, Stepper};
 use crate::{collective::Collective, norm::tree_sum};
 use polestar_model::PackInput;
 
@@ -15,17 +15,31 @@ pub(super) struct HeldOut {
     pub triplets: usize,
 }
 
+/// Packs that go through the model together: sharded weights are gathered once for all of them.
+const TOGETHER: usize = 4;
+
 /// Scores a set. Each rank runs every world-th pack; all ranks get the result.
 pub(super) fn score(
     set: &HeldOut,
-    compute: &Compute,
+    stepper: &mut Stepper,
     collective: &mut Collective,
 ) -> Result<SetScore, ScoreError> {
     let (rank, world) = (collective.rank().0 as usize, collective.world().0 as usize);
+    let packs: Vec<PackInput> = set
+        .packs
+        .iter()
+        .skip(rank)
+        .step_by(world)
+        .cloned()
+        .collect();
     let mut mine = Vec::new();
-    for pack in set.packs.iter().skip(rank).step_by(world) {
-        let scores = compute.forward(pack)?;
-        mine.extend(encode(&scores));
+    // As often as the rank with the most packs: to gather weights takes all ranks.
+    for round in 0..set.packs.len().div_ceil(world).div_ceil(TOGETHER) {
+        let from = (round * TOGETHER).min(packs.len());
+        let to = (from + TOGETHER).min(packs.len());
+        for scores in stepper.score(collective, &packs[from..to])? {
+            mine.extend(encode(&scores));
+        }
     }
     let gathered = collective.gather_bytes(&mine)?;
     let mut readers: Vec<&[u8]> = gathered.iter().map(Vec::as_slice).collect();
@@ -68,6 +82,15 @@ pub(super) enum ScoreError {
     /// A rank sent fewer scores than it has packs.
     #[error("a rank sent too few scores")]
     Truncated,
+}
+
+impl From<PassError> for ScoreError {
+    fn from(error: PassError) -> ScoreError {
+        match error {
+            PassError::NotFinite(source) => ScoreError::NotFinite(source),
+            PassError::Collective(error) => ScoreError::Collective(error),
+        }
+    }
 }
 
 fn encode(scores: &Scores) -> Vec<u8> {

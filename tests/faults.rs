@@ -1,0 +1,78 @@
+//! What goes wrong is named: a loss that is no number, a rank that stalls.
+
+mod common;
+
+use common::{Sandbox, json, small_sweep};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
+    let sandbox = Sandbox::new();
+    let text = small_sweep(20).replace("lr = 3e-3", "lr = 1e30\neps = 1e-30\nclip = 0.0");
+    let text = text.replace(
+        "[train.checkpoint]\nevery = 5",
+        "[train.checkpoint]\nevery = 1",
+    );
+    sandbox.write("sweep.toml", &text);
+    let output = sandbox.run(&["launch", "sweep.toml"]);
+    let said = common::said(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("is given up"), "{said}");
+    // Step, lane and segment, or the norm that all lanes together have.
+    let line = said
+        .lines()
+        .find(|l| l.contains("is given up"))
+        .expect("just seen");
+    assert!(line.contains("failed in compute: step "), "{line}");
+    assert!(
+        line.contains("lane ") && line.contains("segment `"),
+        "{line}"
+    );
+    assert!(line.contains("train.optimizer.lr"), "{line}");
+    let checkpoints = sandbox
+        .only_run("runs")
+        .join("trials/pico-20steps-s1/checkpoints");
+    let kept = std::fs::read_dir(&checkpoints)
+        .expect("it is there")
+        .count();
+    assert!(kept > 0, "{said}");
+}
+
+#[test]
+fn a_rank_that_stalls_is_named_by_the_others_and_replaced() {
+    const STEPS: u64 = 200;
+    let sandbox = Sandbox::new();
+    let text = small_sweep(STEPS).replace("workers = 1", "workers = 2\ndeadline_seconds = 2.0");
+    sandbox.write("sweep.toml", &text);
+    sandbox.succeed(&["launch", "sweep.toml", "--store", "undisturbed"]);
+
+    let mut launch = sandbox.start(&[
+        "launch",
+        "sweep.toml",
+        "--store",
+        "stalled",
+        "--workers-per-trial",
+        "2",
+    ]);
+    let _ = launch.wait_for(" joined");
+    let second = common::pid_in(&launch.wait_for(" joined"));
+    launch.wait_for("step 20:");
+    let process = Pid::from_raw(second as i32).expect("a process id");
+    kill_process(process, Signal::STOP).expect("it runs");
+    let named = launch.wait_for("sent nothing for 2 s");
+    assert!(named.contains("failed in collective"), "{named}");
+    // Which process that rank is.
+    let ranks = launch.wait_for("rank 0 is ");
+    assert!(ranks.contains(&format!("pid {second})")), "{ranks}");
+    // Nobody wakes it: it is found silent, ended and replaced.
+    launch.wait_for(" left");
+    let (success, lines) = launch.finish();
+    assert!(success, "{}", lines.join("\n"));
+
+    let digest = |store| {
+        let run = sandbox.only_run(store);
+        let result = run.join(format!("trials/pico-{STEPS}steps-s1/result.json"));
+        json(&result)["outcome"]["digest"].clone()
+    };
+    assert_eq!(digest("stalled"), digest("undisturbed"));
+}

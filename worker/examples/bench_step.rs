@@ -1,0 +1,319 @@
+//! Times the engine's training step (forward, backward, reduction, clipping, AdamW) on made-up
+//! tokens, in one process or several on this machine. For `scripts/bench`.
+//!
+//! Prints one line of JSON: `{"seconds": [...], "tokens": …, "triplets": …, "peak_bytes": …}`: seconds
+//! of each step, tokens and triplets that all workers together train on in a step, and the most
+//! memory that rank 0 took beyond what it had before the model was made.
+
+use burn::tensor::Device;
+use clap::Parser;
+use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
+use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
+use polestar_worker::{
+    Lane, Rank, WorldSize,
+    collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    engine::{Compute, LaneInput, Part, StepPlan, Stepper},
+    sharding::{Reduction, Sharding, Zero},
+};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+struct Args {
+    /// Sequences of a worker's batch; half of them are chosen, half rejected
+    #[arg(long, default_value_t = 8)]
+    batch: u32,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 256)]
+    seq: u32,
+    /// Instead of whole sequences: tokens of prompt, reference and candidate of triplets that share
+    /// their prefix
+    #[arg(long, value_delimiter = ',', num_args = 3)]
+    triplet: Option<Vec<u32>>,
+    /// Triplets of a worker's batch, with --triplet
+    #[arg(long, default_value_t = 8)]
+    count: u32,
+    #[arg(long, default_value_t = 6)]
+    layers: u32,
+    #[arg(long, default_value_t = 256)]
+    width: u32,
+    #[arg(long, default_value_t = 64)]
+    head: u32,
+    #[arg(long, default_value_t = 688)]
+    ffn: u32,
+    #[arg(long, default_value_t = 4096)]
+    vocab: u32,
+    /// Threads of each worker
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    #[arg(long, default_value_t = 10)]
+    steps: u64,
+    #[arg(long, default_value_t = 1)]
+    workers: u32,
+    /// Lanes of each worker, each with the whole batch of --batch or --count
+    #[arg(long, default_value_t = 1)]
+    lanes: u32,
+    /// Packed rows that a lane's batch is cut into
+    #[arg(long, default_value_t = 1)]
+    packs: u32,
+    #[arg(long, default_value_t = 0)]
+    zero: u8,
+    #[arg(long)]
+    recompute: bool,
+    /// Set by the program itself for its workers
+    #[arg(long, hide = true)]
+    rank: Option<u32>,
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads)
+        .build_global()?;
+    match (args.workers, args.rank) {
+        (1, _) => train(&args, Collective::alone()),
+        (_, Some(rank)) => worker(&args, Rank(rank)),
+        (_, None) => spawn(&args),
+    }
+}
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Starts this program once per worker and tells each where the others listen.
+fn spawn(args: &Args) -> Result<(), Failure> {
+    let mut children = Vec::new();
+    for rank in 0..args.workers {
+        let child = Command::new(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .args(["--rank", &rank.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        children.push(child);
+    }
+    let mut outputs = Vec::new();
+    let mut addresses = Vec::new();
+    for child in &mut children {
+        let mut output = BufReader::new(child.stdout.take().ok_or("a worker without output")?);
+        let mut address = String::new();
+        output.read_line(&mut address)?;
+        addresses.push(address.trim().to_owned());
+        outputs.push(output);
+    }
+    for child in &mut children {
+        let mut input = child.stdin.take().ok_or("a worker without input")?;
+        writeln!(input, "{}", addresses.join(" "))?;
+    }
+    for (mut child, mut output) in children.into_iter().zip(outputs) {
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        print!("{line}");
+        if !child.wait()?.success() {
+            return Err("a worker failed".into());
+        }
+    }
+    Ok(())
+}
+
+fn worker(args: &Args, rank: Rank) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let collective = runtime.block_on(async {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let listener = listen(any).await?;
+        println!("{}", listener.local_addr()?);
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        let peers = line
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<Vec<SocketAddr>, _>>()?;
+        let secret = Secret([1; 32]);
+        let (mesh, _) = Mesh::connect(
+            rank,
+            listener,
+            &peers,
+            &secret,
+            SharedMemory::Auto,
+            DEADLINE,
+        )
+        .await?;
+        Ok::<_, Failure>(Collective::new(mesh, DEADLINE))
+    })?;
+    train(args, collective)
+}
+
+fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
+    let before = peak_bytes();
+    let config: ModelConfig = serde_json::from_value(serde_json::json!({
+        "vocab_size": args.vocab, "hidden_size": args.width, "num_hidden_layers": args.layers,
+        "num_attention_heads": args.width / args.head,
+        "num_key_value_heads": args.width / args.head,
+        "intermediate_size": args.ffn,
+    }))?;
+    let layout = ModelLayout::new(&config, HeadKind::Reward);
+    let sharding = Sharding {
+        zero: Zero::try_from(args.zero)?,
+        world: WorldSize(args.workers),
+        rank: collective.rank(),
+    };
+    let lanes = args.lanes * args.workers;
+    let plan = StepPlan {
+        sharding,
+        lanes,
+        reduction: Reduction::Canonical,
+    };
+    let compute = Compute::new(layout.clone(), &Device::flex(), args.recompute);
+    let mut stepper = Stepper::new(compute, plan);
+    for (i, segment) in layout.segments.iter().enumerate() {
+        let mut weights = vec![0.0; segment.elements];
+        initial_segment(segment, 1, &mut weights);
+        stepper.put(i, Part::fresh(weights));
+    }
+    stepper.load(&mut collective);
+
+    let adamw = AdamW {
+        lr: 1e-4,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.0,
+    };
+    let (mut seconds, mut tokens, mut triplets) = (Vec::new(), 0, 0);
+    for step in 0..args.steps {
+        let inputs: Vec<LaneInput> = sharding
+            .lanes(lanes)
+            .into_iter()
+            .map(|lane| input(args, lane, step as u32))
+            .collect::<Result<_, _>>()?;
+        let packs = || inputs.iter().flat_map(|l| &l.packs);
+        tokens = packs().map(|p| p.ids.len()).sum::<usize>() * args.workers as usize;
+        triplets = packs().map(|p| p.reward_rows.len() / 2).sum::<usize>() * args.workers as usize;
+        collective.barrier()?;
+        let begun = Instant::now();
+        stepper.step(
+            &mut collective,
+            &inputs,
+            1.0 / triplets as f32,
+            (&adamw, step + 1, 1.0),
+        )?;
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    collective.barrier()?;
+    if sharding.rank == Rank(0) {
+        let peak = peak_bytes().saturating_sub(before);
+        println!(
+            "{}",
+            serde_json::json!({
+                "seconds": seconds, "tokens": tokens, "triplets": triplets, "peak_bytes": peak,
+                "parameters": layout.elements(),
+            })
+        );
+    }
+    Ok(())
+}
+
+fn input(args: &Args, lane: Lane, step: u32) -> Result<LaneInput, Failure> {
+    let pack = |i| match args.triplet.as_deref() {
+        Some(&[prompt, reference, candidate]) => {
+            // [BOS] P REF <split> P once, then CAND <reward> twice.
+            let prefix = 2 + 2 * prompt + reference;
+            shared(
+                args,
+                prefix,
+                candidate + 1,
+                args.count / args.packs,
+                step + i,
+            )
+        }
+        _ => plain(args, args.batch / args.packs, step + i),
+    };
+    let packs = (0..args.packs).map(|i| pack(lane.0 * 1000 + i));
+    Ok(LaneInput {
+        lane,
+        packs: packs.collect::<Result<_, _>>()?,
+    })
+}
+
+/// Whole sequences: the first half chosen, the second rejected.
+fn plain(args: &Args, sequences: u32, seed: u32) -> Result<PackInput, Failure> {
+    let len = args.seq;
+    let spans = (0..sequences).map(|i| Span {
+        start: i * len,
+        len,
+        parent: None,
+    });
+    let half = sequences / 2;
+    let last = |i: u32| (i + 1) * len - 1;
+    let rows: Vec<u32> = (0..half).flat_map(|i| [last(i), last(half + i)]).collect();
+    let positions: Vec<u32> = (0..sequences).flat_map(|_| 0..len).collect();
+    pack(args, seed, spans.collect(), positions, rows)
+}
+
+/// Triplets whose two candidates share a prefix.
+fn shared(
+    args: &Args,
+    prefix: u32,
+    candidate: u32,
+    count: u32,
+    seed: u32,
+) -> Result<PackInput, Failure> {
+    let whole = prefix + 2 * candidate;
+    let (mut spans, mut positions, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    for start in (0..count).map(|i| i * whole) {
+        let parent = Some(spans.len() as u32);
+        spans.push(Span {
+            start,
+            len: prefix,
+            parent: None,
+        });
+        positions.extend(0..prefix);
+        for start in [start + prefix, start + prefix + candidate] {
+            spans.push(Span {
+                start,
+                len: candidate,
+                parent,
+            });
+            positions.extend(prefix..prefix + candidate);
+            rows.push(start + candidate - 1);
+        }
+    }
+    pack(args, seed, spans, positions, rows)
+}
+
+fn pack(
+    args: &Args,
+    seed: u32,
+    spans: Vec<Span>,
+    positions: Vec<u32>,
+    reward_rows: Vec<u32>,
+) -> Result<PackInput, Failure> {
+    let token = |i: u32| {
+        let mixed = i
+            .wrapping_add(seed.wrapping_mul(7919))
+            .wrapping_mul(2_654_435_761);
+        (mixed >> 8) % args.vocab
+    };
+    Ok(PackInput {
+        ids: (0..positions.len() as u32).map(token).collect(),
+        positions: Positions::new(positions),
+        spans: Spans::new(spans)?,
+        reward_rows: reward_rows.into(),
+        target_rows: [].into(),
+        targets: [].into(),
+        target_weights: [].into(),
+    })
+}
+
+/// Most memory that this process has had so far; 0 where the system doesn't tell.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

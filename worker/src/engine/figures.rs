@@ -1,0 +1,111 @@
+//! A step's figures, lane by lane.
+
+use super::{Failure, LaneInput, Scores, batch, validate::credit};
+use crate::{
+    Lane, TrialConfig,
+    collective::{Collective, CollectiveError},
+    norm::tree_sum,
+};
+use polestar_dataset::{SpecialTokens, TokenTriplet};
+
+/// A lane's part in a step's figures, summed in lane order on every rank.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Figures {
+    /// Sum of the triplets' losses.
+    pub(super) loss: f64,
+    /// Triplets ranked rightly.
+    pub(super) right: f64,
+    /// Tokens of the plain layout.
+    pub(super) plain_tokens: f64,
+    /// Tokens laid down.
+    pub(super) laid_tokens: f64,
+    /// (query, key) pairs.
+    pub(super) pairs: f64,
+}
+
+impl Figures {
+    const FIELDS: usize = 5;
+
+    fn to_array(self) -> [f64; Self::FIELDS] {
+        [
+            self.loss,
+            self.right,
+            self.plain_tokens,
+            self.laid_tokens,
+            self.pairs,
+        ]
+    }
+}
+
+/// A lane laid out, with what is known before it is computed.
+///
+/// # Errors
+/// [`Failure::Data`] if its triplets can't be laid out.
+pub(super) fn lay_out(
+    lane: Lane,
+    triplets: &[TokenTriplet],
+    trial: &TrialConfig,
+    special: &SpecialTokens,
+) -> Result<(LaneInput, Figures), Failure> {
+    let wrapper = batch::wrapper_tokens(&trial.samples, special);
+    let plain = |t| batch::plain_tokens(t, wrapper) as f64;
+    let packs = batch::inputs(triplets, trial, special)
+        .map_err(|error| Failure::Data(error.to_string()))?;
+    let figures = Figures {
+        plain_tokens: triplets.iter().map(plain).sum(),
+        laid_tokens: packs.iter().map(|p| p.ids.len() as f64).sum(),
+        pairs: packs
+            .iter()
+            .map(|p| batch::attention_pairs(&p.spans) as f64)
+            .sum(),
+        ..Figures::default()
+    };
+    Ok((LaneInput { lane, packs }, figures))
+}
+
+impl Figures {
+    /// Adds what the lane's packs scored.
+    pub(super) fn score(&mut self, scores: &[Scores]) {
+        for pack in scores {
+            self.loss += pack.losses.iter().map(|&l| f64::from(l)).sum::<f64>();
+            self.right += pack.margins.iter().copied().map(credit).sum::<f64>();
+        }
+    }
+}
+
+/// All lanes' figures added up by the lanes' tree, so that every world prints the same.
+///
+/// # Errors
+/// When a rank is lost, late or out of step.
+pub(super) fn sum_figures(
+    mine: &[(Lane, Figures)],
+    collective: &mut Collective,
+) -> Result<Figures, CollectiveError> {
+    let bytes: Vec<u8> = mine
+        .iter()
+        .flat_map(|(lane, figures)| {
+            let numbers = [f64::from(lane.0)].into_iter().chain(figures.to_array());
+            numbers.flat_map(f64::to_le_bytes)
+        })
+        .collect();
+    let all = collective.gather_bytes(&bytes)?.concat();
+    let values: Vec<f64> = all
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|b| f64::from_le_bytes(*b))
+        .collect();
+    let mut lanes: Vec<&[f64]> = values.chunks_exact(1 + Figures::FIELDS).collect();
+    lanes.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    let field = |i: usize| {
+        let lanes: Vec<f64> = lanes.iter().map(|lane| lane[1 + i]).collect();
+        tree_sum(&lanes)
+    };
+    Ok(Figures {
+        loss: field(0),
+        right: field(1),
+        plain_tokens: field(2),
+        laid_tokens: field(3),
+        pairs: field(4),
+    })
+}

@@ -1,0 +1,466 @@
+//! One optimizer step of a world of ranks, whatever is sharded: lanes to gradient to weights.
+//!
+//! ```text
+//! lanes ─ pass ─▶ gradient of a segment ─ reduce-scatter ─▶ shard of the sum      while the pass goes on
+//!                 all shards ─ norm ─▶ clip ─▶ AdamW ─▶ weights ─ all-gather ─▶   while the next pass begins
+//! ```
+
+use super::{
+    Compute, NotFinite, Scores,
+    compute::Holder,
+    sums::{Pass, Sums},
+};
+use crate::{
+    Digest, Lane, Rank,
+    collective::{Collective, CollectiveError, Pending},
+    digest::Hasher,
+    norm::{block_sums, tree_sum},
+    sharding::{Reduction, Sharding, Zero},
+};
+use polestar_kernels::adamw::{self, AdamW};
+use polestar_model::{ModelLayout, PackInput, Weights};
+
+/// Weights and moments of a segment: whole, or a rank's shard.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Weights, the masters that the optimizer updates.
+    pub weights: Vec<f32>,
+    /// First moments.
+    pub first: Vec<f32>,
+    /// Second moments.
+    pub second: Vec<f32>,
+}
+
+impl Part {
+    /// Fresh moments for these weights.
+    pub fn fresh(weights: Vec<f32>) -> Part {
+        let zeros = vec![0.0; weights.len()];
+        Part {
+            weights,
+            first: zeros.clone(),
+            second: zeros,
+        }
+    }
+
+    fn cut(self, range: std::ops::Range<usize>) -> Part {
+        if range.len() == self.weights.len() {
+            return self;
+        }
+        Part {
+            weights: self.weights[range.clone()].to_vec(),
+            first: self.first[range.clone()].to_vec(),
+            second: self.second[range].to_vec(),
+        }
+    }
+}
+
+/// Where the weights that a pass computes with are.
+enum Slot {
+    /// To be gathered when they are needed.
+    Absent,
+    /// On their way.
+    Gathering(Pending<Vec<f32>>),
+    /// On the device.
+    Ready(Weights),
+}
+
+/// How steps are made. Everything but `reduction` leaves the bits alone.
+#[derive(Clone, Copy, Debug)]
+pub struct StepPlan {
+    /// This rank's place.
+    pub sharding: Sharding,
+    /// Lanes of a batch.
+    pub lanes: u32,
+    /// How they are added up.
+    pub reduction: Reduction,
+}
+
+/// Why a step came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A loss or a gradient is not a number.
+    #[error("{lane}")]
+    NotFinite {
+        /// Where it was noticed.
+        lane: Lane,
+        /// In which segment.
+        #[source]
+        source: NotFinite,
+    },
+    /// The global gradient is not finite although every lane's was.
+    #[error("the norm of the global gradient is {0}")]
+    Norm(f64),
+    /// Communication between ranks.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+}
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// A loss or a gradient is not a number.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// Communication between ranks.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+}
+
+impl PassError {
+    fn of(self, lane: Lane) -> StepError {
+        match self {
+            PassError::NotFinite(source) => StepError::NotFinite { lane, source },
+            PassError::Collective(error) => StepError::Collective(error),
+        }
+    }
+}
+
+/// A lane's part of a batch, laid out.
+#[derive(Debug)]
+pub struct LaneInput {
+    /// Which.
+    pub lane: Lane,
+    /// Its packs, in order.
+    pub packs: Vec<PackInput>,
+}
+
+/// A rank's part of a model in training.
+pub struct Stepper {
+    compute: Compute,
+    plan: StepPlan,
+    parts: Vec<Part>,
+    slots: Vec<Slot>,
+}
+
+impl Stepper {
+    /// A model whose segments are to be [put in](Stepper::put).
+    pub fn new(compute: Compute, plan: StepPlan) -> Stepper {
+        let segments = compute.layout().segments.len();
+        Stepper {
+            compute,
+            plan,
+            parts: vec![Part::default(); segments],
+            slots: std::iter::repeat_with(|| Slot::Absent)
+                .take(segments)
+                .collect(),
+        }
+    }
+
+    /// The model's layout.
+    pub fn layout(&self) -> &ModelLayout {
+        self.compute.layout()
+    }
+
+    /// Takes what this rank keeps of a whole segment.
+    pub fn put(&mut self, segment: usize, whole: Part) {
+        let kept = self.plan.sharding.updated(self.elements(segment));
+        self.parts[segment] = whole.cut(kept);
+    }
+
+    /// Makes the weights that were put in those that passes compute with. All ranks call it.
+    pub fn load(&mut self, collective: &mut Collective) {
+        for segment in 0..self.parts.len() {
+            // Before new ones come: two copies at once would be the largest thing in memory.
+            self.slots[segment] = Slot::Absent;
+            self.slots[segment] = match self.plan.sharding.zero {
+                Zero::None => {
+                    let weights = &self.parts[segment].weights;
+                    Slot::Ready(self.compute.weights(segment, weights))
+                }
+                Zero::Optimizer | Zero::Gradient => self.gather(segment, collective),
+                Zero::Weights => Slot::Absent,
+            };
+        }
+    }
+
+    /// Runs this rank's lanes and updates the weights. `scale` is what each triplet's loss weighs in
+    /// the batch's, `t` the number of this update, counted from 1, `clip` the largest norm (0: none).
+    ///
+    /// Returns each lane's scores, in the order given, and the norm of the global gradient.
+    ///
+    /// # Errors
+    /// [`StepError`]; the weights are then those from before, or of no use after a lost rank.
+    pub fn step(
+        &mut self,
+        collective: &mut Collective,
+        lanes: &[LaneInput],
+        scale: f32,
+        (adamw, t, clip): (&AdamW, u64, f32),
+    ) -> Result<(Vec<Vec<Scores>>, f64), StepError> {
+        let (scores, shards) = self.gradient(collective, lanes, scale)?;
+        let norm = self.norm(collective, &shards)?;
+        if !norm.is_finite() {
+            return Err(StepError::Norm(norm));
+        }
+        let clip = f64::from(clip);
+        let factor = if clip > 0.0 && norm > clip {
+            (clip / norm) as f32
+        } else {
+            1.0
+        };
+        let gradients: Vec<Pending<Vec<f32>>> = match self.plan.sharding.zero {
+            Zero::None => {
+                let gather = |(segment, shard)| {
+                    let cuts = self.plan.sharding.cuts(self.elements(segment));
+                    collective.start_all_gather(cuts, shard)
+                };
+                shards.into_iter().enumerate().map(gather).collect()
+            }
+            _ => shards.into_iter().map(Pending::ready).collect(),
+        };
+        for (part, gradient) in self.parts.iter_mut().zip(gradients) {
+            let gradient = gradient.wait()?;
+            let Part {
+                weights,
+                first,
+                second,
+            } = part;
+            adamw::step(adamw, t, factor, weights, first, second, &gradient);
+        }
+        self.load(collective);
+        Ok((scores, norm))
+    }
+
+    /// This rank's shard of the sum of all lanes' gradients, by segment.
+    fn gradient(
+        &mut self,
+        collective: &mut Collective,
+        lanes: &[LaneInput],
+        scale: f32,
+    ) -> Result<(Vec<Vec<Scores>>, Vec<Vec<f32>>), StepError> {
+        let mut sums = Sums::new(self.compute.layout(), self.plan);
+        let mut scores = Vec::with_capacity(lanes.len());
+        if self.plan.sharding.is_strided() {
+            // All packs of a lane go through a segment together, so that its gradient is whole, and
+            // gone, before the next segment's begins.
+            for round in 0..self.plan.sharding.reductions(self.plan.lanes) {
+                let (lane, packs) = match lanes.get(round as usize) {
+                    Some(input) => (input.lane, &input.packs[..]),
+                    // Nothing to compute, but the others need our shards and our ear.
+                    None => (Lane(u32::MAX), &[][..]),
+                };
+                let pass = Pass::Strided {
+                    round,
+                    hosts: !packs.is_empty(),
+                };
+                let done = self.pass(collective, &mut sums, pass, packs, scale);
+                let done = done.map_err(|error| error.of(lane))?;
+                if !packs.is_empty() {
+                    scores.push(done);
+                }
+            }
+        } else {
+            for (i, LaneInput { lane, packs }) in lanes.iter().enumerate() {
+                let mut of_lane = Vec::with_capacity(packs.len());
+                for (j, pack) in packs.iter().enumerate() {
+                    let ends_lane = j + 1 == packs.len();
+                    let pass = Pass::Contiguous {
+                        lane: *lane,
+                        ends_lane,
+                        ends_step: ends_lane && i + 1 == lanes.len(),
+                    };
+                    let pack = std::slice::from_ref(pack);
+                    let done = self.pass(collective, &mut sums, pass, pack, scale);
+                    of_lane.extend(done.map_err(|error| error.of(*lane))?);
+                }
+                scores.push(of_lane);
+            }
+        }
+        Ok((scores, sums.finish()?))
+    }
+
+    fn pass(
+        &mut self,
+        collective: &mut Collective,
+        sums: &mut Sums,
+        pass: Pass,
+        packs: &[PackInput],
+        scale: f32,
+    ) -> Result<Vec<Scores>, PassError> {
+        let mut training = Training {
+            view: View {
+                compute: &self.compute,
+                plan: self.plan,
+                parts: &self.parts,
+                slots: &mut self.slots,
+                collective,
+            },
+            sums,
+            pass,
+        };
+        self.compute.train(packs, scale, &mut training)
+    }
+
+    /// Scores packs without training. All ranks call it, equally often, each with packs of its own
+    /// or none.
+    ///
+    /// # Errors
+    /// When a loss is not a number or a rank is lost.
+    pub fn score(
+        &mut self,
+        collective: &mut Collective,
+        packs: &[PackInput],
+    ) -> Result<Vec<Scores>, PassError> {
+        let mut view = View {
+            compute: &self.compute,
+            plan: self.plan,
+            parts: &self.parts,
+            slots: &mut self.slots,
+            collective,
+        };
+        self.compute.score(packs, &mut view)
+    }
+
+    /// The canonical norm of a gradient that lies in shards.
+    fn norm(
+        &self,
+        collective: &mut Collective,
+        shards: &[Vec<f32>],
+    ) -> Result<f64, CollectiveError> {
+        let mine: Vec<f64> = shards.iter().flat_map(|s| block_sums(s)).collect();
+        let bytes: Vec<u8> = mine.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        let all = collective.gather_bytes(&bytes)?;
+        let mut readers: Vec<_> = all.iter().map(|b| b.as_chunks::<8>().0.iter()).collect();
+        let mut sums = Vec::new();
+        for segment in 0..shards.len() {
+            for (rank, reader) in readers.iter_mut().enumerate() {
+                let sharding = &self.plan.sharding;
+                let blocks = sharding.blocks(self.elements(segment), Rank(rank as u32));
+                sums.extend(reader.take(blocks).map(|b| f64::from_le_bytes(*b)));
+            }
+        }
+        Ok(tree_sum(&sums).sqrt())
+    }
+
+    /// Digest of the whole model. All ranks call it and get the same, or one has other weights.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn digest(&self, collective: &mut Collective) -> Result<Digest, CollectiveError> {
+        let mut hasher = Hasher::default();
+        for segment in 0..self.parts.len() {
+            let weights = &self.parts[segment].weights;
+            match self.plan.sharding.zero {
+                Zero::None => hasher.update(weights),
+                _ => hasher.update(&collective.all_gather(&self.cuts(segment), weights)?),
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Weights and moments of a segment, whole. All ranks call it.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn whole(
+        &self,
+        collective: &mut Collective,
+        segment: usize,
+    ) -> Result<Part, CollectiveError> {
+        let part = &self.parts[segment];
+        if self.plan.sharding.zero == Zero::None {
+            return Ok(part.clone());
+        }
+        let cuts = self.cuts(segment);
+        Ok(Part {
+            weights: collective.all_gather(&cuts, &part.weights)?,
+            first: collective.all_gather(&cuts, &part.first)?,
+            second: collective.all_gather(&cuts, &part.second)?,
+        })
+    }
+
+    fn elements(&self, segment: usize) -> usize {
+        self.compute.layout().segments[segment].elements
+    }
+
+    fn cuts(&self, segment: usize) -> Vec<std::ops::Range<usize>> {
+        self.plan.sharding.cuts(self.elements(segment))
+    }
+
+    fn gather(&self, segment: usize, collective: &mut Collective) -> Slot {
+        let mine = self.parts[segment].weights.clone();
+        Slot::Gathering(collective.start_all_gather(self.cuts(segment), mine))
+    }
+}
+
+/// What a pass sees of the weights.
+struct View<'a> {
+    compute: &'a Compute,
+    plan: StepPlan,
+    parts: &'a [Part],
+    slots: &'a mut [Slot],
+    collective: &'a mut Collective,
+}
+
+impl View<'_> {
+    /// Asks for the weights of a segment if nobody has yet.
+    fn prefetch(&mut self, segment: usize) {
+        if matches!(self.slots[segment], Slot::Absent) {
+            let elements = self.compute.layout().segments[segment].elements;
+            let cuts = self.plan.sharding.cuts(elements);
+            let mine = self.parts[segment].weights.clone();
+            self.slots[segment] = Slot::Gathering(self.collective.start_all_gather(cuts, mine));
+        }
+    }
+}
+
+impl Holder for View<'_> {
+    type Error = PassError;
+
+    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<Weights, PassError> {
+        self.prefetch(segment);
+        if let Some(next) = next {
+            self.prefetch(next);
+        }
+        let weights = match std::mem::replace(&mut self.slots[segment], Slot::Absent) {
+            Slot::Ready(weights) => weights,
+            Slot::Gathering(pending) => self.compute.weights(segment, &pending.wait()?),
+            // `prefetch` leaves no slot absent.
+            Slot::Absent => self.compute.weights(segment, &self.parts[segment].weights),
+        };
+        self.slots[segment] = Slot::Ready(weights.clone());
+        Ok(weights)
+    }
+
+    fn release(&mut self, segment: usize) {
+        if self.plan.sharding.zero == Zero::Weights {
+            self.slots[segment] = Slot::Absent;
+        }
+    }
+
+    fn gradient(&mut self, _segment: usize) -> Vec<f32> {
+        Vec::new()
+    }
+
+    fn complete(&mut self, _segment: usize, _gradient: Vec<f32>) -> Result<(), PassError> {
+        Ok(())
+    }
+}
+
+/// And of the gradient.
+struct Training<'a> {
+    view: View<'a>,
+    sums: &'a mut Sums,
+    pass: Pass,
+}
+
+impl Holder for Training<'_> {
+    type Error = PassError;
+
+    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<Weights, PassError> {
+        self.view.weights(segment, next)
+    }
+
+    fn release(&mut self, segment: usize) {
+        self.view.release(segment);
+    }
+
+    fn gradient(&mut self, segment: usize) -> Vec<f32> {
+        self.sums.take(segment, self.pass)
+    }
+
+    fn complete(&mut self, segment: usize, gradient: Vec<f32>) -> Result<(), PassError> {
+        let collective = &mut *self.view.collective;
+        Ok(self.sums.give(segment, self.pass, gradient, collective)?)
+    }
+}

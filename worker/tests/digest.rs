@@ -1,0 +1,240 @@
+//! One digest, however the work is spread: every ZeRO stage, world size, recompute switch and number
+//! of threads.
+
+use burn::tensor::Device;
+use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
+use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
+use polestar_worker::{
+    Digest, Rank, WorldSize,
+    collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    engine::{Compute, LaneInput, Part, StepPlan, Stepper},
+    sharding::{Reduction, Sharding, Zero},
+};
+use std::{net::SocketAddr, thread, time::Duration};
+
+const LANES: u32 = 8;
+const STEPS: u64 = 3;
+const VOCAB: u32 = 96;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn model() -> ModelLayout {
+    let config = serde_json::json!({
+        "vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 160,
+    });
+    let config: ModelConfig = serde_json::from_value(config).expect("a model");
+    ModelLayout::new(&config, HeadKind::Reward)
+}
+
+/// A prefix and two candidates, of lengths that differ from pack to pack.
+fn pack(seed: u32) -> PackInput {
+    let [prefix, positive, negative] = [17 + seed % 7, 9 + seed % 5, 6 + seed % 11];
+    let tokens = prefix + positive + negative;
+    let spans = vec![
+        Span {
+            start: 0,
+            len: prefix,
+            parent: None,
+        },
+        Span {
+            start: prefix,
+            len: positive,
+            parent: Some(0),
+        },
+        Span {
+            start: prefix + positive,
+            len: negative,
+            parent: Some(0),
+        },
+    ];
+    let candidates = (prefix..prefix + positive).chain(prefix..prefix + negative);
+    PackInput {
+        ids: (0..tokens)
+            .map(|i| (seed * 31 + i * i * 7 + i) % VOCAB)
+            .collect(),
+        positions: Positions::new((0..prefix).chain(candidates).collect::<Vec<u32>>()),
+        spans: Spans::new(spans).expect("a forest"),
+        reward_rows: [prefix + positive - 1, tokens - 1].into(),
+        target_rows: [].into(),
+        targets: [].into(),
+        target_weights: [].into(),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    zero: Zero,
+    reduction: Reduction,
+    world: u32,
+    recompute: bool,
+    threads: usize,
+}
+
+/// Trains on one rank and returns the digest, the last norm and the losses that it saw.
+fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
+    let sharding = Sharding {
+        zero: case.zero,
+        world: WorldSize(case.world),
+        rank: collective.rank(),
+    };
+    let plan = StepPlan {
+        sharding,
+        lanes: LANES,
+        reduction: case.reduction,
+    };
+    let layout = model();
+    let compute = Compute::new(layout.clone(), &Device::flex(), case.recompute);
+    let mut stepper = Stepper::new(compute, plan);
+    for (i, segment) in layout.segments.iter().enumerate() {
+        let mut weights = vec![0.0; segment.elements];
+        initial_segment(segment, 1, &mut weights);
+        if i + 1 == layout.segments.len() {
+            // A fresh head is zero, and lets no gradient through.
+            for (j, weight) in weights.iter_mut().enumerate() {
+                *weight = ((j * 29) % 17) as f32 * 0.05 - 0.4;
+            }
+        }
+        stepper.put(i, Part::fresh(weights));
+    }
+    stepper.load(&mut collective);
+    let adamw = AdamW {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+    };
+    let (mut norm, mut losses) = (0.0, Vec::new());
+    for step in 0..STEPS {
+        let lanes: Vec<LaneInput> = sharding
+            .lanes(LANES)
+            .into_iter()
+            .map(|lane| {
+                let first = step as u32 * 100 + lane.0 * 10;
+                // One, two or three packs.
+                let packs = (0..1 + lane.0 % 3).map(|i| pack(first + i)).collect();
+                LaneInput { lane, packs }
+            })
+            .collect();
+        // The norm is clipped: it is part of what has to agree.
+        let optimizer = (&adamw, step + 1, 0.5);
+        let scores;
+        (scores, norm) = stepper
+            .step(&mut collective, &lanes, 1.0 / 16.0, optimizer)
+            .expect("a step");
+        losses = scores
+            .into_iter()
+            .flatten()
+            .flat_map(|s| s.losses)
+            .collect();
+    }
+    let digest = stepper.digest(&mut collective).expect("a digest");
+    (digest, norm, losses)
+}
+
+/// Every rank in a thread of its own, connected as processes would be.
+fn world(case: Case) -> Vec<(Digest, f64, Vec<f32>)> {
+    // Each rank has threads of its own: one that waits for another must not hold its thread.
+    let on_its_own = move |collective| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(case.threads);
+        pool.build()
+            .expect("threads")
+            .install(|| train(case, collective))
+    };
+    if case.world == 1 {
+        return vec![on_its_own(Collective::alone())];
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let meshes = runtime.block_on(async {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        for _ in 0..case.world {
+            let listener = listen(any).await.expect("a port");
+            addresses.push(listener.local_addr().expect("an address"));
+            listeners.push(listener);
+        }
+        let connect = listeners.into_iter().enumerate().map(|(rank, listener)| {
+            let addresses = addresses.clone();
+            async move {
+                let (secret, memory) = (Secret([7; 32]), SharedMemory::Auto);
+                Mesh::connect(
+                    Rank(rank as u32),
+                    listener,
+                    &addresses,
+                    &secret,
+                    memory,
+                    DEADLINE,
+                )
+                .await
+            }
+        });
+        futures::future::try_join_all(connect)
+            .await
+            .expect("a mesh")
+    });
+    let ranks: Vec<_> = meshes
+        .into_iter()
+        .map(|(mesh, _)| {
+            let collective = Collective::new(mesh, DEADLINE);
+            thread::spawn(move || on_its_own(collective))
+        })
+        .collect();
+    ranks
+        .into_iter()
+        .map(|rank| rank.join().expect("a rank"))
+        .collect()
+}
+
+const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
+
+#[test]
+fn one_digest_for_every_stage_world_recompute_and_thread_count() {
+    let mut expected: Option<(Digest, u64)> = None;
+    for zero in STAGES {
+        for world_size in 1..=4 {
+            for recompute in [false, true] {
+                for threads in [1, 2] {
+                    let reduction = Reduction::Canonical;
+                    let case = Case {
+                        zero,
+                        reduction,
+                        world: world_size,
+                        recompute,
+                        threads,
+                    };
+                    for (digest, norm, _) in world(case) {
+                        assert!(norm > 0.5, "the norm is clipped: {norm}");
+                        let found = (digest, norm.to_bits());
+                        let expected = expected.get_or_insert_with(|| found.clone());
+                        assert_eq!(&found, expected, "{case:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fast_reduction_trains_alike_but_not_by_the_bit() {
+    let case = |zero, world| Case {
+        zero,
+        reduction: Reduction::Fast,
+        world,
+        recompute: false,
+        threads: 1,
+    };
+    let (alone, _, _) = world(case(Zero::None, 1)).remove(0);
+    let norm = |case| world(case).remove(0).1;
+    let expected = norm(case(Zero::None, 1));
+    let mut differs = false;
+    for zero in STAGES {
+        let ranks = world(case(zero, 3));
+        assert!(
+            ranks.windows(2).all(|pair| pair[0].0 == pair[1].0),
+            "ranks agree"
+        );
+        assert!((ranks[0].1 / expected - 1.0).abs() < 1e-3, "{}", ranks[0].1);
+        differs |= ranks[0].0 != alone;
+    }
+    assert!(differs, "another order of additions has other bits");
+}
