@@ -1,9 +1,12 @@
 //! Times the engine's training step (forward, backward, reduction, clipping, AdamW) on made-up
 //! tokens, in one process or several on this machine. For `scripts/bench`.
 //!
-//! Prints one line of JSON: `{"seconds": [...], "tokens": …, "triplets": …, "peak_bytes": …}`: seconds
-//! of each step, tokens and triplets that all workers together train on in a step, and the most
-//! memory that rank 0 took beyond what it had before the model was made.
+//! Prints one line of JSON: seconds of each step, tokens and triplets that all workers together train
+//! on in a step, the most memory that rank 0 took beyond what it had before the model was made, and
+//! what the formula says of it.
+
+#[path = "bench/ranks.rs"]
+mod ranks;
 
 use burn::tensor::Device;
 use clap::Parser;
@@ -11,18 +14,13 @@ use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_worker::{
     Lane, Rank, WorldSize,
-    collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    collective::Collective,
     engine::{Compute, LaneInput, Part, StepPlan, Stepper},
+    memory::{Holding, memory},
     sharding::{Reduction, Sharding, Zero},
 };
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
-
-type Failure = Box<dyn std::error::Error>;
+use ranks::Failure;
+use std::time::Instant;
 
 #[derive(Parser)]
 struct Args {
@@ -78,74 +76,9 @@ fn main() -> Result<(), Failure> {
         .build_global()?;
     match (args.workers, args.rank) {
         (1, _) => train(&args, Collective::alone()),
-        (_, Some(rank)) => worker(&args, Rank(rank)),
-        (_, None) => spawn(&args),
+        (_, Some(rank)) => train(&args, ranks::connect(Rank(rank))?),
+        (workers, None) => ranks::spawn(workers),
     }
-}
-
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Starts this program once per worker and tells each where the others listen.
-fn spawn(args: &Args) -> Result<(), Failure> {
-    let mut children = Vec::new();
-    for rank in 0..args.workers {
-        let child = Command::new(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .args(["--rank", &rank.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        children.push(child);
-    }
-    let mut outputs = Vec::new();
-    let mut addresses = Vec::new();
-    for child in &mut children {
-        let mut output = BufReader::new(child.stdout.take().ok_or("a worker without output")?);
-        let mut address = String::new();
-        output.read_line(&mut address)?;
-        addresses.push(address.trim().to_owned());
-        outputs.push(output);
-    }
-    for child in &mut children {
-        let mut input = child.stdin.take().ok_or("a worker without input")?;
-        writeln!(input, "{}", addresses.join(" "))?;
-    }
-    for (mut child, mut output) in children.into_iter().zip(outputs) {
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        print!("{line}");
-        if !child.wait()?.success() {
-            return Err("a worker failed".into());
-        }
-    }
-    Ok(())
-}
-
-fn worker(args: &Args, rank: Rank) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let collective = runtime.block_on(async {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let listener = listen(any).await?;
-        println!("{}", listener.local_addr()?);
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line)?;
-        let peers = line
-            .split_whitespace()
-            .map(str::parse)
-            .collect::<Result<Vec<SocketAddr>, _>>()?;
-        let secret = Secret([1; 32]);
-        let (mesh, _) = Mesh::connect(
-            rank,
-            listener,
-            &peers,
-            &secret,
-            SharedMemory::Auto,
-            DEADLINE,
-        )
-        .await?;
-        Ok::<_, Failure>(Collective::new(mesh, DEADLINE))
-    })?;
-    train(args, collective)
 }
 
 fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
@@ -207,11 +140,19 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
     collective.barrier()?;
     if sharding.rank == Rank(0) {
         let peak = peak_bytes().saturating_sub(before);
+        let holding = Holding {
+            zero: sharding.zero,
+            world: sharding.world,
+            lanes,
+            reduction: plan.reduction,
+            recompute: args.recompute,
+        };
         println!(
             "{}",
             serde_json::json!({
                 "seconds": seconds, "tokens": tokens, "triplets": triplets, "peak_bytes": peak,
                 "parameters": layout.elements(),
+                "formula_bytes": memory(&layout, holding).total(),
             })
         );
     }

@@ -236,7 +236,8 @@ impl<'a> Exchange<'a> {
         };
         let Some(left) = self.deadline.checked_sub(waited).filter(|l| !l.is_zero()) else {
             let stuck = (0..self.feeds.len()).find(|&r| writes(r));
-            let from = late.or(stuck.map(|r| Rank(r as u32))).unwrap_or_default();
+            let from = late.or_else(|| stuck.map(|r| Rank(r as u32)));
+            let from = from.unwrap_or_default();
             return Err(LinkError::Deadline {
                 from,
                 seconds: self.deadline.as_secs_f64().ceil() as u64,
@@ -251,7 +252,7 @@ impl<'a> Exchange<'a> {
         let waits: Vec<(bool, bool)> = (0..self.feeds.len())
             .map(|rank| (reads(rank), writes(rank)))
             .collect();
-        for (link, &(reads, writes)) in self.links.iter_mut().zip(&waits) {
+        for (link, &(reads, writes)) in self.links.iter().zip(&waits) {
             if let Some(link) = link
                 && !link.may_sleep(reads, writes)?
             {

@@ -72,7 +72,7 @@ impl Link {
 
     /// Prepares for sleep until bytes come (`reads`) or go (`writes`). False: there is something to
     /// do at once.
-    pub(super) fn may_sleep(&mut self, reads: bool, writes: bool) -> Result<bool, LinkError> {
+    pub(super) fn may_sleep(&self, reads: bool, writes: bool) -> Result<bool, LinkError> {
         let Some(shared) = &self.shared else {
             return Ok(true);
         };

@@ -12,7 +12,7 @@ mod validate;
 pub use batch::{plain_tokens, wrapper_tokens};
 pub use compute::{Compute, Holder, NotFinite, Scores};
 pub use start::VALIDATION_SEED;
-pub use step::{LaneInput, Part, PassError, StepError, StepPlan, Stepper};
+pub use step::{LaneInput, LaneScores, Part, PassError, StepError, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 
 use crate::{Digest, Lane, Step, TrialId, checkpoint, collective::CollectiveError};

@@ -124,6 +124,9 @@ pub struct LaneInput {
     pub packs: Vec<PackInput>,
 }
 
+/// Scores of each pack of each lane.
+pub type LaneScores = Vec<Vec<Scores>>;
+
 /// A rank's part of a model in training.
 pub struct Stepper {
     compute: Compute,
@@ -186,7 +189,7 @@ impl Stepper {
         lanes: &[LaneInput],
         scale: f32,
         (adamw, t, clip): (&AdamW, u64, f32),
-    ) -> Result<(Vec<Vec<Scores>>, f64), StepError> {
+    ) -> Result<(LaneScores, f64), StepError> {
         let (scores, shards) = self.gradient(collective, lanes, scale)?;
         let norm = self.norm(collective, &shards)?;
         if !norm.is_finite() {
@@ -227,7 +230,7 @@ impl Stepper {
         collective: &mut Collective,
         lanes: &[LaneInput],
         scale: f32,
-    ) -> Result<(Vec<Vec<Scores>>, Vec<Vec<f32>>), StepError> {
+    ) -> Result<(LaneScores, Vec<Vec<f32>>), StepError> {
         let mut sums = Sums::new(self.compute.layout(), self.plan);
         let mut scores = Vec::with_capacity(lanes.len());
         if self.plan.sharding.is_strided() {

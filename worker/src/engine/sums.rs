@@ -3,7 +3,7 @@
 use super::step::StepPlan;
 use crate::{
     Lane,
-    collective::{Collective, CollectiveError, Pending},
+    collective::{Collective, CollectiveError, Partials, Pending},
     reduce::{Counter, Node, add_into},
     sharding::{Reduction, Sharding},
 };
@@ -43,7 +43,7 @@ pub(super) struct Sums {
     running: Vec<Vec<f32>>,
     /// Finished lanes of this rank, whole.
     subtrees: Vec<Counter<Vec<f32>>>,
-    flying: VecDeque<(usize, Pending<Vec<(Node, Vec<f32>)>>)>,
+    flying: VecDeque<(usize, Pending<Partials>)>,
     /// What has been reduced: this rank's shard.
     reduced: Vec<Reduced>,
 }

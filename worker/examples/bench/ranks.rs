@@ -1,0 +1,72 @@
+//! A benchmark program as several ranks: it starts itself once for each.
+
+use polestar_worker::{
+    Rank,
+    collective::{Collective, Mesh, Secret, SharedMemory, listen},
+};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Starts this program with `--rank r` for each rank, tells each where the others listen, and passes
+/// on what they print.
+pub(crate) fn spawn(workers: u32) -> Result<(), Failure> {
+    let mut children = Vec::new();
+    for rank in 0..workers {
+        let child = Command::new(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .args(["--rank", &rank.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        children.push(child);
+    }
+    let mut outputs = Vec::new();
+    let mut addresses = Vec::new();
+    for child in &mut children {
+        let mut output = BufReader::new(child.stdout.take().ok_or("a worker without output")?);
+        let mut address = String::new();
+        output.read_line(&mut address)?;
+        addresses.push(address.trim().to_owned());
+        outputs.push(output);
+    }
+    for child in &mut children {
+        let mut input = child.stdin.take().ok_or("a worker without input")?;
+        writeln!(input, "{}", addresses.join(" "))?;
+    }
+    for (mut child, mut output) in children.into_iter().zip(outputs) {
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        print!("{line}");
+        if !child.wait()?.success() {
+            return Err("a worker failed".into());
+        }
+    }
+    Ok(())
+}
+
+/// Joins the other ranks.
+pub(crate) fn connect(rank: Rank) -> Result<Collective, Failure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let listener = listen(any).await?;
+        println!("{}", listener.local_addr()?);
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        let peers = line
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<Vec<SocketAddr>, _>>()?;
+        let (secret, memory) = (Secret([1; 32]), SharedMemory::Auto);
+        let (mesh, _) = Mesh::connect(rank, listener, &peers, &secret, memory, DEADLINE).await?;
+        Ok(Collective::new(mesh, DEADLINE))
+    })
+}

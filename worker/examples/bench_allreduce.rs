@@ -1,0 +1,55 @@
+//! Times an all-reduce (reduce-scatter and all-gather) between two processes on this machine. For
+//! `scripts/bench`. Prints one line of JSON: `{"ms": median, "bytes": …}`.
+
+#[path = "bench/ranks.rs"]
+mod ranks;
+
+use clap::Parser;
+use polestar_worker::{Lane, Rank, WorldSize, collective::Collective, reduce};
+use ranks::Failure;
+use std::time::Instant;
+
+#[derive(Parser)]
+struct Args {
+    /// Size of the vector
+    #[arg(long, default_value_t = 1 << 26)]
+    bytes: usize,
+    /// Set by the program itself for its workers
+    #[arg(long, hide = true)]
+    rank: Option<u32>,
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    match args.rank {
+        Some(rank) => time(&args, ranks::connect(Rank(rank))?),
+        None => ranks::spawn(2),
+    }
+}
+
+fn time(args: &Args, mut collective: Collective) -> Result<(), Failure> {
+    let elements = args.bytes / 4;
+    let world = WorldSize(2);
+    let cuts = [0, 1].map(|rank| reduce::shard(elements, world, Rank(rank)));
+    let pieces = [0, 1].map(|rank| (Rank(rank), reduce::Node::leaf(Lane(rank))));
+    let mine = [vec![1.0_f32; elements]];
+    let repeats = ((1 << 28) / args.bytes).clamp(8, 400);
+    let mut taken = Vec::with_capacity(repeats);
+    for _ in 0..repeats {
+        let begun = Instant::now();
+        let sums = collective.reduce_scatter(&pieces, &cuts, &mine)?;
+        let whole = collective.all_gather(&cuts, &sums[0].1)?;
+        taken.push(1e3 * begun.elapsed().as_secs_f64());
+        if whole.len() != elements || whole.iter().any(|&x| x != 2.0) {
+            return Err("the sum is wrong".into());
+        }
+    }
+    // The first ones touch memory for the first time.
+    let mut taken = taken.split_off(2);
+    taken.sort_by(f64::total_cmp);
+    if collective.rank() == Rank(0) {
+        let ms = taken[taken.len() / 2];
+        println!("{}", serde_json::json!({ "ms": ms, "bytes": args.bytes }));
+    }
+    Ok(())
+}
