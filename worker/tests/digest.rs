@@ -1,12 +1,12 @@
 //! One digest, however the work is spread: every ZeRO stage, world size, recompute switch and number
 //! of threads.
 
-use burn::tensor::Device;
 use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_worker::{
     Digest, Rank, WorldSize,
     collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    config::Backend,
     engine::{Compute, LaneInput, Part, StepPlan, Stepper},
     sharding::{Reduction, Sharding, Zero},
 };
@@ -63,6 +63,7 @@ fn pack(seed: u32) -> PackInput {
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
+    backend: Backend,
     zero: Zero,
     reduction: Reduction,
     world: u32,
@@ -83,7 +84,8 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
         reduction: case.reduction,
     };
     let layout = model();
-    let compute = Compute::new(layout.clone(), &Device::flex(), case.recompute);
+    let device = case.backend.device().expect("a backend of this build");
+    let compute = Compute::new(layout.clone(), &device, case.recompute);
     let mut stepper = Stepper::new(compute, plan);
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
@@ -196,6 +198,7 @@ fn one_digest_for_every_stage_world_recompute_and_thread_count() {
                 for threads in [1, 2] {
                     let reduction = Reduction::Canonical;
                     let case = Case {
+                        backend: Backend::Flex,
                         zero,
                         reduction,
                         world: world_size,
@@ -217,6 +220,7 @@ fn one_digest_for_every_stage_world_recompute_and_thread_count() {
 #[test]
 fn fast_reduction_trains_alike_but_not_by_the_bit() {
     let case = |zero, world| Case {
+        backend: Backend::Flex,
         zero,
         reduction: Reduction::Fast,
         world,
@@ -237,4 +241,36 @@ fn fast_reduction_trains_alike_but_not_by_the_bit() {
         differs |= ranks[0].0 != alone;
     }
     assert!(differs, "another order of additions has other bits");
+}
+
+/// Needs a build with the feature `tch`: see scripts/setup-libtorch.
+#[test]
+fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
+    if Backend::Libtorch.device().is_err() {
+        println!(
+            "skipped: this build has no libtorch; --features tch, after scripts/setup-libtorch"
+        );
+        return;
+    }
+    let case = |backend, zero, world| Case {
+        backend,
+        zero,
+        reduction: Reduction::Canonical,
+        world,
+        recompute: false,
+        threads: 1,
+    };
+    let (ours, norm, losses) = world(case(Backend::Flex, Zero::None, 1)).remove(0);
+    let (digest, theirs, their_losses) = world(case(Backend::Libtorch, Zero::None, 1)).remove(0);
+    assert_ne!(ours, digest, "it was another backend");
+    assert!((theirs / norm - 1.0).abs() < 1e-2, "{theirs} {norm}");
+    assert_eq!(losses.len(), their_losses.len());
+    for (a, b) in losses.iter().zip(&their_losses) {
+        assert!((a - b).abs() < 1e-2, "{a} {b}");
+    }
+    for (zero, world_size) in [(Zero::Optimizer, 2), (Zero::Weights, 3)] {
+        for (other, _, _) in world(case(Backend::Libtorch, zero, world_size)) {
+            assert_eq!(other, digest, "{zero}, {world_size} ranks");
+        }
+    }
 }
