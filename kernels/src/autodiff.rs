@@ -9,7 +9,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
-use crate::{Kernels, Positions, Spans};
+use crate::{Kernels, Positions, Precision, Spans};
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn span_attention(
@@ -31,6 +31,62 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                 prepared.finish((q, k, v, out.clone(), log_sums, spans), out)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(B::span_attention(q, k, v, spans)),
+        }
+    }
+
+    fn rotary_attention(
+        qkv: FloatTensor<Self>,
+        positions: Positions,
+        base: f32,
+        spans: Spans,
+    ) -> FloatTensor<Self> {
+        let (qkv, node) = qkv.into_parts();
+        let prepared = RotaryAttentionStep
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful();
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let (q, k, v) = B::split_heads(qkv, positions.clone(), base);
+                let (out, log_sums) =
+                    B::span_attention_forward(q.clone(), k.clone(), v.clone(), spans.clone());
+                let state = (q, k, v, out.clone(), log_sums, spans, positions, base);
+                prepared.finish(state, out)
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::rotary_attention(qkv, positions, base, spans))
+            }
+        }
+    }
+
+    fn graft(y: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((y, node), (gradient, _)) = (y.into_parts(), gradient.into_parts());
+        let prepared = GraftStep.prepare::<C>([node]).compute_bound().stateful();
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let zero = B::graft(y, gradient.clone());
+                prepared.finish(gradient, zero)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::graft(y, gradient)),
+        }
+    }
+
+    fn linear_with(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
+        let prepared = LinearStep
+            .prepare::<C>([x_node, weight_node])
+            .compute_bound()
+            .stateful();
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let out = B::linear_with(x.clone(), weight.clone(), precision);
+                prepared.finish((x, weight, precision), out)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::linear_with(x, weight, precision)),
         }
     }
 
@@ -125,6 +181,62 @@ impl<B: Kernels> Backward<B, 3> for AttentionStep {
         let (q, k, v, out, log_sums, spans) = ops.state;
         let (q, k, v) = B::span_attention_backward(q, k, v, out, log_sums, grad, spans);
         register::<B, 3>(grads, parents, [q, k, v]);
+    }
+}
+
+#[derive(Debug)]
+struct RotaryAttentionStep;
+
+impl<B: Kernels> Backward<B, 1> for RotaryAttentionStep {
+    /// q, k, v, out, log sums, spans, positions, base.
+    type State = (
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        Spans,
+        Positions,
+        f32,
+    );
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        let grad = grads.consume::<B>(&ops.node);
+        let (q, k, v, out, log_sums, spans, positions, base) = ops.state;
+        let (q, k, v) = B::span_attention_backward(q, k, v, out, log_sums, grad, spans);
+        let qkv = B::split_heads_backward(q, k, v, positions, base);
+        register::<B, 1>(grads, parents, [qkv]);
+    }
+}
+
+#[derive(Debug)]
+struct GraftStep;
+
+impl<B: Kernels> Backward<B, 1> for GraftStep {
+    /// The gradient.
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        grads.consume::<B>(&ops.node);
+        register::<B, 1>(grads, parents, [ops.state]);
+    }
+}
+
+#[derive(Debug)]
+struct LinearStep;
+
+impl<B: Kernels> Backward<B, 2> for LinearStep {
+    /// x, weight, precision.
+    type State = (FloatTensor<B>, FloatTensor<B>, Precision);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, precision) = ops.state;
+        let (x, weight) = B::linear_with_backward(x, weight, grad, precision);
+        register::<B, 2>(grads, parents, [x, weight]);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use crate::{Positions, Spans, portable};
+use crate::{Positions, Precision, Spans, portable};
 
 /// Fused operations and their gradients. Every method has a default made of plain burn operations.
 ///
@@ -44,6 +44,62 @@ pub trait Kernels: Backend {
         spans: Spans,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         portable::attention_backward::<Self>(q, k, v, out, log_sums, grad, &spans)
+    }
+
+    /// As [`crate::rotary_attention`].
+    fn rotary_attention(
+        qkv: FloatTensor<Self>,
+        positions: Positions,
+        base: f32,
+        spans: Spans,
+    ) -> FloatTensor<Self> {
+        let (q, k, v) = Self::split_heads(qkv, positions, base);
+        Self::span_attention(q, k, v, spans)
+    }
+
+    /// Parts `[T, Hkv, H / Hkv + 2, hd]` into q `[T, H, hd]`, k and v `[T, Hkv, hd]`, and turns q and k as [`crate::rope`].
+    fn split_heads(
+        qkv: FloatTensor<Self>,
+        positions: Positions,
+        base: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::split_heads::<Self>(qkv, &positions, base)
+    }
+
+    /// Gradient of qkv.
+    fn split_heads_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        positions: Positions,
+        base: f32,
+    ) -> FloatTensor<Self> {
+        portable::split_heads_backward::<Self>(q, k, v, &positions, base)
+    }
+
+    /// As [`crate::graft`].
+    fn graft(y: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        drop(gradient);
+        portable::zero::<Self>(&y)
+    }
+
+    /// As [`crate::linear`]. (burn has a `linear` of its own, without a precision.)
+    fn linear_with(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        portable::linear::<Self>(x, weight, precision)
+    }
+
+    /// Gradients of x and weight.
+    fn linear_with_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::linear_backward::<Self>(x, weight, grad, precision)
     }
 
     /// As [`crate::rms_norm`].

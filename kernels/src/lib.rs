@@ -35,6 +35,7 @@ mod autodiff;
 mod cpu;
 mod extension;
 mod positions;
+mod precision;
 mod spans;
 
 pub mod portable;
@@ -46,6 +47,7 @@ use burn::tensor::Tensor;
 
 pub use extension::Kernels;
 pub use positions::Positions;
+pub use precision::Precision;
 pub use spans::{Span, Spans, SpansError};
 
 /// Softmax attention over a forest of spans, with scale `1 / sqrt(hd)`.
@@ -71,6 +73,64 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, spans: &Spans) -> Ten
         k.into_dispatch(),
         v.into_dispatch(),
         spans.clone(),
+    ))
+}
+
+/// [`rope`] and [`attention`] of a product that holds queries, keys and values.
+///
+/// `qkv` is `[T, Hkv, H / Hkv + 2, hd]`: for each key and value head the queries that read it, its key, its value. Returns
+/// `[T, H, hd]`.
+pub fn rotary_attention(
+    qkv: Tensor<4>,
+    positions: &Positions,
+    base: f32,
+    spans: &Spans,
+) -> Tensor<3> {
+    let [tokens, _, parts, width] = qkv.dims();
+    assert!(
+        parts > 2
+            && width.is_multiple_of(2)
+            && tokens == positions.ids().len()
+            && tokens == spans.tokens(),
+        "rotary_attention: qkv {:?}, {} positions and spans over {} tokens don't fit together",
+        qkv.dims(),
+        positions.ids().len(),
+        spans.tokens(),
+    );
+    Tensor::from_dispatch(Dispatch::rotary_attention(
+        qkv.into_dispatch(),
+        positions.clone(),
+        base,
+        spans.clone(),
+    ))
+}
+
+/// A number, 0, whose gradient with respect to `y` is `gradient`: from here a gradient that another graph computed goes on
+/// backwards. `(y * gradient).sum()` has the same gradient, and costs four passes over memory.
+pub fn graft<const D: usize>(y: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
+    assert!(
+        y.dims() == gradient.dims(),
+        "graft: y {:?} and gradient {:?} must have one shape",
+        y.dims(),
+        gradient.dims(),
+    );
+    Tensor::from_dispatch(Dispatch::graft(y.into_dispatch(), gradient.into_dispatch()))
+}
+
+/// `x` times the transpose of `weight`: `[T, K]` and `[N, K]` make `[T, N]`.
+///
+/// Both gradients are products too and are computed with the same [`Precision`].
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, precision: Precision) -> Tensor<2> {
+    assert!(
+        x.dims()[1] == weight.dims()[1],
+        "linear: rows {:?} and a weight {:?} don't fit together",
+        x.dims(),
+        weight.dims(),
+    );
+    Tensor::from_dispatch(Dispatch::linear_with(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        precision,
     ))
 }
 

@@ -10,7 +10,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, IndexingUpdateOp, Scalar, Shape, Slice, TensorData};
 
-use crate::{Positions, Spans};
+use crate::{Positions, Precision, Spans};
 
 /// As [`crate::attention`], and the log of the sum of exponentials of each token's scores, `[T, H]`.
 pub fn attention<B: Backend>(
@@ -67,6 +67,72 @@ pub fn attention_backward<B: Backend>(
         heads.sum_repeats(k_grad.by_head()).0,
         heads.sum_repeats(v_grad.by_head()).0,
     )
+}
+
+/// As [`crate::Kernels::split_heads`].
+pub fn split_heads<B: Backend>(
+    qkv: FloatTensor<B>,
+    positions: &Positions,
+    base: f32,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [tokens, kv_heads, parts, width] = qkv.shape().dims();
+    let part = |from: usize, to: usize| {
+        let slices = [0..tokens, 0..kv_heads, from..to, 0..width].map(Slice::from);
+        let part = Expr::<B>(B::float_slice(qkv.clone(), &slices));
+        part.reshape([tokens, kv_heads * (to - from), width]).0
+    };
+    let q = rope::<B>(part(0, parts - 2), positions, base);
+    let k = rope::<B>(part(parts - 2, parts - 1), positions, base);
+    (q, k, part(parts - 1, parts))
+}
+
+/// Gradient of qkv.
+pub fn split_heads_backward<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    positions: &Positions,
+    base: f32,
+) -> FloatTensor<B> {
+    let [tokens, kv_heads, width] = k.shape().dims();
+    let q = rope_backward::<B>(q, positions, base);
+    let k = rope_backward::<B>(k, positions, base);
+    let parts = [q, k, v].map(|part| {
+        let each = part.shape()[1] / kv_heads;
+        let part = Expr::<B>(part).reshape([tokens, kv_heads, each, width]);
+        part.0
+    });
+    B::float_cat(parts.into(), 2)
+}
+
+/// A zero of a tensor's type and device, `[1]`.
+pub fn zero<B: Backend>(like: &FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = FloatDType::from(like.dtype());
+    B::float_zeros(Shape::from([1]), &like.device(), dtype)
+}
+
+/// As [`crate::linear`].
+pub fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    precision: Precision,
+) -> FloatTensor<B> {
+    let (x, weight) = (Expr::<B>(x), Expr::<B>(weight));
+    x.rounded(precision)
+        .matmul(weight.rounded(precision).transpose())
+        .0
+}
+
+/// Gradients of x and weight.
+pub fn linear_backward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    precision: Precision,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [x, weight, grad] = [x, weight, grad].map(|t| Expr::<B>(t).rounded(precision));
+    let x_grad = grad.clone().matmul(weight);
+    (x_grad.0, grad.transpose().matmul(x).0)
 }
 
 /// As [`crate::rms_norm`].
@@ -296,6 +362,17 @@ impl<B: Backend> Expr<B> {
     /// Swaps the last two dimensions.
     fn transpose(self) -> Self {
         Self(B::float_transpose(self.0))
+    }
+
+    /// Rounded as operands of a product are, in the type it has.
+    fn rounded(self, precision: Precision) -> Self {
+        if precision == Precision::F32 {
+            return self;
+        }
+        // By way of f32: from f64 at once, ties are not always seen for what they are.
+        let dtype = FloatDType::from(self.0.dtype());
+        let steps = [FloatDType::F32, FloatDType::BF16, dtype];
+        Self(steps.into_iter().fold(self.0, B::float_cast))
     }
 
     fn matmul(self, rhs: Self) -> Self {

@@ -2,7 +2,9 @@
 
 use crate::{ModelConfig, layout::SegmentLayout};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use polestar_kernels::{Positions, Spans, attention, cross_entropy, rms_norm, rope, swiglu};
+use polestar_kernels::{
+    Positions, Precision, Spans, cross_entropy, linear, rms_norm, rotary_attention, swiglu,
+};
 use std::sync::Arc;
 
 /// What a pack tells every segment.
@@ -72,7 +74,13 @@ pub fn embed(weights: &Weights, pack: &PackInput) -> Tensor<2> {
 }
 
 /// One decoder block, `[tokens, hidden]` to `[tokens, hidden]`.
-pub fn block(config: &ModelConfig, weights: &Weights, x: Tensor<2>, pack: &PackInput) -> Tensor<2> {
+pub fn block(
+    config: &ModelConfig,
+    weights: &Weights,
+    x: Tensor<2>,
+    pack: &PackInput,
+    precision: Precision,
+) -> Tensor<2> {
     let [wqkv, wo, w1, w3, w2, attention_norm, ffn_norm] = &weights.0[..] else {
         unreachable!("a block has seven tensors by construction of its layout");
     };
@@ -85,24 +93,15 @@ pub fn block(config: &ModelConfig, weights: &Weights, x: Tensor<2>, pack: &PackI
     let vector = |w: &Tensor<2>| w.clone().reshape([hidden]);
 
     let n = rms_norm(x.clone(), vector(attention_norm), eps);
-    let qkv = n
-        .matmul(wqkv.clone().transpose())
-        .reshape([tokens, kv_heads, group + 2, head_dim]);
-    let part = |from: usize, to: usize| {
-        qkv.clone()
-            .slice([0..tokens, 0..kv_heads, from..to, 0..head_dim])
-            .reshape([tokens, kv_heads * (to - from), head_dim])
-    };
-    let q = rope(part(0, group), &pack.positions, config.rope_theta);
-    let k = rope(part(group, group + 1), &pack.positions, config.rope_theta);
-    let v = part(group + 1, group + 2);
-    let a = attention(q, k, v, &pack.spans).reshape([tokens, heads * head_dim]);
-    let x = x + a.matmul(wo.clone().transpose());
+    let qkv = linear(n, wqkv.clone(), precision).reshape([tokens, kv_heads, group + 2, head_dim]);
+    let a = rotary_attention(qkv, &pack.positions, config.rope_theta, &pack.spans)
+        .reshape([tokens, heads * head_dim]);
+    let x = x + linear(a, wo.clone(), precision);
 
     let n = rms_norm(x.clone(), vector(ffn_norm), eps);
-    let gate = n.clone().matmul(w1.clone().transpose());
-    let up = n.matmul(w3.clone().transpose());
-    x + swiglu(gate, up).matmul(w2.clone().transpose())
+    let gate = linear(n.clone(), w1.clone(), precision);
+    let up = linear(n, w3.clone(), precision);
+    x + linear(swiglu(gate, up), w2.clone(), precision)
 }
 
 /// Final norm and reward head on the reward tokens' rows only.
@@ -130,10 +129,11 @@ pub fn language_head(
     weights: &Weights,
     x: Tensor<2>,
     pack: &PackInput,
+    precision: Precision,
 ) -> Tensor<1> {
     let device = x.device();
     let n = normed_rows(config, weights, x, &pack.target_rows, &device);
-    let logits = n.matmul(weights.0[1].clone().transpose());
+    let logits = linear(n, weights.0[1].clone(), precision);
     cross_entropy(logits, pack.targets.clone())
 }
 

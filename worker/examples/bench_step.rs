@@ -10,7 +10,7 @@ mod ranks;
 
 use burn::tensor::Device;
 use clap::Parser;
-use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
+use polestar_kernels::{Positions, Precision, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_worker::{
     Lane, Rank, WorldSize,
@@ -31,9 +31,9 @@ struct Args {
     #[arg(long, default_value_t = 256)]
     seq: u32,
     /// Instead of whole sequences: tokens of prompt, reference and candidate of triplets that share
-    /// their prefix
-    #[arg(long, value_delimiter = ',', num_args = 3)]
-    triplet: Option<Vec<u32>>,
+    /// their prefix, as in 64,128,128
+    #[arg(long, value_delimiter = ',')]
+    triplet: Vec<u32>,
     /// Triplets of a worker's batch, with --triplet
     #[arg(long, default_value_t = 8)]
     count: u32,
@@ -64,6 +64,9 @@ struct Args {
     zero: u8,
     #[arg(long)]
     recompute: bool,
+    /// Round the operands of matrix products to bf16
+    #[arg(long)]
+    bf16: bool,
     /// Set by the program itself for its workers
     #[arg(long, hide = true)]
     rank: Option<u32>,
@@ -101,7 +104,11 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
         lanes,
         reduction: Reduction::Canonical,
     };
-    let compute = Compute::new(layout.clone(), &Device::flex(), args.recompute);
+    let precision = match args.bf16 {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    };
+    let compute = Compute::new(layout.clone(), &Device::flex(), args.recompute, precision);
     let mut stepper = Stepper::new(compute, plan);
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
@@ -160,8 +167,8 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
 }
 
 fn input(args: &Args, lane: Lane, step: u32) -> Result<LaneInput, Failure> {
-    let pack = |i| match args.triplet.as_deref() {
-        Some(&[prompt, reference, candidate]) => {
+    let pack = |i| match args.triplet[..] {
+        [prompt, reference, candidate] => {
             // [BOS] P REF <split> P once, then CAND <reward> twice.
             let prefix = 2 + 2 * prompt + reference;
             shared(
@@ -172,7 +179,8 @@ fn input(args: &Args, lane: Lane, step: u32) -> Result<LaneInput, Failure> {
                 step + i,
             )
         }
-        _ => plain(args, args.batch / args.packs, step + i),
+        [] => plain(args, args.batch / args.packs, step + i),
+        _ => Err("--triplet takes three lengths: prompt,reference,candidate".into()),
     };
     let packs = (0..args.packs).map(|i| pack(lane.0 * 1000 + i));
     Ok(LaneInput {

@@ -7,6 +7,7 @@ use crate::{
 };
 use burn::tensor::Device;
 use polestar_dataset::{SampleConfig, Weighting};
+use polestar_kernels::Precision;
 use polestar_model::{HeadKind, ModelConfig};
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +182,10 @@ pub struct TrainConfig {
     /// What computes: `"flex"` or `"libtorch"`.
     #[serde(default)]
     pub backend: Backend,
+    /// How operands of matrix products are rounded: `"f32"`, not at all, or `"bf16"`. Weights, sums and
+    /// everything else are f32 in either case.
+    #[serde(default)]
+    pub precision: Precision,
     /// AdamW.
     pub optimizer: OptimizerConfig,
     /// Learning rate over time.

@@ -1,7 +1,7 @@
 //! One digest, however the work is spread: every ZeRO stage, world size, recompute switch and number
 //! of threads.
 
-use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
+use polestar_kernels::{Positions, Precision, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_worker::{
     Digest, Rank, WorldSize,
@@ -64,11 +64,27 @@ fn pack(seed: u32) -> PackInput {
 #[derive(Clone, Copy, Debug)]
 struct Case {
     backend: Backend,
+    precision: Precision,
     zero: Zero,
     reduction: Reduction,
     world: u32,
     recompute: bool,
     threads: usize,
+}
+
+impl Case {
+    /// One rank of one thread.
+    fn alone(backend: Backend) -> Case {
+        Case {
+            backend,
+            precision: Precision::F32,
+            zero: Zero::None,
+            reduction: Reduction::Canonical,
+            world: 1,
+            recompute: false,
+            threads: 1,
+        }
+    }
 }
 
 /// Trains on one rank and returns the digest, the last norm and the losses that it saw.
@@ -85,7 +101,7 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
     };
     let layout = model();
     let device = case.backend.device().expect("a backend of this build");
-    let compute = Compute::new(layout.clone(), &device, case.recompute);
+    let compute = Compute::new(layout.clone(), &device, case.recompute, case.precision);
     let mut stepper = Stepper::new(compute, plan);
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
@@ -189,21 +205,20 @@ fn world(case: Case) -> Vec<(Digest, f64, Vec<f32>)> {
 
 const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
 
-#[test]
-fn one_digest_for_every_stage_world_recompute_and_thread_count() {
+/// Trains every case that the answer must not depend on, and returns the one digest.
+fn one_digest(precision: Precision) -> Digest {
     let mut expected: Option<(Digest, u64)> = None;
     for zero in STAGES {
         for world_size in 1..=4 {
             for recompute in [false, true] {
                 for threads in [1, 2] {
-                    let reduction = Reduction::Canonical;
                     let case = Case {
-                        backend: Backend::Flex,
+                        precision,
                         zero,
-                        reduction,
                         world: world_size,
                         recompute,
                         threads,
+                        ..Case::alone(Backend::Flex)
                     };
                     for (digest, norm, _) in world(case) {
                         assert!(norm > 0.5, "the norm is clipped: {norm}");
@@ -215,21 +230,25 @@ fn one_digest_for_every_stage_world_recompute_and_thread_count() {
             }
         }
     }
+    expected.expect("a case").0
+}
+
+#[test]
+fn one_digest_for_every_stage_world_recompute_and_thread_count() {
+    let f32 = one_digest(Precision::F32);
+    let bf16 = one_digest(Precision::Bf16);
+    assert_ne!(f32, bf16, "it was another precision");
 }
 
 #[test]
 fn fast_reduction_trains_alike_but_not_by_the_bit() {
     let case = |zero, world| Case {
-        backend: Backend::Flex,
         zero,
         reduction: Reduction::Fast,
         world,
-        recompute: false,
-        threads: 1,
+        ..Case::alone(Backend::Flex)
     };
-    let (alone, _, _) = world(case(Zero::None, 1)).remove(0);
-    let norm = |case| world(case).remove(0).1;
-    let expected = norm(case(Zero::None, 1));
+    let (alone, expected, _) = world(case(Zero::None, 1)).remove(0);
     let mut differs = false;
     for zero in STAGES {
         let ranks = world(case(zero, 3));
@@ -243,6 +262,23 @@ fn fast_reduction_trains_alike_but_not_by_the_bit() {
     assert!(differs, "another order of additions has other bits");
 }
 
+#[test]
+fn bf16_trains_as_f32_does_up_to_its_rounding() {
+    let (_, norm, losses) = world(Case::alone(Backend::Flex)).remove(0);
+    let rounded = Case {
+        precision: Precision::Bf16,
+        ..Case::alone(Backend::Flex)
+    };
+    let (_, rounded_norm, rounded_losses) = world(rounded).remove(0);
+    assert!(
+        (rounded_norm / norm - 1.0).abs() < 0.05,
+        "{rounded_norm} {norm}"
+    );
+    for (a, b) in losses.iter().zip(&rounded_losses) {
+        assert!((a - b).abs() < 0.05, "{a} {b}");
+    }
+}
+
 /// Needs a build with the feature `tch`: see scripts/setup-libtorch.
 #[test]
 fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
@@ -252,16 +288,8 @@ fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
         );
         return;
     }
-    let case = |backend, zero, world| Case {
-        backend,
-        zero,
-        reduction: Reduction::Canonical,
-        world,
-        recompute: false,
-        threads: 1,
-    };
-    let (ours, norm, losses) = world(case(Backend::Flex, Zero::None, 1)).remove(0);
-    let (digest, theirs, their_losses) = world(case(Backend::Libtorch, Zero::None, 1)).remove(0);
+    let (ours, norm, losses) = world(Case::alone(Backend::Flex)).remove(0);
+    let (digest, theirs, their_losses) = world(Case::alone(Backend::Libtorch)).remove(0);
     assert_ne!(ours, digest, "it was another backend");
     assert!((theirs / norm - 1.0).abs() < 1e-2, "{theirs} {norm}");
     assert_eq!(losses.len(), their_losses.len());
@@ -269,7 +297,12 @@ fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
         assert!((a - b).abs() < 1e-2, "{a} {b}");
     }
     for (zero, world_size) in [(Zero::Optimizer, 2), (Zero::Weights, 3)] {
-        for (other, _, _) in world(case(Backend::Libtorch, zero, world_size)) {
+        let case = Case {
+            zero,
+            world: world_size,
+            ..Case::alone(Backend::Libtorch)
+        };
+        for (other, _, _) in world(case) {
             assert_eq!(other, digest, "{zero}, {world_size} ranks");
         }
     }

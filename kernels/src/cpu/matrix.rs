@@ -30,6 +30,29 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// The columns from one on.
+    pub(crate) fn columns_from(self, column: usize) -> Self {
+        self.transposed().rows_from(column).transposed()
+    }
+
+    /// Elements from the first on; others may lie between its rows.
+    pub(crate) fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// As many other elements in the same places.
+    pub(crate) fn with_values(self, values: &'a [f32]) -> Self {
+        Self { values, ..self }
+    }
+
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    pub(crate) fn column_stride(&self) -> usize {
+        self.column_stride
+    }
+
     pub(crate) fn transposed(self) -> Self {
         Self {
             row_stride: self.column_stride,
@@ -39,7 +62,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Whether the last of `rows` x `columns` elements lies inside.
-    fn holds(&self, rows: usize, columns: usize) -> bool {
+    pub(crate) fn holds(&self, rows: usize, columns: usize) -> bool {
         let last = (rows - 1) * self.row_stride + (columns - 1) * self.column_stride;
         last < self.values.len()
     }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod matrix;
+mod product;
 mod rows;
 mod simd;
 
@@ -11,8 +12,9 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Shape, TensorData};
 
-use crate::{Kernels, Positions, Spans, portable};
+use crate::{Kernels, Positions, Precision, Spans, portable};
 use attention::{Dims, Saved};
+use matrix::Matrix;
 
 impl Kernels for Flex {
     fn span_attention_forward(
@@ -124,6 +126,74 @@ impl Kernels for Flex {
         (tensor(gate_grad, gate.shape()), tensor(up_grad, up.shape()))
     }
 
+    fn split_heads(
+        qkv: FlexTensor,
+        positions: Positions,
+        base: f32,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        if !all_f32([&qkv]) {
+            return portable::split_heads::<Self>(qkv, &positions, base);
+        }
+        let qkv = Rows::new(qkv);
+        let [tokens, kv_heads, parts, width] = qkv.shape().dims();
+        let rotations = positions.rotations(base, width);
+        let (q, k, v) = rows::split_heads(qkv.values(), [kv_heads, parts - 2], &rotations);
+        let shape = |heads| Shape::from([tokens, heads, width]);
+        (
+            tensor(q, shape(kv_heads * (parts - 2))),
+            tensor(k, shape(kv_heads)),
+            tensor(v, shape(kv_heads)),
+        )
+    }
+
+    fn split_heads_backward(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        positions: Positions,
+        base: f32,
+    ) -> FlexTensor {
+        if !all_f32([&q, &k, &v]) {
+            return portable::split_heads_backward::<Self>(q, k, v, &positions, base);
+        }
+        let (q, k, v) = (Rows::new(q), Rows::new(k), Rows::new(v));
+        let [tokens, kv_heads, width] = k.shape().dims();
+        let group = q.shape()[1] / kv_heads;
+        let rotations = positions.rotations(base, width);
+        let grads = [q.values(), k.values(), v.values()];
+        let qkv = rows::split_heads_backward(grads, [kv_heads, group], &rotations);
+        tensor(qkv, Shape::from([tokens, kv_heads, group + 2, width]))
+    }
+
+    fn linear_with(x: FlexTensor, weight: FlexTensor, precision: Precision) -> FlexTensor {
+        if precision == Precision::F32 || !all_f32([&x, &weight]) {
+            return portable::linear::<Self>(x, weight, precision);
+        }
+        let (x, weight) = (Rows::new(x), Rows::new(weight));
+        let ([m, k], n) = (x.dims(), weight.dims()[0]);
+        let out = product::bf16(x.matrix(), weight.matrix().transposed(), [m, k, n]);
+        tensor(out, Shape::from([m, n]))
+    }
+
+    fn linear_with_backward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        precision: Precision,
+    ) -> (FlexTensor, FlexTensor) {
+        if precision == Precision::F32 || !all_f32([&x, &weight, &grad]) {
+            return portable::linear_backward::<Self>(x, weight, grad, precision);
+        }
+        let (x, weight, grad) = (Rows::new(x), Rows::new(weight), Rows::new(grad));
+        let ([m, k], n) = (x.dims(), weight.dims()[0]);
+        let x_grad = product::bf16(grad.matrix(), weight.matrix(), [m, n, k]);
+        let weight_grad = product::bf16(grad.matrix().transposed(), x.matrix(), [n, m, k]);
+        (
+            tensor(x_grad, x.shape()),
+            tensor(weight_grad, weight.shape()),
+        )
+    }
+
     fn cross_entropy(logits: FlexTensor, targets: Arc<[u32]>) -> FlexTensor {
         if !all_f32([&logits]) {
             return portable::cross_entropy::<Self>(logits, &targets);
@@ -185,6 +255,15 @@ impl Rows {
 
     fn shape(&self) -> Shape {
         self.0.layout().shape().clone()
+    }
+
+    fn dims(&self) -> [usize; 2] {
+        let shape = self.0.layout().shape();
+        [shape[0], shape[1]]
+    }
+
+    fn matrix(&self) -> Matrix<'_> {
+        Matrix::new(self.values(), self.dims()[1])
     }
 
     fn values(&self) -> &[f32] {

@@ -76,6 +76,79 @@ pub(crate) fn rotate(x: &mut [f32], heads: usize, rotations: &Rotations, back: b
         });
 }
 
+/// Parts each token's heads, for each of `kv_heads` `group` queries, a key and a value, and turns queries and keys.
+pub(crate) fn split_heads(
+    qkv: &[f32],
+    [kv_heads, group]: [usize; 2],
+    rotations: &Rotations,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let half = rotations.half_width();
+    let width = 2 * half;
+    let row = kv_heads * (group + 2) * width;
+    let all = qkv.len() / row * kv_heads * width;
+    let (mut q, mut k, mut v) = (vec![0.0; all * group], vec![0.0; all], vec![0.0; all]);
+    let tokens = task_rows(row);
+    let part = tokens * kv_heads * width;
+    q.par_chunks_mut(part * group)
+        .zip_eq(k.par_chunks_mut(part))
+        .zip_eq(v.par_chunks_mut(part))
+        .zip_eq(qkv.par_chunks(tokens * row))
+        .zip_eq(rotations.cos.par_chunks(tokens * half))
+        .zip_eq(rotations.sin.par_chunks(tokens * half))
+        .for_each(|(((((q, k), v), qkv), cos), sin)| {
+            let heads = q.chunks_exact_mut(group * width);
+            let heads = heads.zip(k.chunks_exact_mut(width));
+            let heads = heads.zip(v.chunks_exact_mut(width));
+            let each = qkv.chunks_exact((group + 2) * width).enumerate();
+            for (((q, k), v), (at, qkv)) in heads.zip(each) {
+                let token = at / kv_heads;
+                let (cos, sin) = (&cos[token * half..][..half], &sin[token * half..][..half]);
+                let (queries, key) = qkv.split_at(group * width);
+                q.copy_from_slice(queries);
+                k.copy_from_slice(&key[..width]);
+                v.copy_from_slice(&key[width..]);
+                turn_heads(q, cos, sin);
+                turn_heads(k, cos, sin);
+            }
+        });
+    (q, k, v)
+}
+
+/// Gradient of qkv from those of queries, keys and values.
+pub(crate) fn split_heads_backward(
+    [q, k, v]: [&[f32]; 3],
+    [kv_heads, group]: [usize; 2],
+    rotations: &Rotations,
+) -> Vec<f32> {
+    let half = rotations.half_width();
+    let width = 2 * half;
+    let row = kv_heads * (group + 2) * width;
+    let mut qkv = vec![0.0; k.len() * (group + 2)];
+    let tokens = task_rows(row);
+    let part = tokens * kv_heads * width;
+    qkv.par_chunks_mut(tokens * row)
+        .zip_eq(q.par_chunks(part * group))
+        .zip_eq(k.par_chunks(part))
+        .zip_eq(v.par_chunks(part))
+        .zip_eq(rotations.cos.par_chunks(tokens * half))
+        .zip_eq(rotations.sin.par_chunks(tokens * half))
+        .for_each(|(((((qkv, q), k), v), cos), sin)| {
+            let heads = q.chunks_exact(group * width);
+            let heads = heads.zip(k.chunks_exact(width)).zip(v.chunks_exact(width));
+            let each = qkv.chunks_exact_mut((group + 2) * width).enumerate();
+            for (((q, k), v), (at, qkv)) in heads.zip(each) {
+                let token = at / kv_heads;
+                let (cos, sin) = (&cos[token * half..][..half], &sin[token * half..][..half]);
+                let (turned, value) = qkv.split_at_mut((group + 1) * width);
+                turned[..group * width].copy_from_slice(q);
+                turned[group * width..].copy_from_slice(k);
+                value.copy_from_slice(v);
+                turn_heads_back(turned, cos, sin);
+            }
+        });
+    qkv
+}
+
 /// `silu(gate) * up`.
 pub(crate) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; gate.len()];

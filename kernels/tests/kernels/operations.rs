@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use crate::harness::{Operation, assert_close, finite_differences, flat, noise, run, with_threads};
-use burn::tensor::{DType, Tensor};
-use polestar_kernels::{Positions, Span, Spans, attention, cross_entropy, rms_norm, rope, swiglu};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use polestar_kernels::{
+    Positions, Precision, Span, Spans, attention, cross_entropy, graft, linear, rms_norm, rope,
+    rotary_attention, swiglu,
+};
 
 /// An operation with inputs of one size.
 struct Case {
@@ -66,6 +69,31 @@ fn attention_case(
     })
 }
 
+fn rotary_attention_case(tokens: usize, kv_heads: usize, group: usize, width: usize) -> Case {
+    let spans = forest(tokens as u32);
+    let positions = Positions::new((0..tokens as u32).map(|id| id * 7 % 50).collect::<Vec<_>>());
+    let len = tokens * kv_heads * (group + 2) * width;
+    Case::new("rotary attention", &[len], move |inputs| {
+        let qkv = inputs[0]
+            .clone()
+            .reshape([tokens, kv_heads, group + 2, width])
+            * 2.0;
+        flat(rotary_attention(qkv, &positions, 10_000.0, &spans))
+    })
+}
+
+fn linear_case(
+    name: &'static str,
+    [rows, inner, columns]: [usize; 3],
+    precision: Precision,
+) -> Case {
+    Case::new(name, &[rows * inner, columns * inner], move |inputs| {
+        let x = inputs[0].clone().reshape([rows, inner]);
+        let weight = inputs[1].clone().reshape([columns, inner]);
+        flat(linear(x, weight, precision))
+    })
+}
+
 fn rms_norm_case(rows: usize, width: usize) -> Case {
     Case::new("rms_norm", &[rows * width, width], move |inputs| {
         let x = inputs[0].clone().reshape([rows, width]);
@@ -104,6 +132,10 @@ fn large() -> Vec<Case> {
         attention_case("attention", 1000, 3, 3, 64),
         attention_case("grouped attention", 700, 6, 2, 32),
         attention_case("wide attention", 300, 2, 1, 128),
+        rotary_attention_case(300, 2, 3, 32),
+        linear_case("linear", [301, 77, 130], Precision::F32),
+        linear_case("linear bf16", [301, 77, 130], Precision::Bf16),
+        linear_case("long linear bf16", [40, 1301, 33], Precision::Bf16),
         rms_norm_case(301, 257),
         rope_case(333, 3, 64),
         swiglu_case(203, 344),
@@ -114,6 +146,8 @@ fn large() -> Vec<Case> {
 fn small() -> Vec<Case> {
     vec![
         attention_case("attention", 13, 2, 1, 4),
+        rotary_attention_case(13, 2, 2, 4),
+        linear_case("linear", [3, 4, 5], Precision::F32),
         rms_norm_case(3, 5),
         rope_case(4, 2, 6),
         swiglu_case(3, 5),
@@ -130,6 +164,22 @@ fn fused_operations_equal_plain_ones() {
             assert_close(&format!("{} part {part}", case.name), fused, plain, 1e-5);
         }
     }
+}
+
+/// A graft hands on what it is given: `sum(y * gradient)` without computing it.
+#[test]
+fn a_graft_hands_on_the_gradient() {
+    let device = Device::flex().autodiff();
+    let leaf = |seed| {
+        let data = TensorData::new(noise(seed, 12), [3, 4]);
+        Tensor::<2>::from_data(data, &device)
+    };
+    let (x, gradient) = (leaf(1).require_grad(), leaf(2));
+    let of = |loss: Tensor<1>| x.grad(&loss.backward()).expect("a gradient").into_data();
+    let y = || x.clone() * 3.0;
+    let expected = of((y() * gradient.clone()).sum());
+    assert_eq!(of(graft(y(), gradient.clone())), expected);
+    assert_eq!(graft(y(), gradient).into_scalar::<f32>(), 0.0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Packed rows through the chain of segments, forward and backward.
 //!
 //! Each segment has its own small autodiff graph whose input is a detached leaf. The backward pass
-//! goes segment by segment and feeds the incoming gradient as `(y * g).sum()`:
+//! goes segment by segment, each grafted onto the gradient that the next one found:
 //! ```text
 //! ids ─ embedding ─▶ y₀ ┊ x₁ ─ block ─▶ y₁ ┊ x₂ ─ … ─▶ ┊ xₙ ─ head ─▶ loss
 //!                  g₁ ◀─┊           g₂ ◀─┊       gₙ ◀─┊
@@ -14,6 +14,7 @@
 //! for once, and a segment's gradient is complete when the last pack has added its part.
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use polestar_kernels::{Precision, graft};
 use polestar_model::{
     HeadKind, ModelLayout, PackInput, Weights,
     segment::{block, embed, language_head, polar_head},
@@ -71,6 +72,7 @@ pub struct Compute {
     layout: ModelLayout,
     device: Device,
     recompute: bool,
+    precision: Precision,
 }
 
 /// What a block's backward pass needs of its forward pass.
@@ -84,11 +86,17 @@ struct Kept {
 impl Compute {
     /// A model on a device. With `recompute`, only the input of each block is kept for the backward
     /// pass.
-    pub fn new(layout: ModelLayout, device: &Device, recompute: bool) -> Compute {
+    pub fn new(
+        layout: ModelLayout,
+        device: &Device,
+        recompute: bool,
+        precision: Precision,
+    ) -> Compute {
         Compute {
             layout,
             device: device.clone().autodiff(),
             recompute,
+            precision,
         }
     }
 
@@ -123,11 +131,11 @@ impl Compute {
             let graphs = if self.recompute {
                 let weights = untracked(&weights);
                 let run =
-                    |(x, pack): (&Tensor<2>, _)| block(config, &weights, x.clone().inner(), pack);
+                    |(x, pack): (&Tensor<2>, _)| self.block(&weights, x.clone().inner(), pack);
                 ys = inputs.iter().zip(packs).map(run).collect();
                 None
             } else {
-                let run = |(x, pack): (&Tensor<2>, _)| block(config, &weights, x.clone(), pack);
+                let run = |(x, pack): (&Tensor<2>, _)| self.block(&weights, x.clone(), pack);
                 let outputs: Vec<_> = inputs.iter().zip(packs).map(run).collect();
                 ys = outputs.iter().map(|y| y.clone().inner()).collect();
                 Some((weights, outputs))
@@ -173,10 +181,10 @@ impl Compute {
                 // Computed again one pack at a time: one graph is alive, not all of them.
                 let y = match &mut outputs {
                     Some(outputs) => outputs.next(),
-                    None => Some(block(config, &weights, x.clone(), pack)),
+                    None => Some(self.block(&weights, x.clone(), pack)),
                 };
                 let Some(y) = y else { break };
-                let mut grads = (y * Tensor::from_inner(incoming.clone())).sum().backward();
+                let mut grads = graft(y, Tensor::from_inner(incoming.clone())).backward();
                 self.collect(i, &weights, &mut grads, &mut gradient)?;
                 *incoming = self.input_gradient(&x, &mut grads, i)?;
             }
@@ -218,7 +226,7 @@ impl Compute {
         let mut xs = self.embed(packs, holder)?;
         for i in blocks {
             let weights = untracked(&holder.weights(i, Some(i + 1))?);
-            let run = |(x, pack)| block(&self.layout.config, &weights, x, pack);
+            let run = |(x, pack)| self.block(&weights, x, pack);
             xs = xs.into_iter().zip(packs).map(run).collect();
             holder.release(i);
         }
@@ -253,6 +261,10 @@ impl Compute {
         Ok(ys)
     }
 
+    fn block(&self, weights: &Weights, x: Tensor<2>, pack: &PackInput) -> Tensor<2> {
+        block(&self.layout.config, weights, x, pack, self.precision)
+    }
+
     /// The loss to differentiate, and the scores to report.
     fn head(&self, weights: &Weights, x: Tensor<2>, pack: &PackInput) -> (Tensor<1>, Scores) {
         let config = &self.layout.config;
@@ -267,7 +279,7 @@ impl Compute {
                 (output.losses.sum(), scores)
             }
             HeadKind::Language => {
-                let losses = language_head(config, weights, x, pack);
+                let losses = language_head(config, weights, x, pack, self.precision);
                 let device = losses.device();
                 let each = host(losses.clone());
                 let data = TensorData::new(pack.target_weights.to_vec(), [each.len()]);
@@ -441,7 +453,7 @@ mod tests {
         change(&mut weights);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
-            let compute = Compute::new(model, &Device::flex(), recompute);
+            let compute = Compute::new(model, &Device::flex(), recompute, Precision::F32);
             let mut whole = Whole::new(&compute, &weights);
             let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
             assert!(
@@ -558,7 +570,7 @@ mod tests {
         if let Some(last) = weights.last_mut() {
             *last = f32::NAN;
         }
-        let compute = Compute::new(model, &Device::flex(), false);
+        let compute = Compute::new(model, &Device::flex(), false, Precision::F32);
         let mut whole = Whole::new(&compute, &weights);
         let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
         let error = compute.train(&packs, 1.0, &mut whole).unwrap_err();

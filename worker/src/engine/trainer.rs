@@ -123,7 +123,12 @@ impl<'a> Trainer<'a> {
         let layout = ModelLayout::new(&trial.model, trial.objective.head());
         let device = trial.train.backend.device();
         let device = device.map_err(|e| Failure::Config(e.to_string()))?;
-        let compute = Compute::new(layout, &device, trial.train.recompute);
+        let compute = Compute::new(
+            layout,
+            &device,
+            trial.train.recompute,
+            trial.train.precision,
+        );
         let plan = StepPlan {
             sharding,
             lanes: trial.train.lanes,
