@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use polestar_kernels::{
     Positions, Precision, Spans, cross_entropy, linear, rms_norm, rotary_attention, swiglu,
 };
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// What a pack tells every segment.
@@ -42,7 +43,7 @@ impl Weights {
         Weights(
             segment
                 .tensors
-                .iter()
+                .par_iter()
                 .map(|t| {
                     let data = TensorData::new(flat[t.range()].to_vec(), t.shape);
                     let tensor = Tensor::from_data(data, device);

@@ -77,10 +77,9 @@ fn main() -> Result<(), Failure> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads)
         .build_global()?;
-    match (args.workers, args.rank) {
-        (1, _) => train(&args, Collective::alone()),
-        (_, Some(rank)) => train(&args, ranks::connect(Rank(rank))?),
-        (workers, None) => ranks::spawn(workers),
+    match args.rank {
+        Some(rank) => train(&args, ranks::connect(Rank(rank))?),
+        None => ranks::spawn(args.workers),
     }
 }
 

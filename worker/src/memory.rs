@@ -11,6 +11,14 @@ use crate::{
 };
 use polestar_model::ModelLayout;
 
+/// An environment variable for the processes that train, and its value: glibc's allocator then keeps
+/// freed memory instead of giving it back, and asks for large pages. A step takes and frees the same
+/// buffers of megabytes again and again; without this an eighth of its time goes to page faults.
+pub const ALLOCATOR: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.trim_threshold=8589934592:glibc.malloc.mmap_threshold=33554432:glibc.malloc.hugetlb=1",
+);
+
 /// What decides how much of a model a rank holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Holding {

@@ -3,6 +3,7 @@
 use polestar_worker::{
     Rank,
     collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    memory::ALLOCATOR,
 };
 use std::{
     io::{BufRead, BufReader, Write},
@@ -23,6 +24,8 @@ pub(crate) fn spawn(workers: u32) -> Result<(), Failure> {
         let child = Command::new(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
             .args(["--rank", &rank.to_string()])
+            // As the coordinator starts its workers.
+            .env(ALLOCATOR.0, ALLOCATOR.1)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

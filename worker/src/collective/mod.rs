@@ -231,6 +231,70 @@ impl Collective {
         self.start(move |core| core.reduce_scatter(&pieces, &cuts, &mine))
     }
 
+    /// Whether [`Collective::start_reduce_scatter_in_place`] can merge these pieces: one a rank, and a
+    /// sum that is one node.
+    pub fn can_reduce_in_place(&self, pieces: &[(Rank, Node)]) -> bool {
+        operation::has_one_root(pieces, self.world.0 as usize)
+    }
+
+    /// Starts a [reduce-scatter](Collective::reduce_scatter) of one piece a rank, which ends in the vector
+    /// itself: on rank `r` its elements `cuts[r]` are the sum, and the others of no use. The cuts cover
+    /// the vector in order.
+    pub fn start_reduce_scatter_in_place(
+        &mut self,
+        pieces: Vec<(Rank, Node)>,
+        cuts: Vec<Range<usize>>,
+        mut whole: Vec<f32>,
+    ) -> Pending<Vec<f32>> {
+        if self.world.0 == 1 {
+            return Pending::ready(whole);
+        }
+        self.start(move |core| {
+            core.reduce_scatter_in_place(&pieces, &cuts, &mut whole)?;
+            Ok(whole)
+        })
+    }
+
+    /// Starts an [all-gather](Collective::all_gather) in a vector that has this rank's cut in its place.
+    pub fn start_all_gather_in_place(
+        &mut self,
+        cuts: Vec<Range<usize>>,
+        mut whole: Vec<f32>,
+    ) -> Pending<Vec<f32>> {
+        if self.world.0 == 1 {
+            return Pending::ready(whole);
+        }
+        self.start(move |core| {
+            core.all_gather_in_place(&cuts, &mut whole)?;
+            Ok(whole)
+        })
+    }
+
+    /// Adds up one vector a rank, in place: all ranks get the sum of those that `pieces` say are there.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost, late or out of step.
+    ///
+    /// # Panics
+    /// Unless [`Collective::can_reduce_in_place`].
+    pub fn all_reduce(
+        &mut self,
+        pieces: &[(Rank, Node)],
+        cuts: &[Range<usize>],
+        values: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        assert!(
+            self.can_reduce_in_place(pieces),
+            "an all-reduce needs one piece a rank, and one sum"
+        );
+        if self.world.0 == 1 {
+            return Ok(());
+        }
+        let mut core = self.now();
+        core.reduce_scatter_in_place(pieces, cuts, values)?;
+        core.all_gather_in_place(cuts, values)
+    }
+
     /// Every rank's cut, put together.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ impl Core {
                     return Err(size(rank, found, expected));
                 }
             }
-            let mut merge = Merge::new(pieces, elements);
+            let mut merge = Merge::new(pieces, || Vec::with_capacity(elements));
             let mut scratch: Vec<Vec<f32>> = (0..sizes.len())
                 .map(|rank| match rank == me {
                     true => Vec::new(),
@@ -118,6 +118,71 @@ impl Core {
         })
     }
 
+    /// As [`super::Collective::start_reduce_scatter_in_place`].
+    pub(super) fn reduce_scatter_in_place(
+        &mut self,
+        pieces: &[(Rank, Node)],
+        cuts: &[Range<usize>],
+        whole: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let me = self.me();
+        let bytes = 4 * whole.len();
+        let mut parts = split(whole, cuts);
+        let own = std::mem::take(&mut parts[me]);
+        let feed = |rank: usize| vec![bytemuck::cast_slice(&*parts[rank])];
+        self.run(REDUCE_SCATTER, bytes, feed, 4 * CHUNK, |exchange, sizes| {
+            for (rank, &found) in sizes.iter().enumerate() {
+                if rank != me && found != 4 * own.len() {
+                    return Err(size(rank, found, 4 * own.len()));
+                }
+            }
+            let mut merge = Merge::new(pieces, Vec::new);
+            let room = CHUNK.min(own.len());
+            let mut scratch = vec![vec![0.0; room]; sizes.len()];
+            for own in own.chunks_mut(CHUNK) {
+                let length = own.len();
+                let each = scratch.iter_mut().enumerate();
+                let mut due: Vec<Due<'_>> = each
+                    .filter(|(rank, _)| *rank != me)
+                    .map(|(rank, scratch)| Due {
+                        from: Rank(rank as u32),
+                        into: bytemuck::cast_slice_mut(&mut scratch[..length]),
+                    })
+                    .collect();
+                exchange.fill(&mut due)?;
+                merge.chunk_in_place(own, me, |rank| &scratch[rank][..length]);
+            }
+            exchange.flush()
+        })
+    }
+
+    /// As [`super::Collective::start_all_gather_in_place`].
+    pub(super) fn all_gather_in_place(
+        &mut self,
+        cuts: &[Range<usize>],
+        whole: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let me = self.me();
+        let bytes = 4 * whole.len();
+        let mut parts = split(whole, cuts);
+        let own = &*std::mem::take(&mut parts[me]);
+        let feed = |_| vec![bytemuck::cast_slice(own)];
+        self.run(ALL_GATHER, bytes, feed, usize::MAX, |exchange, sizes| {
+            let mut due = Vec::with_capacity(parts.len());
+            for (rank, part) in parts.into_iter().enumerate().filter(|(r, _)| *r != me) {
+                if sizes[rank] != 4 * part.len() {
+                    return Err(size(rank, sizes[rank], 4 * part.len()));
+                }
+                due.push(Due {
+                    from: Rank(rank as u32),
+                    into: bytemuck::cast_slice_mut(part),
+                });
+            }
+            exchange.fill(&mut due)?;
+            exchange.flush()
+        })
+    }
+
     /// As [`super::Collective::all_gather`].
     pub(super) fn all_gather(
         &mut self,
@@ -127,13 +192,13 @@ impl Core {
         let me = self.me();
         let elements = cuts.last().map_or(0, |c| c.end);
         let feed = |_| vec![bytemuck::cast_slice(mine)];
+        let mut whole = vec![0.0; elements];
         self.run(
             ALL_GATHER,
             4 * elements,
             feed,
             usize::MAX,
             |exchange, sizes| {
-                let mut whole = vec![0.0; elements];
                 let mut due = Vec::with_capacity(cuts.len());
                 let mut rest = &mut whole[..];
                 for (rank, cut) in cuts.iter().enumerate() {
@@ -287,6 +352,16 @@ impl Core {
     }
 }
 
+/// Every rank's part of a vector that the cuts cover.
+fn split<'a>(mut whole: &'a mut [f32], cuts: &[Range<usize>]) -> Vec<&'a mut [f32]> {
+    let take = |cut: &Range<usize>| {
+        let (part, rest) = std::mem::take(&mut whole).split_at_mut(cut.len());
+        whole = rest;
+        part
+    };
+    cuts.iter().map(take).collect()
+}
+
 fn size(rank: usize, found: usize, expected: usize) -> Cause {
     Cause::Size {
         from: Rank(rank as u32),
@@ -307,6 +382,38 @@ pub(super) fn merge_alone(pieces: &[(Rank, Node)], mine: Vec<Vec<f32>>) -> Parti
     merged.into_partials()
 }
 
+/// Adds up pieces, `values(i)` being those of the piece number `i`, in buffers from `spare`.
+fn merge<'b>(
+    pieces: &[(Rank, Node)],
+    spare: &mut Vec<Vec<f32>>,
+    values: impl Fn(usize) -> &'b [f32],
+) -> Partials {
+    let mut merged: Counter<Vec<f32>> = Counter::default();
+    for (i, (_, node)) in pieces.iter().enumerate() {
+        let mut buffer = spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(values(i));
+        merged.push(*node, buffer, |mut left, right| {
+            add_into(&mut left, &right);
+            spare.push(right);
+            left
+        });
+    }
+    merged.into_partials()
+}
+
+/// Whether each rank has one piece, and their sum is one: then a vector can be reduced in place.
+pub(super) fn has_one_root(pieces: &[(Rank, Node)], world: usize) -> bool {
+    let mut ranks: Vec<Rank> = pieces.iter().map(|(rank, _)| *rank).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    let mut nodes = Counter::default();
+    for (_, node) in pieces {
+        nodes.push(*node, (), |(), ()| ());
+    }
+    pieces.len() == world && ranks.len() == world && nodes.nodes().count() == 1
+}
+
 /// Merges chunk after chunk of all pieces.
 struct Merge<'a> {
     pieces: &'a [(Rank, Node)],
@@ -318,14 +425,14 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(pieces: &'a [(Rank, Node)], elements: usize) -> Merge<'a> {
+    fn new(pieces: &'a [(Rank, Node)], buffer: impl Fn() -> Vec<f32>) -> Merge<'a> {
         let mut nodes = Counter::default();
         let mut index = Vec::with_capacity(pieces.len());
         for (i, (rank, node)) in pieces.iter().enumerate() {
             nodes.push(*node, (), |(), ()| ());
             index.push(pieces[..i].iter().filter(|(r, _)| r == rank).count());
         }
-        let output = |node| (node, Vec::with_capacity(elements));
+        let output = |node| (node, buffer());
         Merge {
             pieces,
             index,
@@ -343,20 +450,26 @@ impl<'a> Merge<'a> {
             output.extend(pairs.map(|(left, right)| left + right));
             return;
         }
-        let mut merged: Counter<Vec<f32>> = Counter::default();
-        for i in 0..self.pieces.len() {
-            let mut buffer = self.spare.pop().unwrap_or_default();
-            buffer.clear();
-            buffer.extend_from_slice(values(i));
-            let spare = &mut self.spare;
-            merged.push(self.pieces[i].1, buffer, |mut left, right| {
-                add_into(&mut left, &right);
-                spare.push(right);
-                left
-            });
-        }
-        for ((_, output), (_, sum)) in self.outputs.iter_mut().zip(merged.into_partials()) {
+        let merged = merge(self.pieces, &mut self.spare, values);
+        for ((_, output), (_, sum)) in self.outputs.iter_mut().zip(merged) {
             output.extend_from_slice(&sum[..length]);
+            self.spare.push(sum);
+        }
+    }
+
+    /// Merges one chunk of one piece a rank, all of which have a root, into `own`, the values of rank `me`.
+    fn chunk_in_place<'b>(&mut self, own: &mut [f32], me: usize, of: impl Fn(usize) -> &'b [f32]) {
+        let rank = |i: usize| self.pieces[i].0.0 as usize;
+        if self.pieces.len() == 2 {
+            // A sum of two has no order.
+            let other = if rank(0) == me { rank(1) } else { rank(0) };
+            add_into(own, of(other));
+            return;
+        }
+        let values = |i: usize| if rank(i) == me { &*own } else { of(rank(i)) };
+        let merged = merge(self.pieces, &mut self.spare, values);
+        for (_, sum) in merged {
+            own.copy_from_slice(&sum);
             self.spare.push(sum);
         }
     }

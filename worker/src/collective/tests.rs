@@ -119,7 +119,17 @@ fn every_world_and_link_moves_the_same_bits() {
                         let mut told = vec![me.0 as f32; 9];
                         c.broadcast(Rank(world.0 - 1), &mut told).unwrap();
                         assert_eq!(told, vec![(world.0 - 1) as f32; 9]);
-                        c.all_gather(&cuts, sum).unwrap()
+                        let whole = c.all_gather(&cuts, sum).unwrap();
+                        if world.0.is_power_of_two() {
+                            // One subtree a rank: the same sum, in place.
+                            let holder = |r| subtrees(hosted(LANES, world, Rank(r)))[0];
+                            let pieces: Vec<_> =
+                                (0..world.0).map(|r| (Rank(r), holder(r))).collect();
+                            let mut values = tree(hosted(LANES, world, me), elements).remove(0).1;
+                            c.all_reduce(&pieces, &cuts, &mut values).unwrap();
+                            assert!(bits(&values) == bits(&whole), "{world:?} in place");
+                        }
+                        whole
                     },
                 );
                 let expected = bits(&tree(0..LANES, elements)[0].1);

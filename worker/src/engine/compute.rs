@@ -19,6 +19,7 @@ use polestar_model::{
     HeadKind, ModelLayout, PackInput, Weights,
     segment::{block, embed, language_head, polar_head},
 };
+use rayon::prelude::*;
 
 /// The loss or a gradient stopped being a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -202,7 +203,7 @@ impl Compute {
                 let rows = rows.chunks_exact(width);
                 pack.ids.iter().zip(rows).fold(true, |finite, (&id, row)| {
                     let at = id as usize * width;
-                    add_finite(&mut gradient[at..at + width], row) && finite
+                    add_part(&mut gradient[at..at + width], row) && finite
                 })
             });
             if !finite {
@@ -354,6 +355,14 @@ fn with_host<const D: usize, T>(tensor: Tensor<D>, read: impl FnOnce(&[f32]) -> 
 
 /// `sink[i] += values[i]`; whether all values were finite.
 fn add_finite(sink: &mut [f32], values: &[f32]) -> bool {
+    const PART: usize = 1 << 15;
+    let parts = sink.par_chunks_mut(PART).zip(values.par_chunks(PART));
+    parts
+        .map(|(sink, values)| add_part(sink, values))
+        .reduce(|| true, |a, b| a & b)
+}
+
+fn add_part(sink: &mut [f32], values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     let mut finite = true;
     for (sink, value) in sink.iter_mut().zip(values) {

@@ -8,7 +8,7 @@
 use super::{
     Compute, NotFinite, Scores,
     compute::Holder,
-    sums::{Pass, Sums},
+    sums::{Pass, Shard, Sums},
 };
 use crate::{
     Digest, Lane, Rank,
@@ -203,13 +203,20 @@ impl Stepper {
         };
         let gradients: Vec<Pending<Vec<f32>>> = match self.plan.sharding.zero {
             Zero::None => {
-                let gather = |(segment, shard)| {
+                let gather = |(segment, shard): (usize, Shard)| {
                     let cuts = self.plan.sharding.cuts(self.elements(segment));
-                    collective.start_all_gather(cuts, shard)
+                    if shard.values.len() == self.elements(segment) {
+                        collective.start_all_gather_in_place(cuts, shard.values)
+                    } else {
+                        collective.start_all_gather(cuts, shard.values)
+                    }
                 };
                 shards.into_iter().enumerate().map(gather).collect()
             }
-            _ => shards.into_iter().map(Pending::ready).collect(),
+            _ => shards
+                .into_iter()
+                .map(|s| Pending::ready(s.values))
+                .collect(),
         };
         for (part, gradient) in self.parts.iter_mut().zip(gradients) {
             let gradient = gradient.wait()?;
@@ -230,7 +237,7 @@ impl Stepper {
         collective: &mut Collective,
         lanes: &[LaneInput],
         scale: f32,
-    ) -> Result<(LaneScores, Vec<Vec<f32>>), StepError> {
+    ) -> Result<(LaneScores, Vec<Shard>), StepError> {
         let mut sums = Sums::new(self.compute.layout(), self.plan);
         let mut scores = Vec::with_capacity(lanes.len());
         if self.plan.sharding.is_strided() {
@@ -315,12 +322,8 @@ impl Stepper {
     }
 
     /// The canonical norm of a gradient that lies in shards.
-    fn norm(
-        &self,
-        collective: &mut Collective,
-        shards: &[Vec<f32>],
-    ) -> Result<f64, CollectiveError> {
-        let mine: Vec<f64> = shards.iter().flat_map(|s| block_sums(s)).collect();
+    fn norm(&self, collective: &mut Collective, shards: &[Shard]) -> Result<f64, CollectiveError> {
+        let mine: Vec<f64> = shards.iter().flat_map(|s| block_sums(s.own())).collect();
         let bytes: Vec<u8> = mine.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         let all = collective.gather_bytes(&bytes)?;
         let mut readers: Vec<_> = all.iter().map(|b| b.as_chunks::<8>().0.iter()).collect();

@@ -5,10 +5,10 @@ use crate::{
     Lane,
     collective::{Collective, CollectiveError, Partials, Pending},
     reduce::{Counter, Node, add_into},
-    sharding::{Reduction, Sharding},
+    sharding::{Reduction, Sharding, Zero},
 };
 use polestar_model::ModelLayout;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 /// Which part of a step a pass through the model is.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,26 @@ pub(super) enum Pass {
 /// More would be gradients that wait in memory.
 const IN_FLIGHT: usize = 2;
 
+/// A reduction under way.
+enum Flight {
+    Partials(Pending<Partials>),
+    InPlace(Pending<Vec<f32>>),
+}
+
+/// This rank's part of a segment's gradient.
+pub(super) struct Shard {
+    /// The shard; or, to be gathered in place, a vector for the whole with the shard in it.
+    pub(super) values: Vec<f32>,
+    /// Where the shard is in it.
+    pub(super) range: Range<usize>,
+}
+
+impl Shard {
+    pub(super) fn own(&self) -> &[f32] {
+        &self.values[self.range.clone()]
+    }
+}
+
 /// Partial sums by segment.
 pub(super) struct Sums {
     sharding: Sharding,
@@ -43,7 +63,7 @@ pub(super) struct Sums {
     running: Vec<Vec<f32>>,
     /// Finished lanes of this rank, whole.
     subtrees: Vec<Counter<Vec<f32>>>,
-    flying: VecDeque<(usize, Pending<Partials>)>,
+    flying: VecDeque<(usize, Flight)>,
     /// What has been reduced: this rank's shard.
     reduced: Vec<Reduced>,
 }
@@ -125,7 +145,7 @@ impl Sums {
     }
 
     /// This rank's shard of each segment's sum.
-    pub(super) fn finish(mut self) -> Result<Vec<Vec<f32>>, CollectiveError> {
+    pub(super) fn finish(mut self) -> Result<Vec<Shard>, CollectiveError> {
         while !self.flying.is_empty() {
             self.land()?;
         }
@@ -136,20 +156,38 @@ impl Sums {
         &mut self,
         segment: usize,
         round: u32,
-        mine: Vec<Vec<f32>>,
+        mut mine: Vec<Vec<f32>>,
         collective: &mut Collective,
     ) {
         let pieces = self.sharding.pieces(self.lanes, self.reduction, round);
         let cuts = self.sharding.cuts(self.elements[segment]);
-        let pending = collective.start_reduce_scatter(pieces, cuts, mine);
-        self.flying.push_back((segment, pending));
+        // Without ZeRO every rank gets the whole gradient in the end: its own has room for it.
+        let whole = self.sharding.zero == Zero::None && collective.can_reduce_in_place(&pieces);
+        let flight = match mine.pop() {
+            Some(mine) if whole => {
+                Flight::InPlace(collective.start_reduce_scatter_in_place(pieces, cuts, mine))
+            }
+            last => {
+                mine.extend(last);
+                Flight::Partials(collective.start_reduce_scatter(pieces, cuts, mine))
+            }
+        };
+        self.flying.push_back((segment, flight));
     }
 
     fn land(&mut self) -> Result<(), CollectiveError> {
-        if let Some((segment, pending)) = self.flying.pop_front() {
-            for (node, sum) in pending.wait()? {
-                self.reduced[segment].push(node, sum);
+        match self.flying.pop_front() {
+            Some((segment, Flight::Partials(pending))) => {
+                for (node, sum) in pending.wait()? {
+                    self.reduced[segment].push(node, sum);
+                }
             }
+            Some((segment, Flight::InPlace(pending))) => {
+                let range = self.sharding.owned(self.elements[segment]);
+                let values = pending.wait()?;
+                self.reduced[segment] = Reduced::InPlace(Shard { values, range });
+            }
+            None => {}
         }
         Ok(())
     }
@@ -159,6 +197,7 @@ impl Sums {
 enum Reduced {
     Tree(Counter<Vec<f32>>),
     Running(Vec<f32>),
+    InPlace(Shard),
 }
 
 impl Reduced {
@@ -167,15 +206,20 @@ impl Reduced {
             Reduced::Tree(counter) => counter.push(node, sum, add),
             Reduced::Running(running) if running.is_empty() => *running = sum,
             Reduced::Running(running) => add_into(running, &sum),
+            // A segment is reduced once where it is reduced in place.
+            Reduced::InPlace(_) => {}
         }
     }
 
-    fn finish(self) -> Vec<f32> {
-        match self {
+    fn finish(self) -> Shard {
+        let values = match self {
             // Lanes cover the tree by construction: there is a root.
             Reduced::Tree(counter) => counter.into_root().unwrap_or_default(),
             Reduced::Running(running) => running,
-        }
+            Reduced::InPlace(shard) => return shard,
+        };
+        let range = 0..values.len();
+        Shard { values, range }
     }
 }
 

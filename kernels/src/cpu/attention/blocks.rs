@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::Spans;
 use crate::cpu::matrix::Matrix;
+use crate::cpu::simd::vectorized;
 
 /// Queries of a block.
 pub(super) const QUERIES: usize = 64;
@@ -146,14 +147,23 @@ impl Transposed {
     }
 }
 
-/// `x` `[rows, row]` to `out` `[row, rows]`.
-fn transpose(x: &[f32], row: usize, out: &mut [f32]) {
-    let rows = x.len() / row;
-    // Sixteen columns at a time: a cache line of each row is used up before it is evicted.
-    for columns in cut(0..row, 16) {
-        for (at, x) in x.chunks_exact(row).enumerate() {
-            for column in columns.clone() {
-                out[column * rows + at] = x[column];
+vectorized! {
+    /// `x` `[rows, row]` to `out` `[row, rows]`.
+    fn transpose<A>(x: &[f32], row: usize, out: &mut [f32]) {
+        /// A tile is read by whole cache lines and written by whole cache lines.
+        const TILE: usize = 16;
+        let rows = x.len() / row;
+        for top in (0..rows).step_by(TILE) {
+            for left in (0..row).step_by(TILE) {
+                let (high, wide) = (TILE.min(rows - top), TILE.min(row - left));
+                let mut tile = [[0.0; TILE]; TILE];
+                for (at, tile) in tile.iter_mut().enumerate().take(high) {
+                    tile[..wide].copy_from_slice(&x[(top + at) * row + left..][..wide]);
+                }
+                for column in 0..wide {
+                    let turned: [f32; TILE] = std::array::from_fn(|at| tile[at][column]);
+                    out[(left + column) * rows + top..][..high].copy_from_slice(&turned[..high]);
+                }
             }
         }
     }
