@@ -2,6 +2,7 @@
 
 mod corpus;
 mod ensure;
+mod fit;
 mod inspect_run;
 mod launch;
 mod progress;
@@ -43,6 +44,8 @@ enum Command {
         /// Folder of the run, as `launch` prints it
         run: String,
     },
+    /// Fit scaling laws to a table of runs, whoever trained them
+    Fit(fit::FitArgs),
     /// Make, look at and check corpora of trajectories
     #[command(subcommand)]
     Corpus(corpus::Command),
@@ -100,6 +103,7 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Plan { sweep, store } => launch::show_plan(&sweep, store).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
         Command::Report { run } => inspect_run::report(&run).await?,
+        Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Worker(WorkerCommand::Join(args)) => {
             polestar_worker::agent::join(args.into_options()).await?;

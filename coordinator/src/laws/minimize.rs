@@ -87,8 +87,8 @@ fn learn<const N: usize>(inverse: &mut [[f64; N]; N], step: &[f64; N], change: &
     let factor = (1.0 + dot(change, &pushed) / along) / along;
     for i in 0..N {
         for j in 0..N {
-            inverse[i][j] += factor * step[i] * step[j]
-                - (pushed[i] * step[j] + step[i] * pushed[j]) / along;
+            inverse[i][j] +=
+                factor * step[i] * step[j] - (pushed[i] * step[j] + step[i] * pushed[j]) / along;
         }
     }
 }
@@ -136,10 +136,7 @@ mod tests {
         // Rosenbrock's function.
         let f = |&[x, y]: &[f64; 2]| {
             let (a, b) = (1.0 - x, y - x * x);
-            (
-                a * a + 100.0 * b * b,
-                [-2.0 * a - 400.0 * x * b, 200.0 * b],
-            )
+            (a * a + 100.0 * b * b, [-2.0 * a - 400.0 * x * b, 200.0 * b])
         };
         let found = minimize([-1.2, 1.0], [[0.01, 0.0], [0.0, 0.01]], f);
         assert!((found.at[0] - 1.0).abs() < 1e-7 && (found.at[1] - 1.0).abs() < 1e-7);

@@ -1,16 +1,20 @@
 //! Scaling laws: which trials a law may be fitted to, the fit itself, and how far it can be trusted.
 //!
-//! Everything here is a pure function over finished trials. One file per law ([`power`]), one for the choice of points
-//! ([`frontier`]), and the machinery every law shares: [`bootstrap`] and [`interval`].
+//! Everything here is a pure function over finished trials. One file per law ([`power`], [`parametric`], [`isoflop`]), one
+//! for the choice of points ([`frontier`]), and the machinery laws share: [`bootstrap`], [`interval`] and [`minimize`].
 
 pub mod bootstrap;
 pub mod frontier;
 pub mod interval;
+pub mod isoflop;
+pub mod minimize;
+pub mod parametric;
 pub mod power;
 
 pub use bootstrap::Bootstrap;
 pub use frontier::{Excluded, FailedTrial, Point, Selection};
 pub use interval::Interval;
+pub use parametric::{Parametric, ParametricError, Run};
 pub use power::{FitError, Observation, PowerLaw};
 
 /// Loss, in nats per triplet, of a model that cannot tell the two candidates apart: ln 2.

@@ -161,7 +161,8 @@ impl Parametric {
             .collect();
         let interval = |of: &dyn Fn(&Coefficients) -> f64| {
             let at = of(&law);
-            Interval::percentile(laws.iter().map(of).collect()).unwrap_or(Interval { lo: at, hi: at })
+            Interval::percentile(laws.iter().map(of).collect())
+                .unwrap_or(Interval { lo: at, hi: at })
         };
         Ok(Parametric {
             law,
@@ -428,7 +429,11 @@ mod tests {
         let mut broken = runs;
         broken[3].loss = f64::NAN;
         assert!(refusal(&broken).contains("row 4"));
-        broken[3] = Run { d: -1.0, loss: 2.0, n: 1e8 };
+        broken[3] = Run {
+            d: -1.0,
+            loss: 2.0,
+            n: 1e8,
+        };
         assert!(refusal(&broken).contains("D = -1"));
     }
 }

@@ -96,6 +96,20 @@ impl PowerLaw {
         points: &[Observation],
         bootstrap: Bootstrap,
     ) -> Result<Self, FitError> {
+        Self::fit_weighted(quantity, points, &vec![1.0; points.len()], bootstrap)
+    }
+
+    /// As [`PowerLaw::fit`], each squared residual counting with its weight: one over the square of a standard
+    /// deviation of ln y, say.
+    ///
+    /// # Errors
+    /// As [`PowerLaw::fit`].
+    pub fn fit_weighted(
+        quantity: &str,
+        points: &[Observation],
+        weights: &[f64],
+        bootstrap: Bootstrap,
+    ) -> Result<Self, FitError> {
         let usable = |value: f64| value.is_finite() && value > 0.0;
         if let Some(bad) = points
             .iter()
@@ -109,9 +123,10 @@ impl PowerLaw {
             });
         }
         let groups = group_by_x(points);
-        let logs: Vec<(f64, f64)> = points
+        let logs: Vec<Weighted> = points
             .iter()
-            .map(|point| (point.x.ln(), point.loss.ln()))
+            .zip(weights)
+            .map(|(point, &weight)| (point.x.ln(), point.loss.ln(), weight))
             .collect();
         let line = if groups.len() < DISTINCT_X {
             None
@@ -173,16 +188,19 @@ fn group_by_x(points: &[Observation]) -> Vec<Vec<usize>> {
         .collect()
 }
 
+/// (ln x, ln y, weight).
+type Weighted = (f64, f64, f64);
+
 /// The least-squares line, or `None` when all x coincide.
-fn least_squares(logs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<Line> {
-    let n = logs.clone().count() as f64;
+fn least_squares(logs: impl Iterator<Item = Weighted> + Clone) -> Option<Line> {
+    let n: f64 = logs.clone().map(|(_, _, w)| w).sum();
     let (sum_x, sum_y) = logs
         .clone()
-        .fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x, sy + y));
+        .fold((0.0, 0.0), |(sx, sy), (x, y, w)| (sx + w * x, sy + w * y));
     let (mean_x, mean_y) = (sum_x / n, sum_y / n);
-    let (sxx, sxy) = logs.fold((0.0, 0.0), |(sxx, sxy), (x, y)| {
+    let (sxx, sxy) = logs.fold((0.0, 0.0), |(sxx, sxy), (x, y, w)| {
         let dx = x - mean_x;
-        (sxx + dx * dx, sxy + dx * (y - mean_y))
+        (sxx + w * dx * dx, sxy + w * dx * (y - mean_y))
     });
     // Rounding leaves equal x a spread of some ulps; a real one is many orders larger.
     (sxx > 1e-18 * n * (1.0 + mean_x * mean_x)).then(|| {
@@ -195,12 +213,13 @@ fn least_squares(logs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<Line>
 }
 
 /// R² of `line` in log-log space.
-fn explained(logs: &[(f64, f64)], line: Line) -> f64 {
-    let mean = logs.iter().map(|(_, y)| y).sum::<f64>() / logs.len() as f64;
-    let total: f64 = logs.iter().map(|(_, y)| (y - mean).powi(2)).sum();
+fn explained(logs: &[Weighted], line: Line) -> f64 {
+    let weights: f64 = logs.iter().map(|(_, _, w)| w).sum();
+    let mean = logs.iter().map(|(_, y, w)| w * y).sum::<f64>() / weights;
+    let total: f64 = logs.iter().map(|(_, y, w)| w * (y - mean).powi(2)).sum();
     let rest: f64 = logs
         .iter()
-        .map(|(x, y)| (y - line.intercept - line.slope * x).powi(2))
+        .map(|(x, y, w)| w * (y - line.intercept - line.slope * x).powi(2))
         .sum();
     if total > 0.0 { 1.0 - rest / total } else { 0.0 }
 }
