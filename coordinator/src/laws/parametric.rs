@@ -309,15 +309,11 @@ fn curvature(logs: &[Logs], drawn: &[usize], at: &[f64; 5]) -> [[f64; 5]; 5] {
         row[i] *= 1.0 + 1e-9;
         row[i] += 1e-12;
     }
-    let mut inverse = [[0.0; 5]; 5];
-    for column in 0..5 {
+    // The inverse is symmetric, so its columns are its rows.
+    std::array::from_fn(|column| {
         let unit = std::array::from_fn(|i| if i == column { 1.0 } else { 0.0 });
-        let solved = solve(matrix, unit).unwrap_or(unit);
-        for row in 0..5 {
-            inverse[row][column] = solved[row];
-        }
-    }
-    inverse
+        solve(matrix, unit).unwrap_or(unit)
+    })
 }
 
 /// E, A and B for given exponents: least squares of relative residuals. `None` where one of them is

@@ -98,7 +98,10 @@ impl LocalPool {
         let (variable, value) = ALLOCATOR;
         let child = Command::new(&program)
             // What the user says of the allocator goes before what we do.
-            .env(variable, std::env::var_os(variable).unwrap_or(value.into()))
+            .env(
+                variable,
+                std::env::var_os(variable).unwrap_or_else(|| value.into()),
+            )
             .args(["worker", "join", "--coordinator"])
             .arg(format!("http://{}", self.coordinator))
             // Not on the command line, where every user of the machine could read it.

@@ -272,10 +272,9 @@ fn interleave(first: &[f32], second: &[f32], range: Range<usize>) -> Line {
     };
     // SAFETY: both are 64 bytes of integers.
     let order = unsafe { std::mem::transmute::<[u16; 32], __m512i>(ORDER) };
-    let part = |values: &[f32]| {
-        values
-            .get(range.clone())
-            .map_or(_mm512_setzero_ps(), |v| load(v))
+    let part = |values: &[f32]| match values.get(range.clone()) {
+        Some(values) => load(values),
+        None => _mm512_setzero_ps(),
     };
     let both = Line::of(_mm512_cvtne2ps_pbh(part(second), part(first)));
     Line::of(as_bf16(_mm512_permutexvar_epi16(
