@@ -97,12 +97,19 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
     };
     let gradients = if place(Rank(0)).is_strided() {
         let rounds = holding.lanes.div_ceil(holding.world.0);
-        let shards = match holding.reduction {
-            Reduction::Fast => 1 + 1,
+        // Sums of the rounds before; what a round adds is merged segment by segment.
+        let partials = match holding.reduction {
+            Reduction::Fast => 1,
             Reduction::Canonical => (0..rounds)
-                .map(|round| subtrees(0..round * holding.world.0).len() + 1)
+                .map(|round| subtrees(0..round * holding.world.0).len())
                 .max()
                 .unwrap_or(1),
+        };
+        let shards = match holding.zero {
+            Zero::Weights => partials.max(1),
+            // Measured: vectors of gathered segments and the tensors made of them differ in size, and leave gaps
+            // in the heap of about a shard in all.
+            _ => partials + 1,
         };
         shards * shard + STRIDED_GRADIENTS * largest
     } else {

@@ -30,14 +30,17 @@ const TASK_ROWS: usize = 8 * TILE_ROWS;
 struct Line([u32; 16]);
 
 /// Whether this machine has the instructions.
-pub(super) fn runs_here() -> bool {
+fn runs_here() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
 }
 
-/// `a b`. The caller has checked [`runs_here`], that both operands hold the shape, and that it isn't empty.
-pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, [m, k, n]: [usize; 3]) -> Vec<f32> {
+/// `a b`, or nothing on a machine without the instructions. Both operands hold the shape, which isn't empty.
+pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, [m, k, n]: [usize; 3]) -> Option<Vec<f32>> {
+    if !runs_here() {
+        return None;
+    }
     // By depth, then by panel of columns.
     let pairs = k.div_ceil(2);
     let panels_each = n.div_ceil(TILE_COLUMNS);
@@ -53,11 +56,11 @@ pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, [m, k, n]: [usize; 3]) -> V
 
     let tiles = m.div_ceil(TILE_ROWS);
     let rows = (tiles.div_ceil(TASKS) * TILE_ROWS).min(TASK_ROWS);
-    fill(m * n, rows * n, |task, out| {
+    Some(fill(m * n, rows * n, |task, out| {
         let a = a.rows_from(task * rows);
         // SAFETY: `runs_here` was checked.
         unsafe { strip(out, a, &panels, [out.len() / n, k, n]) };
-    })
+    }))
 }
 
 /// A vector of `len` elements, filled in chunks on the threads of the pool: `work` is given the number of a chunk and has
