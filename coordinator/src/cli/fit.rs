@@ -150,6 +150,10 @@ fn with(value: f64, interval: Interval) -> String {
         10.0..1e5 => format!("{x:.2}"),
         _ => format!("{x:.4}"),
     };
+    if interval.lo == interval.hi {
+        // Nothing was resampled: there is no interval to show.
+        return number(value);
+    }
     format!(
         "{} ({} to {})",
         number(value),

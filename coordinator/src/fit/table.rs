@@ -54,8 +54,7 @@ impl std::str::FromStr for Quantity {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Quantity, String> {
-        let known = Quantity::ALL.into_iter();
-        let found = known
+        let found = Quantity::ALL
             .into_iter()
             .find(|q| q.to_string().eq_ignore_ascii_case(name));
         found.ok_or_else(|| format!("`{name}` is none of N, D, C, loss, sigma"))

@@ -82,18 +82,11 @@ fn valley(budget: &[Cell]) -> Result<Valley, String> {
     let near = &budget[at.saturating_sub(REACH)..(at + REACH + 1).min(budget.len())];
     // Around the lowest point, so that the three sums of powers are of one size.
     let middle = budget[at].n.ln();
-    let (mut matrix, mut right) = ([[0.0; 3]; 3], [0.0; 3]);
-    for cell in near {
+    let rows = near.iter().map(|cell| {
         let x = cell.n.ln() - middle;
-        let row = [1.0, x, x * x];
-        for i in 0..3 {
-            right[i] += row[i] * cell.loss;
-            for j in 0..3 {
-                matrix[i][j] += row[i] * row[j];
-            }
-        }
-    }
-    let solved = super::minimize::solve(matrix, right);
+        ([1.0, x, x * x], cell.loss)
+    });
+    let solved = super::minimize::least_squares(rows);
     let [height, slope, curvature] = solved.ok_or("all runs have the same size")?;
     if curvature <= 0.0 {
         return Err("its losses bend downwards: they are too noisy, or too close together".into());

@@ -120,6 +120,22 @@ pub fn solve<const N: usize>(mut matrix: [[f64; N]; N], mut right: [f64; N]) -> 
     x.iter().all(|v| v.is_finite()).then_some(x)
 }
 
+/// The x that brings `row · x` closest to the value of each row, by squares.
+pub fn least_squares<const N: usize>(
+    rows: impl Iterator<Item = ([f64; N], f64)>,
+) -> Option<[f64; N]> {
+    let (mut matrix, mut right) = ([[0.0; N]; N], [0.0; N]);
+    for (row, value) in rows {
+        for i in 0..N {
+            right[i] += row[i] * value;
+            for j in 0..N {
+                matrix[i][j] += row[i] * row[j];
+            }
+        }
+    }
+    solve(matrix, right)
+}
+
 fn apply<const N: usize>(matrix: &[[f64; N]; N], vector: &[f64; N]) -> [f64; N] {
     std::array::from_fn(|i| dot(&matrix[i], vector))
 }

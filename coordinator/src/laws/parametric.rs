@@ -7,7 +7,7 @@
 
 use super::{
     Bootstrap, Interval,
-    minimize::{Minimum, minimize, solve},
+    minimize::{Minimum, least_squares, minimize, solve},
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -324,22 +324,17 @@ fn project(logs: &[Logs], drawn: &[usize], alpha: f64, beta: f64) -> Option<[f64
         drawn.iter().map(|&i| of(&logs[i])).sum::<f64>() / drawn.len() as f64
     };
     let (n0, d0) = (mean(|l| l.n), mean(|l| l.d));
-    let (mut matrix, mut right) = ([[0.0; 3]; 3], [0.0; 3]);
-    for log in drawn.iter().map(|&i| &logs[i]) {
+    let rows = drawn.iter().map(|&i| {
+        let log = &logs[i];
         let weight = (-log.loss).exp();
         let row = [
             (alpha * (n0 - log.n)).exp() * weight,
             (beta * (d0 - log.d)).exp() * weight,
             weight,
         ];
-        for i in 0..3 {
-            right[i] += row[i];
-            for j in 0..3 {
-                matrix[i][j] += row[i] * row[j];
-            }
-        }
-    }
-    let [a, b, e] = solve(matrix, right)?;
+        (row, 1.0)
+    });
+    let [a, b, e] = least_squares(rows)?;
     let positive = a > 0.0 && b > 0.0 && e > 0.0;
     positive.then(|| [a.ln() + alpha * n0, b.ln() + beta * d0, e.ln(), alpha, beta])
 }

@@ -1,6 +1,6 @@
 //! Worker processes on this machine: the coordinator runs its own program again.
 
-use polestar_worker::memory::ALLOCATOR;
+use polestar_worker::memory::allocator;
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -95,13 +95,8 @@ impl LocalPool {
             path: log.clone(),
             source,
         })?;
-        let (variable, value) = ALLOCATOR;
         let child = Command::new(&program)
-            // What the user says of the allocator goes before what we do.
-            .env(
-                variable,
-                std::env::var_os(variable).unwrap_or_else(|| value.into()),
-            )
+            .envs([allocator()])
             .args(["worker", "join", "--coordinator"])
             .arg(format!("http://{}", self.coordinator))
             // Not on the command line, where every user of the machine could read it.

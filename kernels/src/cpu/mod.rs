@@ -170,7 +170,7 @@ impl Kernels for Flex {
             return portable::linear::<Self>(x, weight, precision);
         }
         let (x, weight) = (Rows::new(x), Rows::new(weight));
-        let ([m, k], n) = (x.dims(), weight.dims()[0]);
+        let ([m, k], n) = (x.shape().dims(), weight.shape()[0]);
         let out = product::bf16(x.matrix(), weight.matrix().transposed(), [m, k, n]);
         tensor(out, Shape::from([m, n]))
     }
@@ -185,7 +185,7 @@ impl Kernels for Flex {
             return portable::linear_backward::<Self>(x, weight, grad, precision);
         }
         let (x, weight, grad) = (Rows::new(x), Rows::new(weight), Rows::new(grad));
-        let ([m, k], n) = (x.dims(), weight.dims()[0]);
+        let ([m, k], n) = (x.shape().dims(), weight.shape()[0]);
         let x_grad = product::bf16(grad.matrix(), weight.matrix(), [m, n, k]);
         let weight_grad = product::bf16(grad.matrix().transposed(), x.matrix(), [n, m, k]);
         (
@@ -257,13 +257,8 @@ impl Rows {
         self.0.layout().shape().clone()
     }
 
-    fn dims(&self) -> [usize; 2] {
-        let shape = self.0.layout().shape();
-        [shape[0], shape[1]]
-    }
-
     fn matrix(&self) -> Matrix<'_> {
-        Matrix::new(self.values(), self.dims()[1])
+        Matrix::new(self.values(), self.shape()[1])
     }
 
     fn values(&self) -> &[f32] {

@@ -3,7 +3,7 @@
 use polestar_worker::{
     Rank,
     collective::{Collective, Mesh, Secret, SharedMemory, listen},
-    memory::ALLOCATOR,
+    memory::allocator,
 };
 use std::{
     io::{BufRead, BufReader, Write},
@@ -19,17 +19,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Starts this program with `--rank r` for each rank, tells each where the others listen, and passes
 /// on what they print.
 pub(crate) fn spawn(workers: u32) -> Result<(), Failure> {
-    let (variable, value) = ALLOCATOR;
     let mut children = Vec::new();
     for rank in 0..workers {
         let child = Command::new(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
             .args(["--rank", &rank.to_string()])
             // As the coordinator starts its workers.
-            .env(
-                variable,
-                std::env::var_os(variable).unwrap_or_else(|| value.into()),
-            )
+            .envs([allocator()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

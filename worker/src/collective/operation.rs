@@ -189,37 +189,10 @@ impl Core {
         cuts: &[Range<usize>],
         mine: &[f32],
     ) -> Result<Vec<f32>, CollectiveError> {
-        let me = self.me();
-        let elements = cuts.last().map_or(0, |c| c.end);
-        let feed = |_| vec![bytemuck::cast_slice(mine)];
-        let mut whole = vec![0.0; elements];
-        self.run(
-            ALL_GATHER,
-            4 * elements,
-            feed,
-            usize::MAX,
-            |exchange, sizes| {
-                let mut due = Vec::with_capacity(cuts.len());
-                let mut rest = &mut whole[..];
-                for (rank, cut) in cuts.iter().enumerate() {
-                    let (part, after) = rest.split_at_mut(cut.len());
-                    rest = after;
-                    if rank == me {
-                        part.copy_from_slice(mine);
-                    } else if sizes[rank] == 4 * cut.len() {
-                        due.push(Due {
-                            from: Rank(rank as u32),
-                            into: bytemuck::cast_slice_mut(part),
-                        });
-                    } else {
-                        return Err(size(rank, sizes[rank], 4 * cut.len()));
-                    }
-                }
-                exchange.fill(&mut due)?;
-                exchange.flush()?;
-                Ok(whole)
-            },
-        )
+        let mut whole = vec![0.0; cuts.last().map_or(0, |c| c.end)];
+        whole[cuts[self.me()].clone()].copy_from_slice(mine);
+        self.all_gather_in_place(cuts, &mut whole)?;
+        Ok(whole)
     }
 
     /// As [`super::Collective::broadcast`].
