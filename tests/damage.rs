@@ -13,7 +13,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     let digest = json(&trial.join("result.json"))["outcome"]["digest"].clone();
 
     std::fs::remove_file(trial.join("result.json")).expect("it is there");
-    let object = trial.join("checkpoints/00000020/head.safetensors");
+    let object = trial.join("checkpoints/00000020/00001-of-00001.safetensors");
     let mut bytes = std::fs::read(&object).expect("it is there");
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -22,7 +22,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     let output = sandbox.run(&["launch", "sweep.toml"]);
     let said = common::said(&output);
     assert!(
-        said.contains("00000020/head.safetensors is damaged"),
+        said.contains("00000020/00001-of-00001.safetensors is damaged"),
         "{said}"
     );
     assert!(said.contains("resumes after step 15 "), "{said}");

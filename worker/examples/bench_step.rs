@@ -112,8 +112,9 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
         initial_segment(segment, 1, &mut weights);
-        stepper.put(i, Part::fresh(weights));
+        stepper.put(i, Part::fresh(weights[stepper.owned(i)].to_vec()));
     }
+    stepper.spread(&mut collective)?;
     stepper.load(&mut collective);
 
     let adamw = AdamW {

@@ -136,6 +136,9 @@ pub struct CheckpointConfig {
     /// How many of the newest are kept, at least 2.
     #[serde(default = "default_checkpoint_keep")]
     pub keep: usize,
+    /// Those after each multiple of so many steps are kept as well. 0: none.
+    #[serde(default)]
+    pub keep_every: u64,
 }
 
 impl Default for CheckpointConfig {
@@ -143,6 +146,7 @@ impl Default for CheckpointConfig {
         CheckpointConfig {
             every: default_checkpoint_every(),
             keep: default_checkpoint_keep(),
+            keep_every: 0,
         }
     }
 }

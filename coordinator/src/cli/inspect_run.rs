@@ -3,7 +3,7 @@
 use super::{Error, table::table};
 use crate::run::{Run, write_report};
 use polestar_dataset::{Corpus, Store};
-use polestar_worker::checkpoint::read_manifests;
+use polestar_worker::checkpoint;
 use std::collections::BTreeMap;
 
 /// Prints how far each trial of a run is.
@@ -20,8 +20,8 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
                 result.outcome.digest.short().to_owned(),
             ),
             None => {
-                let manifests = read_manifests(&run.store, id).await?;
-                let newest = manifests.into_iter().find_map(|(_, m)| m.ok());
+                let listed = checkpoint::list(&run.store, id).await?;
+                let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
                 match newest {
                     Some(m) => ("begun", m.step.0, m.digest.short().to_owned()),
                     None => ("missing", 0, "-".to_owned()),

@@ -16,6 +16,8 @@ struct Bar {
     trial: TrialId,
     bar: ProgressBar,
     held_out: String,
+    /// Whether it goes on from a checkpoint.
+    resumed: bool,
 }
 
 impl Display {
@@ -60,6 +62,7 @@ impl Display {
                 trial: trial.clone(),
                 bar,
                 held_out: String::new(),
+                resumed: false,
             }
         });
         let mut line = None;
@@ -73,6 +76,7 @@ impl Display {
             } => {
                 bar.bar.set_length(*steps);
                 bar.bar.set_position(step.0);
+                bar.resumed = step.0 > 0;
                 damages.extend(
                     passed_over
                         .iter()
@@ -116,8 +120,25 @@ impl Display {
                 step,
                 digest,
                 seconds,
+                behind,
             } => {
-                tracing::info!(%trial, step = step.0, digest = digest.short(), seconds, "saved");
+                let (step, digest) = (step.0, digest.short());
+                tracing::info!(%trial, step, digest, stalled = seconds, behind, "saved");
+            }
+            Event::Underway { parts } => {
+                let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+                let parts = parts
+                    .iter()
+                    .map(|(name, seconds)| format!("{name} {seconds:.2}"))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                if bar.resumed {
+                    line = Some(format!(
+                        "{trial}: first step {total:.2} s after the start ({parts})"
+                    ));
+                } else {
+                    tracing::info!(%trial, total, parts, "under way");
+                }
             }
         }
         for damage in damages {

@@ -1,139 +1,207 @@
-//! Finding and reading checkpoints.
+//! Reading checkpoints: ranges, in whole pages, checked before use.
 
-use super::{Error, FORMAT, Manifest, folder, place};
-use crate::{StartFrom, Step, TrialId, engine::Part};
-use polestar_dataset::Store;
-use polestar_model::{ModelLayout, SegmentLayout};
-use safetensors::SafeTensors;
+use super::{
+    Error, Kind, Manifest, manifest_key,
+    parts::{Object, overlap},
+    place,
+};
+use crate::{StartFrom, Step, TrialId};
+use futures::{StreamExt, TryStreamExt, stream};
+use polestar_dataset::{Store, store};
+use polestar_model::SegmentLayout;
+use std::{collections::BTreeMap, ops::Range};
 
-/// Suffix of the first moment's name.
-pub(super) const FIRST: &str = ".adam_m";
-/// Suffix of the second moment's name.
-pub(super) const SECOND: &str = ".adam_v";
+/// Pages of one request.
+const SPAN: u64 = 4;
+/// Requests at a time: with [`SPAN`] the bound on memory.
+const AT_A_TIME: usize = 8;
 
-/// What [`newest`] found.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The whole checkpoint that was read, if there is one.
-    pub found: Option<Manifest>,
-    /// Newer ones that are damaged, each a sentence that names the object.
-    pub passed_over: Vec<String>,
-}
-
-/// All committed checkpoints of a trial, newest first. A manifest that can't be read is an error
-/// in its place, not of the whole listing.
+/// A committed checkpoint of this very configuration.
 ///
 /// # Errors
-/// The store's.
-pub async fn read_manifests(
+/// [`Error::OtherConfig`] when another configuration's lies there; what is wrong with the manifest;
+/// the store's.
+pub async fn open(
     store: &Store,
     trial: &TrialId,
-) -> Result<Vec<(Step, Result<Manifest, Error>)>, Error> {
-    let mut found = Vec::new();
-    for object in store.list(&folder(trial)).await? {
-        let Some(step) = object
-            .key
-            .strip_suffix("/manifest.json")
-            .and_then(|place| place.rsplit('/').next())
-            .and_then(|step| step.parse().ok())
-        else {
-            continue;
-        };
-        let manifest = match store.get(&object.key).await {
-            Ok(bytes) => parse(&object.key, &bytes),
-            Err(error) => Err(error.into()),
-        };
-        found.push((Step(step), manifest));
-    }
-    found.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
-    Ok(found)
-}
-
-/// Reads the newest whole checkpoint of this very configuration. `put(i, part)` takes segment `i`;
-/// it may be called again for a segment, when the rest of a checkpoint turns out to be damaged.
-///
-/// # Errors
-/// [`Error::OtherConfig`] when another configuration's checkpoint lies there; the store's errors.
-/// Damage is no error here: it is told in [`Loaded::passed_over`].
-pub async fn newest(
-    store: &Store,
-    trial: &TrialId,
+    step: Step,
     config: &str,
-    layout: &ModelLayout,
-    mut put: impl FnMut(usize, Part),
-) -> Result<Loaded, Error> {
-    let mut passed_over = Vec::new();
-    for (step, manifest) in read_manifests(store, trial).await? {
-        let manifest = match manifest {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                passed_over.push(error.to_string());
-                continue;
-            }
-        };
-        if manifest.config != config {
-            return Err(Error::OtherConfig {
-                key: format!("{}/manifest.json", place(trial, step)),
-            });
-        }
-        match read(store, trial, &manifest, layout, &mut put).await {
-            Ok(()) => {
-                return Ok(Loaded {
-                    found: Some(manifest),
-                    passed_over,
-                });
-            }
-            Err(error @ (Error::Damaged { .. } | Error::Encoding { .. })) => {
-                passed_over.push(error.to_string());
-            }
-            Err(error) => return Err(error),
-        }
+) -> Result<Manifest, Error> {
+    let key = manifest_key(trial, step);
+    let manifest = Manifest::parse(&key, &store.get(&key).await?)?;
+    if manifest.config != config {
+        return Err(Error::OtherConfig { key });
     }
-    Ok(Loaded {
-        found: None,
-        passed_over,
-    })
+    Ok(manifest)
 }
 
-async fn read(
+/// Elements of a segment, and where they go.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The segment.
+    pub segment: usize,
+    /// Weights or moments.
+    pub kind: Kind,
+    /// First element in the segment.
+    pub start: usize,
+    /// Takes them.
+    pub sink: &'a mut [f32],
+}
+
+/// Reads ranges of a checkpoint. Returns the bytes that were fetched.
+///
+/// # Errors
+/// [`Error::Damaged`] when something of it is missing or altered; the sinks are then of no use. The
+/// store's errors.
+pub async fn read(
     store: &Store,
-    trial: &TrialId,
     manifest: &Manifest,
-    layout: &ModelLayout,
-    put: &mut impl FnMut(usize, Part),
-) -> Result<(), Error> {
-    let place = place(trial, manifest.step);
-    for (i, segment) in layout.segments.iter().enumerate() {
-        let missing = |what: String| Error::Damaged {
-            key: place.clone(),
-            what,
-        };
-        let object = fetch(store, &place, manifest, segment)
-            .await?
-            .ok_or_else(|| missing(format!("segment {} is missing", segment.name)))?;
-        let mut part = Part::fresh(vec![0.0; segment.elements]);
-        for tensor in &segment.tensors {
-            for (suffix, vector) in [
-                ("", &mut part.weights),
-                (FIRST, &mut part.first),
-                (SECOND, &mut part.second),
-            ] {
-                let name = format!("{}{suffix}", tensor.name);
-                if !object.copy(&name, &mut vector[tensor.range()])? {
-                    return Err(missing(format!("tensor {name} is missing")));
+    mut wanted: Vec<Wanted<'_>>,
+) -> Result<u64, Error> {
+    let place = place(&manifest.trial, manifest.step);
+    // By object: bytes, which of the wanted they are for, first element there.
+    let mut reads: BTreeMap<usize, Vec<(Range<u64>, usize, usize)>> = BTreeMap::new();
+    for (number, wanted) in wanted.iter().enumerate() {
+        let range = wanted.start as u64..(wanted.start + wanted.sink.len()) as u64;
+        for (object, read) in manifest.reads(wanted.segment, wanted.kind, range) {
+            let entry = (read.bytes, number, read.sink);
+            reads.entry(object).or_default().push(entry);
+        }
+    }
+    let spans = reads.iter().flat_map(|(&object, reads)| {
+        let spans = spans(manifest, &manifest.objects[object], reads.iter().map(|r| &r.0));
+        spans.into_iter().map(move |span| (object, span))
+    });
+    let fetches: Vec<_> = spans
+        .map(|(object, span)| {
+            let (store, place) = (store.clone(), place.clone());
+            let (entry, page) = (manifest.objects[object].clone(), manifest.page);
+            async move {
+                let bytes = fetch(&store, &place, &entry, page, span.clone()).await?;
+                Ok::<_, Error>((object, span, bytes))
+            }
+        })
+        .collect();
+    let mut fetched = stream::iter(fetches).buffer_unordered(AT_A_TIME);
+    let mut total = 0;
+    while let Some((object, span, bytes)) = fetched.try_next().await? {
+        total += bytes.len() as u64;
+        for (range, number, first) in &reads[&object] {
+            let Some(both) = overlap(range, &span) else {
+                continue;
+            };
+            let source = &bytes[(both.start - span.start) as usize..(both.end - span.start) as usize];
+            let at = first + ((both.start - range.start) / 4) as usize;
+            let sink = &mut wanted[*number].sink[at..at + source.len() / 4];
+            bytemuck::cast_slice_mut(sink).copy_from_slice(source);
+        }
+    }
+    Ok(total)
+}
+
+/// The pages that ranges of an object lie in, as byte ranges of at most [`SPAN`] pages.
+fn spans<'a>(
+    manifest: &Manifest,
+    object: &Object,
+    ranges: impl Iterator<Item = &'a Range<u64>>,
+) -> Vec<Range<u64>> {
+    let page = manifest.page;
+    let mut pages: Vec<u64> = ranges
+        .flat_map(|range| range.start / page..range.end.div_ceil(page))
+        .collect();
+    pages.sort_unstable();
+    pages.dedup();
+    let joined = pages.chunk_by(|a, b| a + 1 == *b);
+    let limited = joined.flat_map(|pages| pages.chunks(SPAN as usize));
+    let bytes = limited.map(|pages| {
+        let first = pages[0] * page;
+        first..((first / page + pages.len() as u64) * page).min(object.bytes)
+    });
+    bytes.collect()
+}
+
+/// Whole pages of an object, checked.
+async fn fetch(
+    store: &Store,
+    place: &str,
+    object: &Object,
+    page: u64,
+    span: Range<u64>,
+) -> Result<bytes::Bytes, Error> {
+    let key = format!("{place}/{}", object.name);
+    let damaged = |what: String| Error::Damaged {
+        key: key.clone(),
+        what,
+    };
+    let bytes = match store.get_range(&key, span.clone()).await {
+        Ok(bytes) => bytes,
+        Err(store::Error::Missing { .. }) => return Err(damaged("it is missing".to_owned())),
+        // Is it the store, or is there nothing to be had at that place?
+        Err(error) => match store.size(&key).await {
+            Ok(size) if size != object.bytes => {
+                return Err(damaged(format!("{size} bytes instead of {}", object.bytes)));
+            }
+            _ => return Err(error.into()),
+        },
+    };
+    if bytes.len() as u64 != span.end - span.start {
+        let size = store.size(&key).await?;
+        return Err(damaged(format!("{size} bytes instead of {}", object.bytes)));
+    }
+    let first = (span.start / page) as usize;
+    let hashes = object.pages[first..].to_vec();
+    let checked = tokio::task::spawn_blocking(move || {
+        let mut pages = bytes.chunks(page as usize).zip(hashes);
+        let bad = pages.position(|(page, hash)| blake3::hash(page).to_hex().as_str() != hash);
+        (bad, bytes)
+    });
+    let (bad, bytes) = checked.await.map_err(|_| Error::Panicked { key: key.clone() })?;
+    match bad {
+        Some(bad) => Err(damaged(format!(
+            "bytes {} to {} don't have the manifest's digest",
+            (first + bad) as u64 * page,
+            ((first + bad + 1) as u64 * page).min(object.bytes),
+        ))),
+        None => Ok(bytes),
+    }
+}
+
+/// How a whole checkpoint looks.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is wrong, each a sentence that names the object.
+    pub damage: Vec<String>,
+}
+
+/// Reads all of a checkpoint and compares every page with its hash.
+///
+/// # Errors
+/// The store's. Damage is no error here.
+pub async fn check(store: &Store, manifest: &Manifest) -> Result<Check, Error> {
+    let place = place(&manifest.trial, manifest.step);
+    let mut check = Check::default();
+    for object in &manifest.objects {
+        let all = [0..object.bytes];
+        for span in spans(manifest, object, all.iter()) {
+            match fetch(store, &place, object, manifest.page, span).await {
+                Ok(bytes) => check.bytes += bytes.len() as u64,
+                Err(error) if error.is_damage() => {
+                    check.damage.push(error.to_string());
+                    break;
                 }
+                Err(error) => return Err(error),
             }
         }
-        put(i, part);
     }
-    Ok(())
+    Ok(check)
 }
 
 /// Another trial's checkpoint, to start from.
 #[derive(Debug)]
 pub struct Origin<'a> {
     store: &'a Store,
-    place: String,
     manifest: Manifest,
 }
 
@@ -144,106 +212,53 @@ impl<'a> Origin<'a> {
     /// [`Error::NoStart`] when that checkpoint isn't there, or what is wrong with it. No other one
     /// is taken in its place.
     pub async fn open(store: &'a Store, start: &StartFrom) -> Result<Origin<'a>, Error> {
-        let place = place(&start.trial, start.step);
-        let key = format!("{place}/manifest.json");
+        let key = manifest_key(&start.trial, start.step);
         let Some(bytes) = store.get_opt(&key).await? else {
             return Err(Error::NoStart { key });
         };
         Ok(Origin {
             store,
-            manifest: parse(&key, &bytes)?,
-            place,
+            manifest: Manifest::parse(&key, &bytes)?,
         })
     }
 
-    /// Overwrites a segment's weights where names and sizes match; the rest (a head, say) stays as
-    /// it is.
+    /// Overwrites weights of a segment, from its element `start` on, where a tensor's name and shape
+    /// match; the rest (a head, say) stays as it is.
     ///
     /// # Errors
-    /// When its object is damaged, or the store's.
+    /// When an object is damaged, or the store's.
     pub async fn overwrite(
         &self,
         segment: &SegmentLayout,
+        start: usize,
         weights: &mut [f32],
     ) -> Result<(), Error> {
-        let fetched = fetch(self.store, &self.place, &self.manifest, segment).await?;
-        if let Some(object) = fetched {
-            for tensor in &segment.tensors {
-                object.copy(&tensor.name, &mut weights[tensor.range()])?;
+        let mine = start as u64..(start + weights.len()) as u64;
+        let mut wanted = Vec::new();
+        let mut rest = weights;
+        let mut next = mine.start;
+        for tensor in &segment.tensors {
+            let range = tensor.range();
+            let Some(both) = overlap(&(range.start as u64..range.end as u64), &mine) else {
+                continue;
+            };
+            let (_, after) = rest.split_at_mut((both.start - next) as usize);
+            let (sink, after) = after.split_at_mut((both.end - both.start) as usize);
+            (rest, next) = (after, both.end);
+            let theirs = self.manifest.segments.iter().enumerate().find_map(|(i, s)| {
+                let found = s.tensors.iter().find(|t| t.name == tensor.name)?;
+                let alike = found.range().end - found.start == tensor.elements() as u64;
+                alike.then_some((i, found.start as usize))
+            });
+            if let Some((segment, first)) = theirs {
+                wanted.push(Wanted {
+                    segment,
+                    kind: Kind::Weight,
+                    start: first + (both.start as usize - range.start),
+                    sink,
+                });
             }
         }
-        Ok(())
-    }
-}
-
-/// Reads a manifest of this format.
-pub(super) fn parse(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|source| Error::Manifest {
-        key: key.to_owned(),
-        source,
-    })?;
-    if manifest.format != FORMAT {
-        return Err(Error::Format {
-            key: key.to_owned(),
-            found: manifest.format,
-        });
-    }
-    Ok(manifest)
-}
-
-/// The verified object of one segment.
-struct Fetched {
-    key: String,
-    bytes: bytes::Bytes,
-}
-
-/// A segment's object, if the manifest lists it.
-async fn fetch(
-    store: &Store,
-    place: &str,
-    manifest: &Manifest,
-    segment: &SegmentLayout,
-) -> Result<Option<Fetched>, Error> {
-    let name = format!("{}.safetensors", segment.name);
-    let Some(object) = manifest.objects.iter().find(|o| o.name == name) else {
-        return Ok(None);
-    };
-    let key = format!("{place}/{name}");
-    let damaged = |what: String| Error::Damaged {
-        key: key.clone(),
-        what,
-    };
-    let bytes = store
-        .get_opt(&key)
-        .await?
-        .ok_or_else(|| damaged("it is missing".to_owned()))?;
-    if bytes.len() as u64 != object.bytes {
-        let found = format!("{} bytes instead of {}", bytes.len(), object.bytes);
-        return Err(damaged(found));
-    }
-    if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
-        return Err(damaged("its digest is not the manifest's".to_owned()));
-    }
-    Ok(Some(Fetched { key, bytes }))
-}
-
-impl Fetched {
-    /// Copies a tensor if it is there and has the right size.
-    fn copy(&self, name: &str, sink: &mut [f32]) -> Result<bool, Error> {
-        let encoding = |source| Error::Encoding {
-            key: self.key.clone(),
-            source,
-        };
-        let tensors = SafeTensors::deserialize(&self.bytes).map_err(encoding)?;
-        let Ok(tensor) = tensors.tensor(name) else {
-            return Ok(false);
-        };
-        if tensor.data().len() != 4 * sink.len() {
-            return Ok(false);
-        }
-        for (value, b) in sink.iter_mut().zip(tensor.data().as_chunks::<4>().0) {
-            *value = f32::from_le_bytes(*b);
-        }
-        Ok(true)
+        read(self.store, &self.manifest, wanted).await.map(drop)
     }
 }

@@ -1,57 +1,37 @@
 //! Checkpoints: named tensors with digests in the run's store, free of any world size.
 //!
 //! ```text
-//! trials/<trial>/checkpoints/00000500/embedding.safetensors     weights and both moments
-//!                                     block-0000.safetensors
-//!                                     head.safetensors
-//!                                     manifest.json             put last, if absent: the commit
+//! trials/<trial>/checkpoints/00000500/00001-of-00002.safetensors   what rank 0 of 2 owned
+//!                                     00002-of-00002.safetensors   what rank 1 of 2 owned
+//!                                     manifest.json                put last, if absent: the commit
 //! ```
-//! Whatever has no manifest doesn't exist. A manifest lists every object with its size and blake3,
-//! so damage is noticed before a single weight is used; the checkpoint before it is then taken.
+//! Whatever has no manifest doesn't exist. Each rank writes the part of every segment that it owns;
+//! what an object holds is a function of the weights, the number of ranks and the rank, so a writer
+//! that was given up can at worst write the same bytes again.
+//!
+//! The manifest says where each tensor lies in the canonical vector and which elements are in which
+//! object, so that a reader of any world size and stage fetches the ranges that it needs and nothing
+//! else. Objects are hashed in pages; a range is read in whole pages and checked before a single
+//! weight of it is used. Damage is named, and the checkpoint before it is taken.
 
+mod keep;
 mod load;
+mod parts;
 mod save;
+mod staging;
 
-pub use load::{Loaded, Origin, newest, read_manifests};
-pub use save::{Writer, prune};
+pub use keep::{Keep, Listed, committed, list, prune};
+pub use load::{Check, Origin, Wanted, check, open, read};
+pub(crate) use parts::segments;
+pub use parts::{Kind, Manifest, Object, PAGE, Part, Segment, Tensor};
+pub(crate) use save::canonical;
+pub use save::{Saved, Uploaded, commit, upload};
+pub use staging::{Shape, Staging};
 
-use crate::{Digest, Step, TrialId, engine::Consumed};
-use serde::{Deserialize, Serialize};
+use crate::{Step, TrialId};
 
 /// Version of the layout that this build writes.
-pub const FORMAT: u32 = 1;
-
-/// The commit record of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// Layout version.
-    pub format: u32,
-    /// The trial.
-    pub trial: TrialId,
-    /// blake3 of the trial's configuration: another trial's checkpoint is never resumed from.
-    pub config: String,
-    /// Steps done.
-    pub step: Step,
-    /// Digest of the canonical vector.
-    pub digest: Digest,
-    /// What has gone through.
-    pub consumed: Consumed,
-    /// The objects, one a segment, in canonical order.
-    pub objects: Vec<Object>,
-}
-
-/// One object of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Object {
-    /// Name below the checkpoint's folder.
-    pub name: String,
-    /// Size.
-    pub bytes: u64,
-    /// blake3, hexadecimal.
-    pub blake3: String,
-}
+pub const FORMAT: u32 = 2;
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -67,15 +47,6 @@ pub enum Error {
         /// Why.
         #[source]
         source: serde_json::Error,
-    },
-    /// An object can't be encoded or decoded.
-    #[error("{key}: not a safetensors object")]
-    Encoding {
-        /// The object.
-        key: String,
-        /// Why.
-        #[source]
-        source: safetensors::SafeTensorError,
     },
     /// Another run wrote a different checkpoint there.
     #[error(
@@ -119,6 +90,19 @@ pub enum Error {
         /// Its format.
         found: u32,
     },
+    /// The program's own work came to a stop.
+    #[error("writing {key} ended in a panic; please report it")]
+    Panicked {
+        /// The object.
+        key: String,
+    },
+}
+
+impl Error {
+    /// Whether the checkpoint before this one may be used instead.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Error::Damaged { .. } | Error::Manifest { .. })
+    }
 }
 
 /// Folder of a trial's checkpoints inside the run.
@@ -126,6 +110,11 @@ pub fn folder(trial: &TrialId) -> String {
     format!("trials/{trial}/checkpoints")
 }
 
-fn place(trial: &TrialId, step: Step) -> String {
+/// Folder of one checkpoint inside the run.
+pub fn place(trial: &TrialId, step: Step) -> String {
     format!("{}/{:08}", folder(trial), step.0)
+}
+
+fn manifest_key(trial: &TrialId, step: Step) -> String {
+    format!("{}/manifest.json", place(trial, step))
 }

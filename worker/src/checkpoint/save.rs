@@ -1,155 +1,111 @@
-//! Writing a checkpoint: objects first, the manifest last.
+//! Writing a checkpoint: every rank's object first, the manifest last.
 
-use super::{Error, FORMAT, Manifest, Object, folder, load::parse, place};
-use crate::{
-    Digest, Step, TrialId,
-    engine::{Consumed, Part},
+use super::{
+    Error, Manifest,
+    parts::Object,
+    place,
+    staging::Staging,
 };
+use crate::digest::BlockHash;
 use polestar_dataset::{Store, store::Put};
-use polestar_model::SegmentLayout;
-use safetensors::{Dtype, tensor::TensorView};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
 
-/// A checkpoint being written, segment by segment. Until it is [committed](Writer::commit) there is
-/// none.
-#[derive(Debug)]
-pub struct Writer<'a> {
-    store: &'a Store,
-    place: String,
-    manifest: Manifest,
-    /// Whether a manifest is there already: equal, or not readable.
-    replaces: bool,
+/// What a rank has to say when its object is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Uploaded {
+    /// Its entry in the manifest.
+    pub object: Object,
+    /// Hashes of the blocks of each part's weights.
+    pub blocks: Vec<Vec<BlockHash>>,
 }
 
-impl<'a> Writer<'a> {
-    /// Begins a checkpoint of the weights with `digest`, after `step` steps of a trial whose
-    /// configuration has the identity `config`. Finding an equal one there is no error: a generation
-    /// that died right after its commit is repeated by the next.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if another one is there, which is then left as it is; or the store's.
-    pub async fn begin(
-        store: &'a Store,
-        trial: &TrialId,
-        config: &str,
-        (step, digest, consumed): (Step, Digest, Consumed),
-    ) -> Result<Writer<'a>, Error> {
-        let place = place(trial, step);
-        let key = format!("{place}/manifest.json");
-        // A manifest that can't be read commits nothing, and is replaced.
-        let there = store.get_opt(&key).await?;
-        let readable = there.as_ref().and_then(|bytes| parse(&key, bytes).ok());
-        if readable.is_some_and(|m| m.digest != digest || m.config != config) {
-            return Err(Error::Conflict { key });
-        }
-        Ok(Writer {
-            store,
-            place,
-            manifest: Manifest {
-                format: FORMAT,
-                trial: trial.clone(),
-                config: config.to_owned(),
-                step,
-                digest,
-                consumed,
-                objects: Vec::new(),
-            },
-            replaces: there.is_some(),
-        })
-    }
-
-    /// Writes the next segment, whole.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn segment(&mut self, segment: &SegmentLayout, part: &Part) -> Result<(), Error> {
-        let name = format!("{}.safetensors", segment.name);
-        let key = format!("{}/{name}", self.place);
-        let bytes = encode(segment, part).map_err(|source| Error::Encoding {
-            key: key.clone(),
-            source,
-        })?;
-        self.manifest.objects.push(Object {
-            name,
-            bytes: bytes.len() as u64,
-            blake3: blake3::hash(&bytes).to_hex().to_string(),
-        });
-        Ok(self.store.put(&key, bytes.into()).await?)
-    }
-
-    /// Makes it a checkpoint.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if somebody else did in the meantime; or the store's.
-    pub async fn commit(self) -> Result<(), Error> {
-        let key = format!("{}/manifest.json", self.place);
-        let json = serde_json::to_vec_pretty(&self.manifest).map_err(|source| Error::Manifest {
-            key: key.clone(),
-            source,
-        })?;
-        if self.replaces {
-            self.store.put(&key, json.into()).await?;
-        } else if self.store.put_if_absent(&key, json.into()).await? == Put::Exists {
-            // Between our look and our commit: two coordinators on one run.
-            return Err(Error::Conflict { key });
-        }
-        Ok(())
-    }
+/// How a commit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// The checkpoint is new.
+    Created,
+    /// An equal one was there: a generation that died right after its commit is repeated by the next.
+    Repeated,
 }
 
-/// Removes the checkpoints before `newest`, the one just committed, except for the `keep - 1` (at
-/// least one) before it. Later ones are left alone: they are damaged, or of a run that went further.
-/// Manifests go first, so that what remains of an interrupted removal is no checkpoint, and is
-/// removed the next time.
+/// Hashes and stores a rank's object.
 ///
 /// # Errors
 /// The store's.
-pub async fn prune(store: &Store, trial: &TrialId, newest: Step, keep: usize) -> Result<(), Error> {
-    let folder = folder(trial);
-    let mut places: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for object in store.list(&folder).await? {
-        let step = object
-            .key
-            .strip_prefix(&folder)
-            .and_then(|rest| rest.trim_start_matches('/').split('/').next())
-            .and_then(|step| step.parse().ok());
-        if let Some(step) = step.filter(|step| *step < newest.0) {
-            places.entry(step).or_default().push(object.key);
+pub async fn upload(store: &Store, place: &str, staging: Arc<Staging>) -> Result<Uploaded, Error> {
+    let key = format!("{place}/{}", staging.name());
+    let hashed = Arc::clone(&staging);
+    let hashing = tokio::task::spawn_blocking(move || hashed.hashes());
+    struct Shared(Arc<Staging>);
+    impl AsRef<[u8]> for Shared {
+        fn as_ref(&self) -> &[u8] {
+            (*self.0).as_ref()
         }
     }
-    let is_manifest = |key: &String| key.ends_with("/manifest.json");
-    let mut kept = 1;
-    for (_, mut keys) in places.into_iter().rev() {
-        if kept < keep.max(2) && keys.iter().any(is_manifest) {
-            kept += 1;
-            continue;
+    let bytes = bytes::Bytes::from_owner(Shared(staging));
+    store.put(&key, bytes).await?;
+    let (object, blocks) = hashing.await.map_err(|_| Error::Panicked { key })?;
+    Ok(Uploaded { object, blocks })
+}
+
+/// The hashes of all blocks of a model in canonical order, from what its ranks uploaded.
+pub(crate) fn canonical(ranks: &[Uploaded]) -> impl Iterator<Item = &BlockHash> {
+    let mut by_place = BTreeMap::new();
+    for Uploaded { object, blocks } in ranks {
+        for (part, blocks) in object.parts.iter().zip(blocks) {
+            by_place.insert((part.segment, part.start), blocks);
         }
-        keys.sort_by_key(|key| !is_manifest(key));
-        for key in keys {
-            store.delete(&key).await?;
+    }
+    by_place.into_values().flatten()
+}
+
+/// Makes it a checkpoint. What was stored is good; an equal manifest whose objects are other ones
+/// (another world wrote them, and one of them may be damaged) is replaced.
+///
+/// # Errors
+/// [`Error::Conflict`] if a checkpoint with other weights is there, which is then left as it is; or the
+/// store's.
+pub async fn commit(store: &Store, manifest: &Manifest) -> Result<Saved, Error> {
+    let key = super::manifest_key(&manifest.trial, manifest.step);
+    let json = serde_json::to_vec(manifest).map_err(|source| Error::Manifest {
+        key: key.clone(),
+        source,
+    })?;
+    let equal = |there: &Manifest| {
+        there.digest == manifest.digest && there.config == manifest.config
+    };
+    let there = store.get_opt(&key).await?;
+    // A manifest that can't be read commits nothing, and is replaced.
+    let readable = there.as_ref().map(|bytes| Manifest::parse(&key, bytes));
+    match readable {
+        None => {}
+        Some(Ok(there)) if !equal(&there) => return Err(Error::Conflict { key }),
+        Some(Ok(there)) if there.objects == manifest.objects => return Ok(Saved::Repeated),
+        Some(_) => {
+            store.put(&key, json.into()).await?;
+            remove_others(store, manifest).await?;
+            return Ok(Saved::Repeated);
+        }
+    }
+    if store.put_if_absent(&key, json.into()).await? == Put::Created {
+        return Ok(Saved::Created);
+    }
+    // Ours, if the answer to a first attempt was lost; or another coordinator's on the same run.
+    match Manifest::parse(&key, &store.get(&key).await?) {
+        Ok(there) if equal(&there) => Ok(Saved::Created),
+        _ => Err(Error::Conflict { key }),
+    }
+}
+
+/// Removes what the manifest of a place doesn't speak of any more.
+async fn remove_others(store: &Store, manifest: &Manifest) -> Result<(), Error> {
+    let place = place(&manifest.trial, manifest.step);
+    for object in store.list(&place).await? {
+        let name = object.key.rsplit('/').next().unwrap_or_default();
+        if name != "manifest.json" && manifest.objects.iter().all(|o| o.name != name) {
+            store.delete(&object.key).await?;
         }
     }
     Ok(())
-}
-
-/// One segment: each tensor under its published name, its moments with a suffix.
-fn encode(segment: &SegmentLayout, part: &Part) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-    let mut views = Vec::with_capacity(3 * segment.tensors.len());
-    for tensor in &segment.tensors {
-        let shape = if tensor.vector {
-            vec![tensor.shape[1]]
-        } else {
-            tensor.shape.to_vec()
-        };
-        for (suffix, vector) in [
-            ("", &part.weights),
-            (super::load::FIRST, &part.first),
-            (super::load::SECOND, &part.second),
-        ] {
-            let values = &vector[tensor.range()];
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values))?;
-            views.push((format!("{}{suffix}", tensor.name), view));
-        }
-    }
-    safetensors::serialize(views, None)
 }

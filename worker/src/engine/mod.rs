@@ -3,6 +3,7 @@
 mod batch;
 mod compute;
 mod figures;
+mod saving;
 mod start;
 mod step;
 mod sums;
@@ -60,6 +61,13 @@ pub enum Event {
         digest: Digest,
         /// Seconds that training stood still for it.
         seconds: f64,
+        /// Seconds from its beginning to its commit, behind the steps.
+        behind: f64,
+    },
+    /// The first step of a generation is done.
+    Underway {
+        /// What came before it, and it: what was done and its seconds, in order.
+        parts: Vec<(String, f64)>,
     },
 }
 
@@ -216,6 +224,7 @@ impl Failure {
                 Saving::Conflict { .. }
                     | Saving::OtherConfig { .. }
                     | Saving::NoStart { .. }
+                    | Saving::Panicked { .. }
                     | Saving::Format { .. }
             ),
             Failure::Config(_)

@@ -3,62 +3,153 @@
 use super::{Consumed, Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
 use crate::{
     Step, TrialConfig,
-    checkpoint::{self, Origin},
+    checkpoint::{self, Kind, Manifest, Origin, Wanted},
     metrics,
 };
 use polestar_dataset::{Corpus, Split};
-use polestar_model::{ModelLayout, init};
+use polestar_model::init;
+use std::{ops::Range, time::Instant};
 
-/// Puts the newest whole checkpoint in, or the weights of step 0. All ranks must see the same one.
+/// Seconds of what is done one after the other.
+pub(super) struct Laps {
+    since: Instant,
+    pub(super) parts: Vec<(String, f64)>,
+}
+
+impl Laps {
+    pub(super) fn new() -> Laps {
+        Laps {
+            since: Instant::now(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Ends a part, which took the time since the one before; parts of one name are added up.
+    pub(super) fn lap(&mut self, name: &str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        match self.parts.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += seconds,
+            None => self.parts.push((name.to_owned(), seconds)),
+        }
+    }
+}
+
+/// Puts the newest whole checkpoint in, or the weights of step 0. Rank 0 looks which there are; each
+/// rank reads what it owns; one that any rank finds damaged is passed over by all.
 ///
 /// # Errors
-/// [`Failure::Data`] when the ranks don't begin alike; the store's.
+/// The store's; a checkpoint of another configuration or version.
 pub(super) fn resume(
     trial: &TrialConfig,
     env: &mut Environment,
     stepper: &mut Stepper,
+    laps: &mut Laps,
 ) -> Result<(Step, Consumed, Vec<String>), Failure> {
-    let (run, identity) = (&env.run, trial.identity());
-    let layout = stepper.layout().clone();
-    let put = |segment, part| stepper.put(segment, part);
-    let newest = checkpoint::newest(run, &trial.id, &identity, &layout, put);
-    let loaded = env.runtime.block_on(newest)?;
-    let (step, consumed, mine) = match loaded.found {
-        Some(found) => {
-            let mine = format!("{} {}", found.step, found.digest);
-            (found.step, found.consumed, mine)
+    let (run, runtime) = (env.run.clone(), env.runtime.clone());
+    let leads = env.collective.rank().0 == 0;
+    let mut candidates = Vec::new();
+    if leads {
+        candidates = runtime.block_on(checkpoint::committed(&run, &trial.id))?;
+    }
+    laps.lap("list");
+    let (mut found, mut passed_over) = (None, Vec::new());
+    loop {
+        let mut chosen = Vec::new();
+        while let Some(step) = leads.then(|| candidates.pop()).flatten() {
+            match runtime.block_on(checkpoint::open(&run, &trial.id, step, &trial.identity())) {
+                Ok(manifest) => {
+                    // Numbers, strings and lists: serializing them can't fail.
+                    chosen = serde_json::to_vec(&manifest).unwrap_or_default();
+                    break;
+                }
+                Err(error) if error.is_damage() => passed_over.push(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
         }
+        let chosen = env.collective.gather_bytes(&chosen)?.swap_remove(0);
+        laps.lap("manifest");
+        if chosen.is_empty() {
+            break;
+        }
+        let manifest = Manifest::parse("the manifest that rank 0 sent", &chosen)?;
+        let damage = match restore(&manifest, env, stepper) {
+            Ok(()) => String::new(),
+            Err(error) if error.is_damage() => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        let all = env.collective.gather_bytes(damage.as_bytes())?;
+        laps.lap("read");
+        match all.iter().find(|damage| !damage.is_empty()) {
+            Some(damage) => passed_over.push(String::from_utf8_lossy(damage).into_owned()),
+            None => {
+                found = Some(manifest);
+                break;
+            }
+        }
+    }
+    let (step, consumed) = match found {
+        Some(found) => (found.step, found.consumed),
         None => {
-            fresh(trial, env, &layout, stepper)?;
-            (Step(0), Consumed::default(), "fresh".to_owned())
+            fresh(trial, env, stepper)?;
+            (Step(0), Consumed::default())
         }
     };
-    let all = env.collective.gather_bytes(mine.as_bytes())?;
-    if all.iter().any(|other| other != mine.as_bytes()) {
-        return Err(Failure::Data(
-            "the ranks see different checkpoints; the store is not the same for all of them, or still settling".to_owned(),
-        ));
-    }
+    stepper.spread(&mut env.collective)?;
     stepper.load(&mut env.collective);
-    Ok((step, consumed, loaded.passed_over))
+    laps.lap("device");
+    Ok((step, consumed, passed_over))
 }
 
-fn fresh(
-    trial: &TrialConfig,
+/// Reads what this rank owns of a checkpoint.
+fn restore(
+    manifest: &Manifest,
     env: &Environment,
-    layout: &ModelLayout,
     stepper: &mut Stepper,
-) -> Result<(), Failure> {
+) -> Result<(), checkpoint::Error> {
+    let layout = stepper.layout();
+    if manifest.segments != checkpoint::segments(layout) {
+        return Err(checkpoint::Error::Damaged {
+            key: checkpoint::place(&manifest.trial, manifest.step),
+            what: "it holds another model".to_owned(),
+        });
+    }
+    let owned: Vec<_> = (0..layout.segments.len()).map(|i| stepper.owned(i)).collect();
+    let fresh = |range: &Range<usize>| Part::fresh(vec![0.0; range.len()]);
+    let mut parts: Vec<Part> = owned.iter().map(fresh).collect();
+    let mut wanted = Vec::new();
+    for (segment, (part, range)) in parts.iter_mut().zip(&owned).enumerate() {
+        let sinks = [&mut part.weights, &mut part.first, &mut part.second];
+        for (kind, sink) in Kind::ALL.into_iter().zip(sinks) {
+            wanted.push(Wanted {
+                segment,
+                kind,
+                start: range.start,
+                sink,
+            });
+        }
+    }
+    env.runtime.block_on(checkpoint::read(&env.run, manifest, wanted))?;
+    for (segment, part) in parts.into_iter().enumerate() {
+        stepper.put(segment, part);
+    }
+    Ok(())
+}
+
+fn fresh(trial: &TrialConfig, env: &Environment, stepper: &mut Stepper) -> Result<(), Failure> {
     let origin = match &trial.start {
         Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
         None => None,
     };
+    let layout = stepper.layout().clone();
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
         init::initial_segment(segment, trial.seed, &mut weights);
+        let owned = stepper.owned(i);
+        let mut weights = weights[owned.clone()].to_vec();
         if let Some(origin) = &origin {
-            env.runtime
-                .block_on(origin.overwrite(segment, &mut weights))?;
+            let overwrite = origin.overwrite(segment, owned.start, &mut weights);
+            env.runtime.block_on(overwrite)?;
         }
         stepper.put(i, Part::fresh(weights));
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Digest, Lane, Rank,
     collective::{Collective, CollectiveError, Pending},
-    digest::Hasher,
+    digest::{block_hashes, checksum},
     norm::{block_sums, tree_sum},
     sharding::{Reduction, Sharding, Zero},
 };
@@ -39,17 +39,6 @@ impl Part {
             weights,
             first: zeros.clone(),
             second: zeros,
-        }
-    }
-
-    fn cut(self, range: std::ops::Range<usize>) -> Part {
-        if range.len() == self.weights.len() {
-            return self;
-        }
-        Part {
-            weights: self.weights[range.clone()].to_vec(),
-            first: self.first[range.clone()].to_vec(),
-            second: self.second[range].to_vec(),
         }
     }
 }
@@ -154,10 +143,33 @@ impl Stepper {
         self.compute.layout()
     }
 
-    /// Takes what this rank keeps of a whole segment.
-    pub fn put(&mut self, segment: usize, whole: Part) {
-        let kept = self.plan.sharding.updated(self.elements(segment));
-        self.parts[segment] = whole.cut(kept);
+    /// The elements of a segment that this rank owns, and that [`put`](Stepper::put) takes.
+    pub fn owned(&self, segment: usize) -> std::ops::Range<usize> {
+        self.plan.sharding.owned(self.elements(segment))
+    }
+
+    /// Takes what this rank [owns](Stepper::owned) of a segment.
+    pub fn put(&mut self, segment: usize, owned: Part) {
+        self.parts[segment] = owned;
+    }
+
+    /// Brings what ranks own to those that keep all of it. All ranks call it once every segment is
+    /// [put in](Stepper::put).
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn spread(&mut self, collective: &mut Collective) -> Result<(), CollectiveError> {
+        if self.plan.sharding.zero != Zero::None || self.plan.sharding.world.0 == 1 {
+            return Ok(());
+        }
+        for segment in 0..self.parts.len() {
+            let cuts = self.cuts(segment);
+            let part = &mut self.parts[segment];
+            for vector in [&mut part.weights, &mut part.first, &mut part.second] {
+                *vector = collective.all_gather(&cuts, vector)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the weights that were put in those that passes compute with. All ranks call it.
@@ -338,41 +350,46 @@ impl Stepper {
         Ok(tree_sum(&sums).sqrt())
     }
 
-    /// Digest of the whole model. All ranks call it and get the same, or one has other weights.
+    /// Digest of the whole model; every rank hashes what it owns.
     ///
     /// # Errors
     /// When a rank is lost.
     pub fn digest(&self, collective: &mut Collective) -> Result<Digest, CollectiveError> {
-        let mut hasher = Hasher::default();
+        let mut mine = Vec::new();
         for segment in 0..self.parts.len() {
-            let weights = &self.parts[segment].weights;
-            match self.plan.sharding.zero {
-                Zero::None => hasher.update(weights),
-                _ => hasher.update(&collective.all_gather(&self.cuts(segment), weights)?),
+            let [weights, ..] = self.state(segment);
+            mine.extend(block_hashes(weights).flatten());
+        }
+        let all = collective.gather_bytes(&mine)?;
+        let mut readers: Vec<_> = all.iter().map(|b| b.as_chunks::<32>().0.iter()).collect();
+        let mut hashes = Vec::new();
+        for segment in 0..self.parts.len() {
+            for (rank, reader) in readers.iter_mut().enumerate() {
+                let sharding = &self.plan.sharding;
+                let blocks = sharding.blocks(self.elements(segment), Rank(rank as u32));
+                hashes.extend(reader.take(blocks));
             }
         }
-        Ok(hasher.finish())
+        Ok(Digest::of_blocks(hashes))
     }
 
-    /// Weights and moments of a segment, whole. All ranks call it.
-    ///
-    /// # Errors
-    /// When a rank is lost.
-    pub fn whole(
-        &self,
-        collective: &mut Collective,
-        segment: usize,
-    ) -> Result<Part, CollectiveError> {
-        let part = &self.parts[segment];
-        if self.plan.sharding.zero == Zero::None {
-            return Ok(part.clone());
+    /// A sum over what this rank keeps although another one owns it: equal on all ranks.
+    pub fn replicas(&self) -> u64 {
+        if self.plan.sharding.zero != Zero::None {
+            return 0;
         }
-        let cuts = self.cuts(segment);
-        Ok(Part {
-            weights: collective.all_gather(&cuts, &part.weights)?,
-            first: collective.all_gather(&cuts, &part.first)?,
-            second: collective.all_gather(&cuts, &part.second)?,
-        })
+        let sums = self.parts.iter().map(|part| checksum(&part.weights));
+        sums.fold(0, |all, sum| all.rotate_left(7).wrapping_add(sum))
+    }
+
+    /// Weights, first and second moments that this rank owns of a segment.
+    pub fn state(&self, segment: usize) -> [&[f32]; 3] {
+        let part = &self.parts[segment];
+        let all = [&part.weights[..], &part.first, &part.second];
+        match self.plan.sharding.zero {
+            Zero::None => all.map(|vector| &vector[self.owned(segment)]),
+            _ => all,
+        }
     }
 
     fn elements(&self, segment: usize) -> usize {

@@ -3,14 +3,15 @@
 use super::{
     Compute, Consumed, Event, Failure, Outcome, SetScore, StepError, StepPlan, Stepper,
     figures::{Figures, lay_out, sum_figures},
-    start::{data, held_out, resume},
+    saving::Saver,
+    start::{Laps, data, held_out, resume},
     validate::{self, HeldOut, ScoreError},
 };
 use crate::{
     Digest, Lane, Step, TrialConfig,
-    checkpoint::{self, Writer},
+    checkpoint::Shape,
     collective::Collective,
-    metrics::{self, Row},
+    metrics::Row,
     sharding::Sharding,
 };
 use polestar_dataset::{Corpus, LoadPlan, Loader, Store};
@@ -22,7 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What a rank works with.
@@ -84,6 +85,9 @@ struct Trainer<'a> {
     scores: Option<(Step, BTreeMap<String, SetScore>)>,
     resumed_at: Step,
     clock: Clock,
+    saver: Saver,
+    /// What came before the first step, until it is told.
+    laps: Option<Laps>,
 }
 
 /// Seconds of this generation, on top of those before it, and the pace of reports.
@@ -103,10 +107,12 @@ impl Clock {
 impl<'a> Trainer<'a> {
     fn begin(trial: &'a TrialConfig, mut env: Environment) -> Result<Trainer<'a>, Failure> {
         let begun = Instant::now();
+        let mut laps = Laps::new();
         let corpus = env
             .runtime
             .block_on(Corpus::open(&trial.corpus))
             .map_err(data)?;
+        laps.lap("corpus");
         let found = corpus.fingerprint().to_string();
         if found != trial.fingerprint {
             return Err(Failure::OtherCorpus {
@@ -135,8 +141,11 @@ impl<'a> Trainer<'a> {
             reduction: trial.train.reduction,
         };
         let mut stepper = Stepper::new(compute, plan);
-        let (step, consumed, passed_over) = resume(trial, &mut env, &mut stepper)?;
+        let (step, consumed, passed_over) = resume(trial, &mut env, &mut stepper, &mut laps)?;
         let held_out = held_out(trial, &env, &corpus, trial.train.validation.triplets)?;
+        laps.lap("held-out sets");
+        let shape = Shape::new(stepper.layout(), sharding.world, sharding.rank);
+        let saver = Saver::new(env.run.clone(), env.runtime.clone(), shape);
         let clock = Clock {
             since: begun,
             before: consumed.seconds,
@@ -165,6 +174,8 @@ impl<'a> Trainer<'a> {
             scores: None,
             resumed_at: step,
             clock,
+            saver,
+            laps: Some(laps),
         };
         if trainer.step.0 < trial.steps {
             trainer.loader = Some(trainer.load());
@@ -196,7 +207,11 @@ impl<'a> Trainer<'a> {
         };
         let special = self.corpus.tokenizer().special();
         let (mut lanes, mut figures) = (Vec::new(), Vec::new());
-        for (lane, triplets) in loader.next().map_err(data)?.lanes {
+        let batch = loader.next().map_err(data)?;
+        if let Some(laps) = &mut self.laps {
+            laps.lap("data");
+        }
+        for (lane, triplets) in batch.lanes {
             let (input, figure) = lay_out(Lane(lane), &triplets, self.trial, special)?;
             figures.push((input.lane, figure));
             lanes.push(input);
@@ -213,6 +228,10 @@ impl<'a> Trainer<'a> {
         }
         let figures = sum_figures(&figures, &mut self.env.collective)?;
         self.step = Step(self.step.0 + 1);
+        if let Some(mut laps) = self.laps.take() {
+            laps.lap("step");
+            self.tell(Event::Underway { parts: laps.parts });
+        }
 
         self.record(figures, f64::from(adamw.lr), norm);
         let step = self.step;
@@ -223,6 +242,9 @@ impl<'a> Trainer<'a> {
             self.save()?;
         }
         self.report(step, figures);
+        let collective = &mut self.env.collective;
+        let saved = self.saver.advance(self.trial, collective, Duration::ZERO)?;
+        saved.into_iter().for_each(|event| self.tell(event));
         Ok(())
     }
 
@@ -312,57 +334,37 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Commits a checkpoint after all ranks agreed that their weights are the same.
+    /// Begins a save. It is committed behind the next steps; only one is under way at a time.
     fn save(&mut self) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let digest = self.digest()?;
+        self.settle()?;
         self.consumed.seconds = self.clock.seconds();
-        let saves = self.sharding.rank.0 == 0;
-        let (run, id) = (&self.env.run, &self.trial.id);
-        let runtime = &self.env.runtime;
-        let mut writer = None;
-        if saves {
-            runtime.block_on(metrics::write(run, id, &self.rows))?;
-            let identity = self.trial.identity();
-            let at = (self.step, digest.clone(), self.consumed);
-            writer = Some(runtime.block_on(Writer::begin(run, id, &identity, at))?);
-        }
-        for (i, segment) in self.stepper.layout().segments.iter().enumerate() {
-            let part = self.stepper.whole(&mut self.env.collective, i)?;
-            if let Some(writer) = &mut writer {
-                runtime.block_on(writer.segment(segment, &part))?;
-            }
-        }
-        if let Some(writer) = writer {
-            let keep = self.trial.train.checkpoint.keep;
-            runtime.block_on(async {
-                writer.commit().await?;
-                checkpoint::prune(run, id, self.step, keep).await
-            })?;
-        }
-        self.rows.clear();
-        // Nobody goes on to work that a failed save would have to undo.
-        self.env.collective.barrier()?;
-        self.tell(Event::Saved {
-            step: self.step,
-            digest,
-            seconds: begun.elapsed().as_secs_f64(),
-        });
+        let rows = std::mem::take(&mut self.rows);
+        let at = (self.step, self.consumed);
+        self.saver.begin(self.trial, &self.stepper, at, rows);
         Ok(())
     }
 
-    /// Digest of the weights, which all ranks must see alike.
+    /// Waits for the save that is under way.
+    fn settle(&mut self) -> Result<(), Failure> {
+        let abort = &self.env.abort;
+        let aborted = || abort.load(Ordering::SeqCst);
+        let collective = &mut self.env.collective;
+        let saved = self.saver.settle(self.trial, collective, aborted)?;
+        saved.into_iter().for_each(|event| self.tell(event));
+        Ok(())
+    }
+
+    /// Digest of the weights, of which all replicas must be alike.
     fn digest(&mut self) -> Result<Digest, Failure> {
-        let digest = self.stepper.digest(&mut self.env.collective)?;
-        let all = self.env.collective.gather_bytes(digest.0.as_bytes())?;
-        if all.iter().any(|d| d != digest.0.as_bytes()) {
-            let digests: Vec<_> = all.iter().map(|d| String::from_utf8_lossy(d)).collect();
+        let replicas = self.stepper.replicas();
+        let all = self.env.collective.gather_bytes(&replicas.to_le_bytes())?;
+        if all.iter().any(|sum| sum[..] != replicas.to_le_bytes()) {
             return Err(Failure::Diverged {
                 step: self.step,
-                digests: digests.join(", "),
+                digests: all.iter().map(|sum| format!("{sum:02x?}")).collect::<Vec<_>>().join(", "),
             });
         }
-        Ok(digest)
+        Ok(self.stepper.digest(&mut self.env.collective)?)
     }
 
     /// Reports at most about five times a second, and always the first and the last step.
@@ -394,6 +396,7 @@ impl<'a> Trainer<'a> {
         if self.scores.as_ref().map(|(step, _)| *step) != Some(self.step) {
             self.validate()?;
         }
+        self.settle()?;
         let (_, validation) = self.scores.take().unwrap_or_default();
         let digest = self.digest()?;
         let consumed = self.consumed;

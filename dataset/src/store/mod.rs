@@ -1,15 +1,18 @@
 //! Access to one prefix of an object store (local folder, memory, S3, Google Cloud Storage, Azure)
 //! by URL.
 
+mod attempt;
+pub mod faults;
+mod remote;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock, Mutex, Once};
+use std::sync::{Arc, LazyLock, Mutex};
 
+use attempt::{Attempted, Pace, attempt};
 use bytes::Bytes;
-use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use faults::{FaultLog, Faults, Faulty};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -31,11 +34,30 @@ pub enum Error {
     },
     /// The environment holds no credentials for the service.
     #[error(
-        "no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
-         (AWS_SESSION_TOKEN for temporary keys, AWS_REGION, AWS_ENDPOINT for other services, \
-         AWS_SKIP_SIGNATURE=true for a public bucket, AWS_METADATA_ENDPOINT for an instance role)"
+        "no credentials for {url}: set AWS_PROFILE to a profile of ~/.aws, or AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN for temporary keys, AWS_REGION, AWS_ENDPOINT_URL for \
+         other services, AWS_SKIP_SIGNATURE=true for a public bucket, AWS_METADATA_ENDPOINT for an \
+         instance role)"
     )]
     Credentials {
+        /// The store.
+        url: String,
+    },
+    /// The AWS files don't hold what was asked for.
+    #[error("no credentials for {url}: {what}")]
+    Profile {
+        /// The store.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store overwrites what it was told not to.
+    #[error(
+        "{url} does not honour conditional puts (If-None-Match): two coordinators could take each \
+         other's place unnoticed. Garage up to 2.5 is such a server; use MinIO, Ceph, SeaweedFS or AWS \
+         S3, or a folder that all workers share"
+    )]
+    Unfenced {
         /// The store.
         url: String,
     },
@@ -108,7 +130,17 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: Path,
     url: Arc<str>,
+    /// For remote stores.
+    pace: Option<Arc<Pace>>,
 }
+
+/// Requests a second to a remote store, of one process.
+const REQUESTS_PER_SECOND: u32 = 500;
+
+/// What is larger goes up in parts of this many bytes, or of as many as 9,000 parts need.
+const PART: usize = 16 << 20;
+/// Parts that are on their way at a time.
+const PARTS_AT_A_TIME: usize = 4;
 
 /// Only the URL: a client's settings may hold secrets.
 impl std::fmt::Debug for Store {
@@ -131,10 +163,7 @@ impl Store {
             return Self::open_folder(url, std::path::Path::new(url));
         };
         let parsed = Url::parse(url).map_err(|_| Error::Url { url: url.into() })?;
-        let opened = |source: object_store::Error| Error::Open {
-            url: url.into(),
-            source: Box::new(source),
-        };
+        let mut pace = None;
         let inner: Arc<dyn ObjectStore> = match scheme {
             "file" => {
                 let folder = parsed
@@ -149,38 +178,10 @@ impl Store {
                     .unwrap_or_else(|poisoned| poisoned.into_inner());
                 Arc::clone(stores.entry(name).or_default()) as _
             }
-            "s3" | "s3a" => {
-                if !aws_credentials_in(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()))
-                {
-                    return Err(Error::Credentials { url: url.into() });
-                }
-                install_tls();
-                Arc::new(
-                    AmazonS3Builder::from_env()
-                        .with_url(bucket(&parsed))
-                        .build()
-                        .map_err(opened)?,
-                )
+            _ => {
+                pace = Some(Arc::new(Pace::new(REQUESTS_PER_SECOND)));
+                remote::open(&parsed)?.ok_or_else(|| Error::Url { url: url.into() })?
             }
-            "gs" => {
-                install_tls();
-                Arc::new(
-                    GoogleCloudStorageBuilder::from_env()
-                        .with_url(bucket(&parsed))
-                        .build()
-                        .map_err(opened)?,
-                )
-            }
-            "az" | "azure" | "abfs" | "abfss" => {
-                install_tls();
-                Arc::new(
-                    MicrosoftAzureBuilder::from_env()
-                        .with_url(bucket(&parsed))
-                        .build()
-                        .map_err(opened)?,
-                )
-            }
-            _ => return Err(Error::Url { url: url.into() }),
         };
         let prefix = Path::from_url_path(parsed.path()).map_err(|source| Error::Key {
             url: url.into(),
@@ -191,6 +192,7 @@ impl Store {
             inner,
             prefix,
             url: url.trim_end_matches('/').into(),
+            pace,
         })
     }
 
@@ -213,6 +215,7 @@ impl Store {
             inner: Arc::new(inner),
             prefix: Path::default(),
             url: url.as_str().trim_end_matches('/').into(),
+            pace: None,
         })
     }
 
@@ -228,20 +231,60 @@ impl Store {
             inner: Arc::clone(&self.inner),
             prefix: Path::from(format!("{}/{prefix}", self.prefix)),
             url: format!("{}/{prefix}", self.url).into(),
+            pace: self.pace.clone(),
         }
+    }
+
+    /// This store with trouble in it, and the record of the trouble.
+    pub fn with_faults(&self, faults: Faults) -> (Self, Arc<FaultLog>) {
+        let (inner, log) = Faulty::new(Arc::clone(&self.inner), faults);
+        let inner: Arc<dyn ObjectStore> = Arc::new(inner);
+        (
+            Self {
+                inner,
+                ..self.clone()
+            },
+            log,
+        )
+    }
+
+    /// Makes sure that a put of a taken key is refused, with a throw-away object. A store that ignores
+    /// the condition can't tell two coordinators of one run from each other.
+    ///
+    /// # Errors
+    /// [`Error::Unfenced`]; or the store's.
+    pub async fn check_conditional_puts(&self) -> Result<()> {
+        let unique: u128 = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        let key = format!("conditional-put-check-{}-{unique}", std::process::id());
+        let mut honoured = self.put_if_absent(&key, "first".into()).await? == Put::Created;
+        honoured &= self.put_if_absent(&key, "second".into()).await? == Put::Exists;
+        honoured &= self.get(&key).await? == "first";
+        self.delete(&key).await?;
+        if honoured {
+            return Ok(());
+        }
+        Err(Error::Unfenced {
+            url: self.url.to_string(),
+        })
+    }
+
+    /// Does something until it succeeds or the deadline is over.
+    async fn attempt<T, F>(&self, bytes: u64, operation: impl FnMut() -> F) -> Attempted<T>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        attempt(self.pace.as_deref(), bytes, operation).await
     }
 
     /// The whole object. An absent one is [`Error::Missing`].
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        let read = async {
-            self.inner
-                .get(&self.path(key)?)
-                .await?
-                .bytes()
-                .await
-                .map_err(Raw::from)
-        };
-        read.await.map_err(|e| self.failed("read", key, e))
+        let path = self.path(key)?;
+        let read = || async { self.inner.get(&path).await?.bytes().await };
+        // Objects that are read whole are small or a corpus file, which waits long enough.
+        let read = self.attempt(1 << 30, read).await;
+        read.value.map_err(|e| self.failed("read", key, e))
     }
 
     /// The whole object, or `None` when there is none.
@@ -255,14 +298,17 @@ impl Store {
 
     /// The bytes `range` of an object.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
-        let read = async { Ok(self.inner.get_range(&self.path(key)?, range).await?) };
-        read.await.map_err(|e| self.failed("read", key, e))
+        let path = self.path(key)?;
+        let read = || self.inner.get_range(&path, range.clone());
+        let read = self.attempt(range.end - range.start, read).await;
+        read.value.map_err(|e| self.failed("read", key, e))
     }
 
     /// The object's size in bytes.
     pub async fn size(&self, key: &str) -> Result<u64> {
-        let head = async { Ok(self.inner.head(&self.path(key)?).await?.size) };
-        head.await.map_err(|e| self.failed("read", key, e))
+        let path = self.path(key)?;
+        let head = self.attempt(0, || self.inner.head(&path)).await.value;
+        Ok(head.map_err(|e| self.failed("read", key, e))?.size)
     }
 
     /// Whether an object has this key.
@@ -274,42 +320,73 @@ impl Store {
         }
     }
 
-    /// Writes an object whole, over any that was there.
+    /// Writes an object whole, over any that was there; a large one in parts. It is there whole or not
+    /// at all.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
-        let write = async { Ok(self.inner.put(&self.path(key)?, bytes.into()).await?) };
-        write
-            .await
-            .map(drop)
-            .map_err(|e| self.failed("write", key, e))
+        let path = self.path(key)?;
+        let written = if bytes.len() > 2 * PART {
+            self.put_parts(&path, &bytes).await
+        } else {
+            let write = || self.inner.put(&path, bytes.clone().into());
+            let written = self.attempt(bytes.len() as u64, write).await;
+            written.value.map(drop)
+        };
+        written.map_err(|e| self.failed("write", key, e))
+    }
+
+    async fn put_parts(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
+        let part = PART.max(bytes.len().div_ceil(9000));
+        let write = || async {
+            let mut upload = self.inner.put_multipart(path).await?;
+            let cuts = (0..bytes.len()).step_by(part);
+            let parts: Vec<_> = cuts
+                .map(|at| upload.put_part(bytes.slice(at..bytes.len().min(at + part)).into()))
+                .collect();
+            let mut sent = stream::iter(parts).buffer_unordered(PARTS_AT_A_TIME);
+            let sent = async {
+                while let Some(part) = sent.next().await {
+                    part?;
+                }
+                upload.complete().await
+            };
+            let sent = sent.await;
+            if sent.is_err() {
+                // Parts that nobody refers to cost money; the first trouble is the one to tell.
+                let _ = upload.abort().await;
+            }
+            sent.map(drop)
+        };
+        self.attempt(bytes.len() as u64, write).await.value
     }
 
     /// Writes an object only if its key is free.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put> {
-        let options = PutOptions::from(PutMode::Create);
-        let write = async {
-            Ok(self
-                .inner
-                .put_opts(&self.path(key)?, bytes.into(), options)
-                .await?)
+        let path = self.path(key)?;
+        let write = || {
+            let options = PutOptions::from(PutMode::Create);
+            self.inner.put_opts(&path, bytes.clone().into(), options)
         };
-        match write.await {
+        let written = self.attempt(bytes.len() as u64, write).await;
+        match written.value {
             Ok(_) => Ok(Put::Created),
-            Err(Raw::Store(
+            Err(
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
-            )) => Ok(Put::Exists),
+            ) => {
+                // An attempt whose answer was lost may have been the one that wrote it.
+                let ours = written.repeated && self.get(key).await? == bytes;
+                Ok(if ours { Put::Created } else { Put::Exists })
+            }
             Err(error) => Err(self.failed("write", key, error)),
         }
     }
 
     /// Every object under `prefix` (a whole path segment; empty for all), sorted by key.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
-        let list = async {
-            let under = self.path(prefix)?;
-            let found: Vec<_> = self.inner.list(Some(&under)).try_collect().await?;
-            Ok(found)
-        };
-        let found: Vec<_> = list.await.map_err(|e| self.failed("list", prefix, e))?;
+        let under = self.path(prefix)?;
+        let list = || self.inner.list(Some(&under)).try_collect::<Vec<_>>();
+        let found = self.attempt(0, list).await.value;
+        let found = found.map_err(|e| self.failed("list", prefix, e))?;
         let mut objects: Vec<Object> = found
             .into_iter()
             .filter_map(|meta| {
@@ -331,149 +408,32 @@ impl Store {
 
     /// Removes an object; removing an absent one is no error.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        let delete = async { Ok(self.inner.delete(&self.path(key)?).await?) };
-        match delete.await.map_err(|e| self.failed("delete", key, e)) {
+        let path = self.path(key)?;
+        let deleted = self.attempt(0, || self.inner.delete(&path)).await.value;
+        match deleted.map_err(|e| self.failed("delete", key, e)) {
             Ok(()) | Err(Error::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    fn path(&self, key: &str) -> std::result::Result<Path, Raw> {
-        Ok(Path::parse(format!("{}/{key}", self.prefix))?)
+    fn path(&self, key: &str) -> Result<Path> {
+        Path::parse(format!("{}/{key}", self.prefix)).map_err(|source| Error::Key {
+            url: self.url.to_string(),
+            key: key.to_owned(),
+            source: source.into(),
+        })
     }
 
-    fn failed(&self, operation: &'static str, key: &str, error: Raw) -> Error {
+    fn failed(&self, operation: &'static str, key: &str, error: object_store::Error) -> Error {
         let (url, key) = (self.url.to_string(), key.to_owned());
         match error {
-            Raw::Key(source) => Error::Key {
-                url,
-                key,
-                source: source.into(),
-            },
-            Raw::Store(object_store::Error::NotFound { .. }) => Error::Missing { url, key },
-            Raw::Store(source) => Error::Request {
+            object_store::Error::NotFound { .. } => Error::Missing { url, key },
+            source => Error::Request {
                 url,
                 key,
                 operation,
                 source: source.into(),
             },
         }
-    }
-}
-
-/// A failure before it knows its operation and key.
-enum Raw {
-    Key(object_store::path::Error),
-    Store(object_store::Error),
-}
-
-impl From<object_store::path::Error> for Raw {
-    fn from(error: object_store::path::Error) -> Self {
-        Self::Key(error)
-    }
-}
-
-impl From<object_store::Error> for Raw {
-    fn from(error: object_store::Error) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// The URL without its path: the builders take the bucket from it, and the prefix is kept in
-/// [`Store`].
-fn bucket(url: &Url) -> String {
-    let mut bucket = url.clone();
-    bucket.set_path("");
-    bucket.into()
-}
-
-/// Whether the environment names any source of AWS credentials. Without one the client would ask
-/// the instance metadata service, which outside of AWS means a long silence and an error about a
-/// link-local address.
-fn aws_credentials_in(set: impl Fn(&str) -> bool) -> bool {
-    (set("AWS_ACCESS_KEY_ID") && set("AWS_SECRET_ACCESS_KEY"))
-        || (set("AWS_WEB_IDENTITY_TOKEN_FILE") && set("AWS_ROLE_ARN"))
-        || set("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
-        || set("AWS_CONTAINER_CREDENTIALS_FULL_URI")
-        || set("AWS_SKIP_SIGNATURE")
-        || set("AWS_METADATA_ENDPOINT")
-}
-
-/// reqwest is built without a default TLS provider; the process needs exactly one.
-fn install_tls() {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(|| {
-        // An error means that the program has installed its own provider, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn conforms(store: Store) {
-        assert_eq!(store.get_opt("a/b").await.unwrap(), None);
-        assert_eq!(
-            store.put_if_absent("a/b", "one".into()).await.unwrap(),
-            Put::Created
-        );
-        assert_eq!(
-            store.put_if_absent("a/b", "two".into()).await.unwrap(),
-            Put::Exists
-        );
-        assert_eq!(store.get("a/b").await.unwrap(), "one");
-        store.put("a/b", "three".into()).await.unwrap();
-        assert_eq!(store.get_range("a/b", 1..3).await.unwrap(), "hr");
-        store.put("z", "!".into()).await.unwrap();
-        let listed = store.list("").await.unwrap();
-        assert_eq!(
-            listed
-                .iter()
-                .map(|o| (o.key.as_str(), o.size))
-                .collect::<Vec<_>>(),
-            [("a/b", 5), ("z", 1)]
-        );
-
-        let child = store.child("a");
-        assert_eq!(child.get("b").await.unwrap(), "three");
-        assert_eq!(child.list("").await.unwrap()[0].key, "b");
-        let again = Store::open(child.url()).unwrap();
-        assert_eq!(again.get("b").await.unwrap(), "three");
-
-        store.delete("a/b").await.unwrap();
-        store.delete("a/b").await.unwrap();
-        assert!(!store.exists("a/b").await.unwrap());
-        let error = store.get("a/b").await.unwrap_err().to_string();
-        assert!(
-            error.contains("'a/b'") && error.contains(store.url()),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn every_store_behaves_alike() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new folder");
-        conforms(Store::open(path.to_str().unwrap()).unwrap()).await;
-        conforms(Store::open("memory://conformance/deep/prefix").unwrap()).await;
-    }
-
-    #[test]
-    fn aws_credentials_are_asked_for_by_name() {
-        assert!(!aws_credentials_in(|_| false));
-        assert!(!aws_credentials_in(|name| name == "AWS_ACCESS_KEY_ID"));
-        assert!(aws_credentials_in(|name| name
-            .starts_with("AWS_ACCESS_KEY")
-            || name.starts_with("AWS_SECRET")));
-        let error = Error::Credentials {
-            url: "s3://b".into(),
-        }
-        .to_string();
-        assert!(error.contains("AWS_ACCESS_KEY_ID") && error.contains("AWS_SECRET_ACCESS_KEY"));
-        assert!(matches!(
-            Store::open("ftp://host/x"),
-            Err(Error::Url { .. })
-        ));
     }
 }
