@@ -1,21 +1,22 @@
 //! One digest, however the work is spread: every ZeRO stage, world size, recompute switch and number
 //! of threads.
 
+mod common;
+
+use common::connect;
 use polestar_kernels::{Positions, Precision, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_worker::{
-    Digest, Rank, WorldSize,
-    collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    Digest, WorldSize, collective::Collective,
     config::Backend,
     engine::{Compute, LaneInput, Part, StepPlan, Stepper},
     sharding::{Reduction, Sharding, Zero},
 };
-use std::{net::SocketAddr, thread, time::Duration};
+use std::thread;
 
 const LANES: u32 = 8;
 const STEPS: u64 = 3;
 const VOCAB: u32 = 96;
-const DEADLINE: Duration = Duration::from_secs(20);
 
 fn model() -> ModelLayout {
     let config = serde_json::json!({
@@ -160,43 +161,10 @@ fn world(case: Case) -> Vec<(Digest, f64, Vec<f32>)> {
             .expect("threads")
             .install(|| train(case, collective))
     };
-    if case.world == 1 {
-        return vec![on_its_own(Collective::alone())];
-    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let meshes = runtime.block_on(async {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for _ in 0..case.world {
-            let listener = listen(any).await.expect("a port");
-            addresses.push(listener.local_addr().expect("an address"));
-            listeners.push(listener);
-        }
-        let connect = listeners.into_iter().enumerate().map(|(rank, listener)| {
-            let addresses = addresses.clone();
-            async move {
-                let (secret, memory) = (Secret([7; 32]), SharedMemory::Auto);
-                Mesh::connect(
-                    Rank(rank as u32),
-                    listener,
-                    &addresses,
-                    &secret,
-                    memory,
-                    DEADLINE,
-                )
-                .await
-            }
-        });
-        futures::future::try_join_all(connect)
-            .await
-            .expect("a mesh")
-    });
-    let ranks: Vec<_> = meshes
+    let ranks: Vec<_> = connect(&runtime, case.world)
         .into_iter()
-        .map(|(mesh, _)| {
-            let collective = Collective::new(mesh, DEADLINE);
-            thread::spawn(move || on_its_own(collective))
-        })
+        .map(|collective| thread::spawn(move || on_its_own(collective)))
         .collect();
     ranks
         .into_iter()
