@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::digest;
 use crate::layout::{SampleConfig, TokenTriplet};
-use crate::manifest::{self, FileSplit, Fingerprint, MANIFEST_KEY, Manifest};
+use crate::manifest::{self, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, RowGroup};
 use crate::random::Stream;
 use crate::reader::{self, PromptCells, PromptGroup, Reader};
 use crate::store::{self, Store};
@@ -65,6 +65,17 @@ pub enum Error {
         /// Its key.
         path: String,
     },
+    /// What is to be left out isn't there.
+    #[error(
+        "corpus.quarantine has '{given}', which is no row group of the corpus at {url}; they are \
+         written FILE#NUMBER, as the error about the damage names them"
+    )]
+    Quarantine {
+        /// The store.
+        url: String,
+        /// What was given.
+        given: String,
+    },
     /// A row group could not be read.
     #[error("could not read the corpus at {url}")]
     Read {
@@ -118,6 +129,13 @@ impl Split {
     }
 }
 
+/// The row group that `FILE#NUMBER` names.
+fn row_group<'a>(manifest: &'a mut Manifest, name: &str) -> Option<&'a mut RowGroup> {
+    let (path, number) = name.rsplit_once('#')?;
+    let file = manifest.files.iter_mut().find(|file| file.path == path)?;
+    file.row_groups.get_mut(number.parse::<usize>().ok()?)
+}
+
 /// An opened corpus.
 #[derive(Debug)]
 pub struct Corpus {
@@ -131,6 +149,12 @@ pub struct Corpus {
 impl Corpus {
     /// Opens the corpus at a store URL: reads and checks the manifest and the tokenizer.
     pub async fn open(url: &str) -> Result<Arc<Self>, Error> {
+        Self::open_without(url, &[]).await
+    }
+
+    /// Opens a corpus as if some row groups, each `FILE#NUMBER`, had no usable prompt: they are never
+    /// read. The fingerprint stays the corpus's; what is left out belongs to the configuration.
+    pub async fn open_without(url: &str, quarantine: &[String]) -> Result<Arc<Self>, Error> {
         let failed = |source| Error::Store {
             url: url.into(),
             source,
@@ -138,10 +162,18 @@ impl Corpus {
         let store = Store::open(url).map_err(failed)?;
         let json = store.get_opt(MANIFEST_KEY).await.map_err(failed)?;
         let json = json.ok_or_else(|| Error::Absent { url: url.into() })?;
-        let manifest = Manifest::from_json(&json).map_err(|source| Error::Manifest {
+        let mut manifest = Manifest::from_json(&json).map_err(|source| Error::Manifest {
             url: url.into(),
             source,
         })?;
+        for given in quarantine {
+            let group = row_group(&mut manifest, given).ok_or_else(|| Error::Quarantine {
+                url: url.into(),
+                given: given.clone(),
+            })?;
+            group.prompts = 0;
+            group.heldout_policy_prompts = 0;
+        }
 
         let path = manifest.tokenizer.path.clone();
         let bytes = store.get(&path).await.map_err(failed)?;

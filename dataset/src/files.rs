@@ -13,6 +13,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 
+use crate::cache::DiskCache;
 use crate::manifest::{Extent, File, FileSplit, RowGroup};
 use crate::schema::{self, Trajectory};
 use crate::store::{self, Store};
@@ -50,14 +51,19 @@ pub enum Error {
     },
     /// Bytes differ from those written.
     #[error(
-        "{part} of {path} is damaged: its bytes do not match the digest in the manifest; \
-         restore the file or import the corpus anew"
+        "{part} of {path} is damaged: its bytes have the digest {found}, the manifest says \
+         {expected}; restore the file, import the corpus anew, or go on without that row group: \
+         corpus.quarantine = [\"{path}#N\"] in the sweep file, which makes it another run"
     )]
     Damaged {
         /// "row group 3" or "the metadata".
         part: String,
         /// The file.
         path: String,
+        /// Digest of what was read.
+        found: String,
+        /// Digest of what was written.
+        expected: String,
     },
 }
 
@@ -176,9 +182,10 @@ impl FileWriter {
 /// Fetches the Parquet metadata of a file, verified.
 pub(crate) async fn fetch_metadata(
     store: &Store,
+    cache: Option<&DiskCache>,
     file: &File,
 ) -> Result<ArrowReaderMetadata, Error> {
-    let bytes = fetch(store, file, &file.footer, || "the metadata".into()).await?;
+    let bytes = fetch(store, cache, file, &file.footer, || "the metadata".into()).await?;
     let source = Fragment {
         offset: file.footer.offset,
         bytes,
@@ -191,12 +198,13 @@ pub(crate) async fn fetch_metadata(
 /// Fetches one row group with one range request, verifies and decodes it.
 pub(crate) async fn fetch_row_group(
     store: &Store,
+    cache: Option<&DiskCache>,
     file: &File,
     metadata: ArrowReaderMetadata,
     number: usize,
 ) -> Result<Vec<RecordBatch>, Error> {
     let extent = &file.row_groups[number].extent;
-    let bytes = fetch(store, file, extent, || format!("row group {number}")).await?;
+    let bytes = fetch(store, cache, file, extent, || format!("row group {number}")).await?;
     let source = Fragment {
         offset: extent.offset,
         bytes,
@@ -220,22 +228,32 @@ fn unreadable(file: &File, source: ParquetError) -> Error {
 
 async fn fetch(
     store: &Store,
+    cache: Option<&DiskCache>,
     file: &File,
     extent: &Extent,
     part: impl Fn() -> String,
 ) -> Result<Bytes, Error> {
     let path = &file.path;
+    if let Some(bytes) = cache.and_then(|cache| cache.get(&extent.digest)) {
+        return Ok(bytes);
+    }
     let bytes = store.get_range(path, extent.range()).await;
     let bytes = bytes.map_err(|source| Error::Fetch {
         part: part(),
         path: path.clone(),
         source: source.into(),
     })?;
-    if digest(&bytes) != extent.digest {
+    let found = digest(&bytes);
+    if found != extent.digest {
         return Err(Error::Damaged {
             part: part(),
             path: path.clone(),
+            found,
+            expected: extent.digest.clone(),
         });
+    }
+    if let Some(cache) = cache {
+        cache.put(&extent.digest, &bytes);
     }
     Ok(bytes)
 }

@@ -6,6 +6,7 @@
 //! it ahead of time.
 
 mod assemble;
+pub mod cache;
 pub mod corpus;
 pub mod files;
 pub mod import;

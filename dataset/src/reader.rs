@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
+use crate::cache::DiskCache;
 use crate::files;
 use crate::manifest::{FileSplit, Manifest};
 use crate::schema::Rows;
@@ -80,6 +81,7 @@ pub(crate) struct Reader {
     manifest: Arc<Manifest>,
     roles: Arc<Roles>,
     cache: Mutex<Cache>,
+    disk: Option<Arc<DiskCache>>,
 }
 
 #[derive(Debug)]
@@ -107,11 +109,13 @@ impl Reader {
             metadata: BTreeMap::new(),
             groups: BTreeMap::new(),
         };
+        let disk = store.is_remote().then(DiskCache::of_this_process).flatten();
         Self {
             store,
             manifest,
             roles,
             cache: Mutex::new(cache),
+            disk,
         }
     }
 
@@ -132,12 +136,20 @@ impl Reader {
         let metadata = match known {
             Some(metadata) => metadata,
             None => {
-                let metadata = files::fetch_metadata(&self.store, entry).await?;
+                let metadata =
+                    files::fetch_metadata(&self.store, self.disk.as_deref(), entry).await?;
                 self.cache().metadata.insert(file, metadata.clone());
                 metadata
             }
         };
-        files::fetch_row_group(&self.store, entry, metadata, row_group).await
+        files::fetch_row_group(
+            &self.store,
+            self.disk.as_deref(),
+            entry,
+            metadata,
+            row_group,
+        )
+        .await
     }
 
     /// A row group, from the cache or the store.

@@ -15,9 +15,19 @@ use std::process::Command;
 /// What a run relies on.
 async fn conforms(store: &Store) {
     assert_eq!(store.get_opt("a/b").await.unwrap(), None);
-    assert_eq!(store.put_if_absent("a/b", "one".into()).await.unwrap(), Put::Created);
-    assert_eq!(store.put_if_absent("a/b", "two".into()).await.unwrap(), Put::Exists);
-    assert_eq!(store.put_if_absent("a/b", "one".into()).await.unwrap(), Put::Exists, "nor the same bytes");
+    assert_eq!(
+        store.put_if_absent("a/b", "one".into()).await.unwrap(),
+        Put::Created
+    );
+    assert_eq!(
+        store.put_if_absent("a/b", "two".into()).await.unwrap(),
+        Put::Exists
+    );
+    assert_eq!(
+        store.put_if_absent("a/b", "one".into()).await.unwrap(),
+        Put::Exists,
+        "nor the same bytes"
+    );
     assert_eq!(store.get("a/b").await.unwrap(), "one");
     store.put("a/b", "three".into()).await.unwrap();
     assert_eq!(store.get_range("a/b", 1..3).await.unwrap(), "hr");
@@ -49,12 +59,18 @@ async fn conforms(store: &Store) {
     assert!(listed.iter().map(|o| &o.key).eq(&keys));
 
     // In parts, and over a smaller one.
-    let large: Bytes = (0..40 << 20).map(|i: u32| (i % 251) as u8).collect::<Vec<_>>().into();
+    let large: Bytes = (0..40 << 20)
+        .map(|i: u32| (i % 251) as u8)
+        .collect::<Vec<_>>()
+        .into();
     store.put("large", "small".into()).await.unwrap();
     store.put("large", large.clone()).await.unwrap();
     assert_eq!(store.size("large").await.unwrap(), large.len() as u64);
     let range = (17 << 20) - 5..(33 << 20) + 7;
-    let read = store.get_range("large", range.start..range.end).await.unwrap();
+    let read = store
+        .get_range("large", range.start..range.end)
+        .await
+        .unwrap();
     assert!(read == large.slice(range.start as usize..range.end as usize));
 
     for object in store.list("").await.unwrap() {
@@ -63,10 +79,20 @@ async fn conforms(store: &Store) {
     }
     assert!(!store.exists("a/b").await.unwrap());
     let error = store.get("a/b").await.unwrap_err().to_string();
-    assert!(error.contains("'a/b'") && error.contains(store.url()), "{error}");
-    assert!(matches!(store.get_range("a/b", 0..1).await, Err(Error::Missing { .. })));
+    assert!(
+        error.contains("'a/b'") && error.contains(store.url()),
+        "{error}"
+    );
+    assert!(matches!(
+        store.get_range("a/b", 0..1).await,
+        Err(Error::Missing { .. })
+    ));
     store.check_conditional_puts().await.unwrap();
-    assert_eq!(store.list("").await.unwrap(), [], "the check leaves nothing");
+    assert_eq!(
+        store.list("").await.unwrap(),
+        [],
+        "the check leaves nothing"
+    );
 }
 
 /// And with all the trouble that a store can make for a while.
@@ -102,8 +128,15 @@ async fn conforms_in_trouble(store: &Store) {
         ..Faults::default()
     };
     let (troubled, log) = store.with_faults(once);
-    assert_eq!(troubled.put_if_absent("mine", "m".into()).await.unwrap(), Put::Created);
-    assert_eq!(log.fired("lost answer"), 1, "it was written twice, and is ours");
+    assert_eq!(
+        troubled.put_if_absent("mine", "m".into()).await.unwrap(),
+        Put::Created
+    );
+    assert_eq!(
+        log.fired("lost answer"),
+        1,
+        "it was written twice, and is ours"
+    );
     store.delete("mine").await.unwrap();
 }
 
@@ -115,7 +148,10 @@ async fn folders_and_memory_conform() {
     conforms(&store).await;
     conforms_in_trouble(&store).await;
     conforms(&Store::open("memory://conformance/deep/prefix").unwrap()).await;
-    assert!(matches!(Store::open("ftp://host/x"), Err(Error::Url { .. })));
+    assert!(matches!(
+        Store::open("ftp://host/x"),
+        Err(Error::Url { .. })
+    ));
 }
 
 /// Settings of a client come from its environment, so it is a process of its own: this test again.
@@ -128,7 +164,8 @@ fn an_s3_server_conforms() {
         .envs(server.environment())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("conforms: s3://"), "{said}");
 }
@@ -150,12 +187,25 @@ async fn the_named_s3_server_conforms() {
 
 #[tokio::test]
 async fn a_store_that_ignores_conditions_is_refused() {
-    let (store, log) = Store::open("memory://unfenced").unwrap().with_faults(Faults {
-        ignores_conditions: true,
-        ..Faults::default()
-    });
-    let refused = store.check_conditional_puts().await.unwrap_err().to_string();
-    assert!(refused.contains("If-None-Match") && refused.contains("MinIO"), "{refused}");
+    let (store, log) = Store::open("memory://unfenced")
+        .unwrap()
+        .with_faults(Faults {
+            ignores_conditions: true,
+            ..Faults::default()
+        });
+    let refused = store
+        .check_conditional_puts()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("If-None-Match") && refused.contains("MinIO"),
+        "{refused}"
+    );
     assert!(log.fired("ignored condition") >= 2);
-    assert_eq!(store.list("").await.unwrap(), [], "the check leaves nothing");
+    assert_eq!(
+        store.list("").await.unwrap(),
+        [],
+        "the check leaves nothing"
+    );
 }

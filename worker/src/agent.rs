@@ -293,6 +293,7 @@ async fn train(
         runtime: tokio::runtime::Handle::current(),
         abort: Arc::clone(&stop.flag),
         events: Box::new(move |event| say(&outbox, progress(generation, &event))),
+        slice: None,
     };
     let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
     match engine.await {

@@ -228,6 +228,9 @@ pub struct TrialConfig {
     pub corpus: String,
     /// Its fingerprint: another corpus at that place is refused.
     pub fingerprint: String,
+    /// Row groups that are left out, each `FILE#NUMBER`: another corpus, so another answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<String>,
     /// How triplets are cut and laid out.
     pub samples: SampleConfig,
     /// Which policies are drawn how often.

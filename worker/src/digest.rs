@@ -55,10 +55,13 @@ pub fn block_hashes(elements: &[f32]) -> impl Iterator<Item = BlockHash> + '_ {
 /// anything but the comparison of ranks with each other.
 pub fn checksum(elements: &[f32]) -> u64 {
     let blocks = elements.par_chunks(BLOCK).enumerate().map(|(i, block)| {
-        let sum = block.iter().zip(1_u64..).fold(0_u64, |sum, (value, place)| {
-            let weight = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            sum.wrapping_add(u64::from(value.to_bits()).wrapping_mul(weight))
-        });
+        let sum = block
+            .iter()
+            .zip(1_u64..)
+            .fold(0_u64, |sum, (value, place)| {
+                let weight = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                sum.wrapping_add(u64::from(value.to_bits()).wrapping_mul(weight))
+            });
         sum.wrapping_mul(2 * i as u64 + 1)
     });
     blocks.reduce(|| 0, u64::wrapping_add)

@@ -66,6 +66,7 @@ fn trial(runtime: &Runtime, zero: Zero) -> TrialConfig {
         steps: STEPS,
         corpus: corpus.url().to_owned(),
         fingerprint: corpus.fingerprint().to_string(),
+        quarantine: vec![],
         samples: SampleConfig {
             max_prompt: 8,
             max_response: 16,
@@ -103,6 +104,7 @@ fn run(runtime: &Runtime, trial: &TrialConfig, stores: Vec<Store>) -> Generation
                         *told.lock().expect("no panic") = Some(step);
                     }
                 }),
+                slice: None,
             };
             let trial = trial.clone();
             thread::spawn(move || engine::run(&trial, env))
@@ -120,13 +122,20 @@ fn store(name: &str) -> Store {
 
 /// The operations of an undisturbed run, and its digest.
 fn undisturbed(runtime: &Runtime, trial: &TrialConfig, world: u32) -> (Vec<Vec<String>>, String) {
-    let base = store(&format!("undisturbed-{world}-{}", u8::from(trial.train.zero)));
-    let watched: Vec<(Store, Arc<FaultLog>)> =
-        (0..world).map(|_| base.with_faults(Faults::default())).collect();
+    let base = store(&format!(
+        "undisturbed-{world}-{}",
+        u8::from(trial.train.zero)
+    ));
+    let watched: Vec<(Store, Arc<FaultLog>)> = (0..world)
+        .map(|_| base.with_faults(Faults::default()))
+        .collect();
     let stores = watched.iter().map(|(store, _)| store.clone()).collect();
     let mut ends = run(runtime, trial, stores).ends;
     let outcome = ends.remove(0).expect("nothing disturbs it");
-    assert!(ends.into_iter().all(|end| end.is_ok_and(|o| o.digest == outcome.digest)));
+    assert!(
+        ends.into_iter()
+            .all(|end| end.is_ok_and(|o| o.digest == outcome.digest))
+    );
     let operations = watched.iter().map(|(_, log)| log.operations()).collect();
     (operations, outcome.digest.0)
 }
@@ -139,8 +148,14 @@ fn enumerate(zero: Zero, world: u32) {
     for (rank, of_rank) in operations.iter().enumerate() {
         for operation in 0..of_rank.len() as u64 {
             for after in [false, true] {
-                let what = format!("rank {rank} stops at {operation} ({}), after: {after}", of_rank[operation as usize]);
-                let base = store(&format!("{}-{world}-{rank}-{operation}-{after}", u8::from(zero)));
+                let what = format!(
+                    "rank {rank} stops at {operation} ({}), after: {after}",
+                    of_rank[operation as usize]
+                );
+                let base = store(&format!(
+                    "{}-{world}-{rank}-{operation}-{after}",
+                    u8::from(zero)
+                ));
                 let stop = Faults {
                     stop: Some(Stop { operation, after }),
                     ..Faults::default()
@@ -157,15 +172,28 @@ fn enumerate(zero: Zero, world: u32) {
                 if let Err(failure) = &died.ends[rank] {
                     assert_eq!(failure.phase(), "storage", "{what}: {failure}");
                 }
-                let newest = runtime.block_on(committed(&base, &trial.id)).expect("a listing").pop();
+                let newest = runtime
+                    .block_on(committed(&base, &trial.id))
+                    .expect("a listing")
+                    .pop();
                 let resumed = run(&runtime, &trial, vec![base.clone(); 1 + world as usize % 2]);
                 assert_eq!(resumed.begun, Some(newest.unwrap_or_default()), "{what}");
                 went_on_from.push(newest.unwrap_or_default().0);
                 for end in resumed.ends {
-                    assert_eq!(end.expect("nothing disturbs it").digest.0, expected, "{what}");
+                    assert_eq!(
+                        end.expect("nothing disturbs it").digest.0,
+                        expected,
+                        "{what}"
+                    );
                 }
-                let listed = runtime.block_on(checkpoint::list(&base, &trial.id)).expect("a listing");
-                let whole: Vec<u64> = listed.iter().filter(|l| l.manifest.is_some()).map(|l| l.step.0).collect();
+                let listed = runtime
+                    .block_on(checkpoint::list(&base, &trial.id))
+                    .expect("a listing");
+                let whole: Vec<u64> = listed
+                    .iter()
+                    .filter(|l| l.manifest.is_some())
+                    .map(|l| l.step.0)
+                    .collect();
                 assert_eq!(whole, [8, 6, 4], "{what}");
                 assert_eq!(listed.len(), 3, "{what}: nothing half written stays");
             }
@@ -173,7 +201,11 @@ fn enumerate(zero: Zero, world: u32) {
     }
     went_on_from.sort_unstable();
     went_on_from.dedup();
-    assert_eq!(went_on_from, [0, 2, 4, 6, 8], "stops fell before, between and after all saves");
+    assert_eq!(
+        went_on_from,
+        [0, 2, 4, 6, 8],
+        "stops fell before, between and after all saves"
+    );
 }
 
 #[test]
@@ -192,7 +224,10 @@ fn storage_trouble_of_one_rank_is_told_as_its_own_and_at_once() {
     let trial = trial(&runtime, Zero::Weights);
     let base = store("trouble");
     let (operations, _) = undisturbed(&runtime, &trial, 3);
-    let second = operations[2].iter().position(|o| o.starts_with("put")).expect("it saves");
+    let second = operations[2]
+        .iter()
+        .position(|o| o.starts_with("put"))
+        .expect("it saves");
     let (bad, log) = base.with_faults(Faults {
         stop: Some(Stop {
             operation: second as u64,
@@ -203,11 +238,21 @@ fn storage_trouble_of_one_rank_is_told_as_its_own_and_at_once() {
     let begun = Instant::now();
     let ended = run(&runtime, &trial, vec![base.clone(), base, bad]);
     assert!(log.has_stopped());
-    let failures: Vec<Failure> = ended.ends.into_iter().map(|end| end.expect_err("it can't go on")).collect();
+    let failures: Vec<Failure> = ended
+        .ends
+        .into_iter()
+        .map(|end| end.expect_err("it can't go on"))
+        .collect();
     assert_eq!(failures[2].phase(), "storage");
     assert!(!failures[2].is_collateral());
     let told = engine::with_causes(&failures[2]);
-    assert!(told.contains("00003-of-00003.safetensors") && told.contains("memory://trouble"), "{told}");
-    assert!(failures[..2].iter().all(Failure::is_collateral), "{failures:?}");
+    assert!(
+        told.contains("00003-of-00003.safetensors") && told.contains("memory://trouble"),
+        "{told}"
+    );
+    assert!(
+        failures[..2].iter().all(Failure::is_collateral),
+        "{failures:?}"
+    );
     assert!(begun.elapsed() < common::DEADLINE / 2);
 }

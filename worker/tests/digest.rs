@@ -7,7 +7,8 @@ use common::connect;
 use polestar_kernels::{Positions, Precision, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_worker::{
-    Digest, WorldSize, collective::Collective,
+    Digest, WorldSize,
+    collective::Collective,
     config::Backend,
     engine::{Compute, LaneInput, Part, StepPlan, Stepper},
     sharding::{Reduction, Sharding, Zero},
@@ -115,7 +116,9 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
         }
         stepper.put(i, Part::fresh(weights[stepper.owned(i)].to_vec()));
     }
-    stepper.spread(&mut collective).expect("every rank is there");
+    stepper
+        .spread(&mut collective)
+        .expect("every rank is there");
     stepper.load(&mut collective);
     let adamw = AdamW {
         lr: 1e-2,

@@ -42,7 +42,11 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
         )
         .into());
     }
-    let corpus = Corpus::open(store.url()).await?;
+    let corpus = Corpus::open_without(store.url(), &table.quarantine).await?;
+    if !table.quarantine.is_empty() {
+        let left_out = table.quarantine.len();
+        eprintln!("{left_out} row groups are left out, as corpus.quarantine says");
+    }
     if let (Some(wanted), Origin::Synth(made)) = (&table.synth, &corpus.manifest().origin)
         && SynthOrigin::from(wanted) != *made
     {

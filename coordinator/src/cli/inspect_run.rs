@@ -52,7 +52,8 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
 /// Writes the report again.
 pub(super) async fn report(url: &str) -> Result<(), Error> {
     let run = Run::open(Store::open(url)?).await?;
-    let corpus = Corpus::open(&run.record.sweep.corpus.url).await?;
+    let table = &run.record.sweep.corpus;
+    let corpus = Corpus::open_without(&table.url, &table.quarantine).await?;
     println!(
         "report {}",
         write_report(&run, &corpus, &BTreeMap::new()).await?

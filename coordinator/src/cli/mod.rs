@@ -1,5 +1,6 @@
 //! The command line: parsing, and one module a command.
 
+mod checkpoint;
 mod corpus;
 mod ensure;
 mod fit;
@@ -7,6 +8,7 @@ mod inspect_run;
 mod launch;
 mod progress;
 mod table;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -44,6 +46,11 @@ enum Command {
         /// Folder of the run, as `launch` prints it
         run: String,
     },
+    /// Check a run's records and checkpoints, and replay a slice of it on another world size
+    Verify(verify::VerifyArgs),
+    /// Look at, check and remove the checkpoints of a run
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
     /// Fit scaling laws to a table of runs, whoever trained them
     Fit(fit::FitArgs),
     /// Make, look at and check corpora of trajectories
@@ -103,6 +110,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Plan { sweep, store } => launch::show_plan(&sweep, store).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
         Command::Report { run } => inspect_run::report(&run).await?,
+        Command::Verify(args) => verify::run(args).await?,
+        Command::Checkpoint(command) => checkpoint::run(command).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Worker(WorkerCommand::Join(args)) => {

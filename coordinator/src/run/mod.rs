@@ -127,6 +127,7 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let json = to_json("run.json", &record)?;
+        root.check_conditional_puts().await?;
         match store.put_if_absent("run.json", json.into()).await? {
             Put::Created => {}
             // The name says that the plans' identities are equal. Where the corpus lies and how

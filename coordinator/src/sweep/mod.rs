@@ -61,6 +61,10 @@ pub struct CorpusTable {
     pub synth: Option<SynthOptions>,
     /// Make it from files. `$NAME` at the start of a path is an environment variable.
     pub import: Option<ImportTable>,
+    /// Damaged row groups to go on without, each `FILE#NUMBER`. They belong to what the weights are a
+    /// function of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<String>,
 }
 
 /// `[corpus.import]`: what [`ImportOptions`] says, as far as a sweep needs it.

@@ -248,6 +248,7 @@ impl Maker<'_> {
             steps: stage.steps,
             corpus: sweep.corpus.url.clone(),
             fingerprint: self.fingerprint.to_owned(),
+            quarantine: sweep.corpus.quarantine.clone(),
             samples: sweep.samples.clone(),
             weighting: sweep.weighting,
             window: sweep.window,

@@ -90,7 +90,10 @@ impl Pace {
     async fn turn(&self) {
         let now = Instant::now();
         let turn = {
-            let mut next = self.next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut next = self
+                .next
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             let turn = next.map_or(now, |next| next.max(now));
             *next = Some(turn + self.interval);
             turn
@@ -118,7 +121,14 @@ mod tests {
                 })
             }
         });
-        assert!(failing.await.value.unwrap_err().to_string().contains("SlowDown"));
+        assert!(
+            failing
+                .await
+                .value
+                .unwrap_err()
+                .to_string()
+                .contains("SlowDown")
+        );
         assert!(attempts > 5, "{attempts}");
         assert!(begun.elapsed() <= DEADLINE);
     }
@@ -146,6 +156,10 @@ mod tests {
         for _ in 0..21 {
             pace.turn().await;
         }
-        assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() >= Duration::from_millis(1900),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 }

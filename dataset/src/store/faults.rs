@@ -7,9 +7,9 @@ use crate::random::Stream;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
-    path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart, path::Path,
 };
 use std::{
     fmt,
@@ -89,7 +89,9 @@ impl FaultLog {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.entries
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn fire(&self, kind: &'static str) {
@@ -119,7 +121,9 @@ pub struct Faulty {
 
 impl fmt::Debug for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faulty").field("faults", &self.faults).finish_non_exhaustive()
+        f.debug_struct("Faulty")
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,12 +170,22 @@ impl Faulty {
     }
 
     /// Does an operation with what is to happen to it.
-    async fn carry_out<T>(&self, trouble: Trouble, operation: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn carry_out<T>(
+        &self,
+        trouble: Trouble,
+        operation: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         carry_out(trouble, operation).await
     }
 }
 
-fn draw(faults: &Faults, log: &FaultLog, kind: &str, key: &str, writes: bool) -> (Trouble, Duration) {
+fn draw(
+    faults: &Faults,
+    log: &FaultLog,
+    kind: &str,
+    key: &str,
+    writes: bool,
+) -> (Trouble, Duration) {
     let mut entries = log.entries();
     let number = entries.operations.len() as u64;
     entries.operations.push(format!("{kind} {key}"));
@@ -186,7 +200,11 @@ fn draw(faults: &Faults, log: &FaultLog, kind: &str, key: &str, writes: bool) ->
     if let Some(stop) = faults.stop.filter(|stop| stop.operation == number) {
         log.stopped.store(true, Ordering::SeqCst);
         entries.fired.push("stop");
-        let trouble = if stop.after { Trouble::StopAfter } else { Trouble::StopBefore };
+        let trouble = if stop.after {
+            Trouble::StopAfter
+        } else {
+            Trouble::StopBefore
+        };
         return (trouble, wait);
     }
     if faults.one_in > 1 && stream.below(faults.one_in) != 0 {
@@ -194,10 +212,25 @@ fn draw(faults: &Faults, log: &FaultLog, kind: &str, key: &str, writes: bool) ->
     }
     let budgets = [
         (faults.errors, Trouble::Before, "error", true),
-        (faults.lost_answers, Trouble::LostAnswer, "lost answer", true),
+        (
+            faults.lost_answers,
+            Trouble::LostAnswer,
+            "lost answer",
+            true,
+        ),
         (faults.slow_downs, Trouble::SlowDown, "slow down", true),
-        (faults.stalled_uploads, Trouble::Stall, "stalled upload", writes),
-        (faults.torn_multiparts, Trouble::Tear, "torn multipart", kind == "put in parts"),
+        (
+            faults.stalled_uploads,
+            Trouble::Stall,
+            "stalled upload",
+            writes,
+        ),
+        (
+            faults.torn_multiparts,
+            Trouble::Tear,
+            "torn multipart",
+            kind == "put in parts",
+        ),
     ];
     let open: Vec<usize> = (0..budgets.len())
         .filter(|&i| budgets[i].3 && entries.spent[i] < budgets[i].0)
@@ -210,7 +243,10 @@ fn draw(faults: &Faults, log: &FaultLog, kind: &str, key: &str, writes: bool) ->
     (budgets[chosen].1, wait)
 }
 
-async fn carry_out<T>(trouble: Trouble, operation: impl Future<Output = Result<T>> + Send) -> Result<T> {
+async fn carry_out<T>(
+    trouble: Trouble,
+    operation: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
     match trouble {
         Trouble::None | Trouble::Tear => operation.await,
         Trouble::Before => Err(transient("connection reset")),
@@ -230,7 +266,12 @@ async fn carry_out<T>(trouble: Trouble, operation: impl Future<Output = Result<T
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        mut options: PutOptions,
+    ) -> Result<PutResult> {
         let kind = match options.mode {
             PutMode::Overwrite => "put",
             _ => "put if absent",
@@ -240,10 +281,15 @@ impl ObjectStore for Faulty {
             self.log.fire("ignored condition");
             options.mode = PutMode::Overwrite;
         }
-        self.carry_out(trouble, self.inner.put_opts(location, payload, options)).await
+        self.carry_out(trouble, self.inner.put_opts(location, payload, options))
+            .await
     }
 
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         let trouble = self.enter("put in parts", location.as_ref(), false).await;
         let begin = self.inner.put_multipart_opts(location, options);
         let inner = self.carry_out(trouble, begin).await?;
@@ -259,11 +305,19 @@ impl ObjectStore for Faulty {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let kind = if options.head { "head" } else { "get" };
         let trouble = self.enter(kind, location.as_ref(), false).await;
-        self.carry_out(trouble, self.inner.get_opts(location, options)).await
+        self.carry_out(trouble, self.inner.get_opts(location, options))
+            .await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let (inner, faults, log) = (Arc::clone(&self.inner), Arc::clone(&self.faults), Arc::clone(&self.log));
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let (inner, faults, log) = (
+            Arc::clone(&self.inner),
+            Arc::clone(&self.faults),
+            Arc::clone(&self.log),
+        );
         let deletes = locations.and_then(move |path| {
             let (inner, faults, log) = (Arc::clone(&inner), Arc::clone(&faults), Arc::clone(&log));
             async move {
@@ -306,12 +360,14 @@ impl ObjectStore for Faulty {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let key = prefix.map(|p| p.to_string()).unwrap_or_default();
         let trouble = self.enter("list", &key, false).await;
-        self.carry_out(trouble, self.inner.list_with_delimiter(prefix)).await
+        self.carry_out(trouble, self.inner.list_with_delimiter(prefix))
+            .await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let trouble = self.enter("copy", to.as_ref(), true).await;
-        self.carry_out(trouble, self.inner.copy_opts(from, to, options)).await
+        self.carry_out(trouble, self.inner.copy_opts(from, to, options))
+            .await
     }
 }
 
@@ -326,7 +382,9 @@ struct FaultyUpload {
 
 impl fmt::Debug for FaultyUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyUpload").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("FaultyUpload")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 

@@ -224,6 +224,11 @@ impl Store {
         &self.url
     }
 
+    /// Whether reading from it is worth a copy on the local disk.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.pace.is_some()
+    }
+
     /// The part of this store under `prefix`.
     pub fn child(&self, prefix: &str) -> Self {
         let prefix = prefix.trim_matches('/');

@@ -52,11 +52,18 @@ pub(super) fn open(parsed: &Url) -> Result<Option<Arc<dyn ObjectStore>>, Error> 
                 return Err(Error::Credentials { url: url.into() });
             }
             let endpoints = [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint];
-            let mut endpoints = endpoints.iter().filter_map(|key| builder.get_config_value(key));
+            let mut endpoints = endpoints
+                .iter()
+                .filter_map(|key| builder.get_config_value(key));
             let plain = endpoints.any(|endpoint| endpoint.starts_with("http://"));
             install_tls();
             let builder = builder.with_url(bucket(parsed)).with_retry(retry());
-            Arc::new(builder.with_client_options(client(plain)).build().map_err(failed)?)
+            Arc::new(
+                builder
+                    .with_client_options(client(plain))
+                    .build()
+                    .map_err(failed)?,
+            )
         }
         "gs" => {
             install_tls();
@@ -122,7 +129,9 @@ impl Profile {
             let ini = Ini::load_from_file_noescape(&path).map_err(unreadable)?;
             if let Some(section) = ini.section(Some(section)) {
                 found = true;
-                let pairs = section.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+                let pairs = section
+                    .iter()
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()));
                 settings.extend(pairs);
             }
         }
@@ -136,11 +145,16 @@ impl Profile {
     }
 
     fn has_keys(&self) -> bool {
-        ["aws_access_key_id", "aws_secret_access_key"].iter().all(|key| self.0.contains_key(*key))
+        ["aws_access_key_id", "aws_secret_access_key"]
+            .iter()
+            .all(|key| self.0.contains_key(*key))
     }
 
     /// What the environment doesn't say better. Keys are taken together or not at all.
-    fn settings(&self, variable: &dyn Fn(&str) -> Option<String>) -> Vec<(AmazonS3ConfigKey, String)> {
+    fn settings(
+        &self,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<(AmazonS3ConfigKey, String)> {
         let mut wanted = Vec::new();
         if variable("AWS_ACCESS_KEY_ID").is_none() {
             wanted.extend([
@@ -156,7 +170,9 @@ impl Profile {
         if endpoints.iter().all(|name| variable(name).is_none()) {
             wanted.push(("endpoint_url", AmazonS3ConfigKey::Endpoint));
         }
-        let known = wanted.into_iter().filter_map(|(name, key)| Some((key, self.0.get(name)?.clone())));
+        let known = wanted
+            .into_iter()
+            .filter_map(|(name, key)| Some((key, self.0.get(name)?.clone())));
         known.collect()
     }
 }
@@ -190,8 +206,9 @@ mod tests {
     fn aws_credentials_are_asked_for_by_name() {
         assert!(!credentials_in(|_| false));
         assert!(!credentials_in(|name| name == "AWS_ACCESS_KEY_ID"));
-        assert!(credentials_in(|name| name.starts_with("AWS_ACCESS_KEY")
-            || name.starts_with("AWS_SECRET")));
+        assert!(credentials_in(
+            |name| name.starts_with("AWS_ACCESS_KEY") || name.starts_with("AWS_SECRET")
+        ));
         let error = Error::Credentials {
             url: "s3://b".into(),
         }
@@ -220,7 +237,10 @@ mod tests {
             move |name: &str| match name {
                 "AWS_CONFIG_FILE" => Some(config.clone()),
                 "AWS_SHARED_CREDENTIALS_FILE" => Some(credentials.clone()),
-                name => extra.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()),
+                name => extra
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| (*v).to_owned()),
             }
         };
         let settings = |extra| {
@@ -233,10 +253,20 @@ mod tests {
 
         let (keys, lab) = settings(vec![("AWS_PROFILE", "lab")]).unwrap();
         assert!(keys);
-        assert_eq!(lab[1], (AmazonS3ConfigKey::SecretAccessKey, "a=b/c\\d".to_owned()));
-        assert_eq!(lab[3], (AmazonS3ConfigKey::Endpoint, "http://lab:9000".to_owned()));
+        assert_eq!(
+            lab[1],
+            (AmazonS3ConfigKey::SecretAccessKey, "a=b/c\\d".to_owned())
+        );
+        assert_eq!(
+            lab[3],
+            (AmazonS3ConfigKey::Endpoint, "http://lab:9000".to_owned())
+        );
 
-        let given = vec![("AWS_PROFILE", "lab"), ("AWS_ACCESS_KEY_ID", "other"), ("AWS_ENDPOINT_URL", "x")];
+        let given = vec![
+            ("AWS_PROFILE", "lab"),
+            ("AWS_ACCESS_KEY_ID", "other"),
+            ("AWS_ENDPOINT_URL", "x"),
+        ];
         let (_, lab) = settings(given).unwrap();
         assert_eq!(lab, [(AmazonS3ConfigKey::Region, "lab-1".to_owned())]);
 

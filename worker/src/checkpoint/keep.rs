@@ -68,7 +68,9 @@ pub async fn list(store: &Store, trial: &TrialId) -> Result<Vec<Listed>, Error> 
 /// The store's.
 pub async fn committed(store: &Store, trial: &TrialId) -> Result<Vec<Step>, Error> {
     let places = places(store, trial).await?;
-    let committed = places.into_iter().filter(|(_, objects)| is_committed(objects));
+    let committed = places
+        .into_iter()
+        .filter(|(_, objects)| is_committed(objects));
     Ok(committed.map(|(step, _)| step).collect())
 }
 

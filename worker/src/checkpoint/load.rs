@@ -69,7 +69,11 @@ pub async fn read(
         }
     }
     let spans = reads.iter().flat_map(|(&object, reads)| {
-        let spans = spans(manifest, &manifest.objects[object], reads.iter().map(|r| &r.0));
+        let spans = spans(
+            manifest,
+            &manifest.objects[object],
+            reads.iter().map(|r| &r.0),
+        );
         spans.into_iter().map(move |span| (object, span))
     });
     let fetches: Vec<_> = spans
@@ -90,7 +94,8 @@ pub async fn read(
             let Some(both) = overlap(range, &span) else {
                 continue;
             };
-            let source = &bytes[(both.start - span.start) as usize..(both.end - span.start) as usize];
+            let source =
+                &bytes[(both.start - span.start) as usize..(both.end - span.start) as usize];
             let at = first + ((both.start - range.start) / 4) as usize;
             let sink = &mut wanted[*number].sink[at..at + source.len() / 4];
             bytemuck::cast_slice_mut(sink).copy_from_slice(source);
@@ -155,7 +160,9 @@ async fn fetch(
         let bad = pages.position(|(page, hash)| blake3::hash(page).to_hex().as_str() != hash);
         (bad, bytes)
     });
-    let (bad, bytes) = checked.await.map_err(|_| Error::Panicked { key: key.clone() })?;
+    let (bad, bytes) = checked
+        .await
+        .map_err(|_| Error::Panicked { key: key.clone() })?;
     match bad {
         Some(bad) => Err(damaged(format!(
             "bytes {} to {} don't have the manifest's digest",
@@ -245,11 +252,16 @@ impl<'a> Origin<'a> {
             let (_, after) = rest.split_at_mut((both.start - next) as usize);
             let (sink, after) = after.split_at_mut((both.end - both.start) as usize);
             (rest, next) = (after, both.end);
-            let theirs = self.manifest.segments.iter().enumerate().find_map(|(i, s)| {
-                let found = s.tensors.iter().find(|t| t.name == tensor.name)?;
-                let alike = found.range().end - found.start == tensor.elements() as u64;
-                alike.then_some((i, found.start as usize))
-            });
+            let theirs = self
+                .manifest
+                .segments
+                .iter()
+                .enumerate()
+                .find_map(|(i, s)| {
+                    let found = s.tensors.iter().find(|t| t.name == tensor.name)?;
+                    let alike = found.range().end - found.start == tensor.elements() as u64;
+                    alike.then_some((i, found.start as usize))
+                });
             if let Some((segment, first)) = theirs {
                 wanted.push(Wanted {
                     segment,

@@ -201,11 +201,19 @@ impl Manifest {
         for segment in &self.segments {
             let mut next = 0_u64;
             for tensor in &segment.tensors {
-                let product = tensor.shape.iter().try_fold(1_u64, |all, &size| all.checked_mul(size));
+                let product = tensor
+                    .shape
+                    .iter()
+                    .try_fold(1_u64, |all, &size| all.checked_mul(size));
                 let end = product.and_then(|elements| tensor.start.checked_add(elements));
                 match end {
                     Some(end) if tensor.start == next && end <= segment.elements => next = end,
-                    _ => return Err(format!("tensor {} has no place in {}", tensor.name, segment.name)),
+                    _ => {
+                        return Err(format!(
+                            "tensor {} has no place in {}",
+                            tensor.name, segment.name
+                        ));
+                    }
                 }
             }
             if next != segment.elements {
@@ -218,7 +226,12 @@ impl Manifest {
                 return Err(format!("'{}' is no name of an object", object.name));
             }
             if object.pages.len() as u64 != object.bytes.div_ceil(self.page) {
-                return Err(format!("{} has {} page hashes for {} bytes", object.name, object.pages.len(), object.bytes));
+                return Err(format!(
+                    "{} has {} page hashes for {} bytes",
+                    object.name,
+                    object.pages.len(),
+                    object.bytes
+                ));
             }
             for part in &object.parts {
                 let fits = |part: &Part| {
@@ -228,7 +241,10 @@ impl Manifest {
                     (end <= size && bytes <= object.bytes).then_some(())
                 };
                 if fits(part).is_none() {
-                    return Err(format!("a part of {} lies outside of it or of its segment", object.name));
+                    return Err(format!(
+                        "a part of {} lies outside of it or of its segment",
+                        object.name
+                    ));
                 }
                 held[part.segment].push(part.range());
             }
@@ -238,7 +254,10 @@ impl Manifest {
             let mut next = 0;
             for range in held.iter() {
                 if range.start != next {
-                    return Err(format!("elements of {} are missing or there twice", segment.name));
+                    return Err(format!(
+                        "elements of {} are missing or there twice",
+                        segment.name
+                    ));
                 }
                 next = range.end;
             }
@@ -251,14 +270,20 @@ impl Manifest {
 
     /// Where a range of a segment's elements is to be read from: object, bytes and first element in
     /// the sink.
-    pub(super) fn reads(&self, segment: usize, kind: Kind, wanted: Range<u64>) -> Vec<(usize, Read)> {
+    pub(super) fn reads(
+        &self,
+        segment: usize,
+        kind: Kind,
+        wanted: Range<u64>,
+    ) -> Vec<(usize, Read)> {
         let mut reads = Vec::new();
         for (number, object) in self.objects.iter().enumerate() {
             for part in object.parts.iter().filter(|p| p.segment == segment) {
                 let Some(both) = overlap(&part.range(), &wanted) else {
                     continue;
                 };
-                let first = part.offset + 4 * (kind as u64 * part.elements + both.start - part.start);
+                let first =
+                    part.offset + 4 * (kind as u64 * part.elements + both.start - part.start);
                 let read = Read {
                     bytes: first..first + 4 * (both.end - both.start),
                     sink: (both.start - wanted.start) as usize,

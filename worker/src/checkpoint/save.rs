@@ -1,11 +1,6 @@
 //! Writing a checkpoint: every rank's object first, the manifest last.
 
-use super::{
-    Error, Manifest,
-    parts::Object,
-    place,
-    staging::Staging,
-};
+use super::{Error, Manifest, parts::Object, place, staging::Staging};
 use crate::digest::BlockHash;
 use polestar_dataset::{Store, store::Put};
 use serde::{Deserialize, Serialize};
@@ -72,9 +67,8 @@ pub async fn commit(store: &Store, manifest: &Manifest) -> Result<Saved, Error> 
         key: key.clone(),
         source,
     })?;
-    let equal = |there: &Manifest| {
-        there.digest == manifest.digest && there.config == manifest.config
-    };
+    let equal =
+        |there: &Manifest| there.digest == manifest.digest && there.config == manifest.config;
     let there = store.get_opt(&key).await?;
     // A manifest that can't be read commits nothing, and is replaced.
     let readable = there.as_ref().map(|bytes| Manifest::parse(&key, bytes));

@@ -54,7 +54,8 @@ impl Shape {
                         (name, vec![to - from])
                     };
                     let next = end + 4 * (held.end - held.start);
-                    let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [end, next]});
+                    let entry =
+                        json!({"dtype": "F32", "shape": shape, "data_offsets": [end, next]});
                     table.insert(name, entry);
                     end = next;
                 }
@@ -139,7 +140,9 @@ impl Staging {
             name: self.shape.name.clone(),
             bytes: self.shape.bytes,
             parts: self.shape.parts.clone(),
-            pages: pages.map(|page| blake3::hash(page).to_hex().to_string()).collect(),
+            pages: pages
+                .map(|page| blake3::hash(page).to_hex().to_string())
+                .collect(),
         };
         let weights = self.shape.parts.iter().map(|part| {
             let first = part.offset as usize / 4;

@@ -3,6 +3,7 @@
 mod batch;
 mod compute;
 mod figures;
+mod replay;
 mod saving;
 mod start;
 mod step;
@@ -12,6 +13,7 @@ mod validate;
 
 pub use batch::{plain_tokens, wrapper_tokens};
 pub use compute::{Compute, Holder, NotFinite, Scores};
+pub use replay::{Slice, replay};
 pub use start::VALIDATION_SEED;
 pub use step::{LaneInput, LaneScores, Part, PassError, StepError, StepPlan, Stepper};
 pub use trainer::{Environment, run};

@@ -153,7 +153,12 @@ impl Saver {
             // Only what is done gets here.
             Stage::Uploading(_) => Ok(None),
             Stage::Stored(uploaded) => {
-                current.stage = self.agree(trial, collective, (&current.rows, current.step, current.consumed), (current.replicas, &uploaded))?;
+                current.stage = self.agree(
+                    trial,
+                    collective,
+                    (&current.rows, current.step, current.consumed),
+                    (current.replicas, &uploaded),
+                )?;
                 self.current = Some(current);
                 Ok(None)
             }
@@ -203,7 +208,9 @@ impl Saver {
             .iter()
             .map(|bytes| serde_json::from_slice(bytes))
             .collect::<Result<_, _>>()
-            .map_err(|e| Failure::Data(format!("a rank's part of a checkpoint can't be read: {e}")))?;
+            .map_err(|e| {
+                Failure::Data(format!("a rank's part of a checkpoint can't be read: {e}"))
+            })?;
         let (sums, uploads): (Vec<u64>, Vec<Uploaded>) = all.into_iter().unzip();
         if sums.iter().any(|&sum| sum != replicas) {
             let sums: Vec<_> = sums.iter().map(|sum| format!("{sum:016x}")).collect();

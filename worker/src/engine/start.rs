@@ -49,7 +49,10 @@ pub(super) fn resume(
     let (run, runtime) = (env.run.clone(), env.runtime.clone());
     let leads = env.collective.rank().0 == 0;
     let mut candidates = Vec::new();
-    if leads {
+    if let Some(slice) = env.slice {
+        candidates = vec![slice.from];
+        candidates.retain(|step| leads && step.0 > 0);
+    } else if leads {
         candidates = runtime.block_on(checkpoint::committed(&run, &trial.id))?;
     }
     laps.lap("list");
@@ -114,7 +117,9 @@ fn restore(
             what: "it holds another model".to_owned(),
         });
     }
-    let owned: Vec<_> = (0..layout.segments.len()).map(|i| stepper.owned(i)).collect();
+    let owned: Vec<_> = (0..layout.segments.len())
+        .map(|i| stepper.owned(i))
+        .collect();
     let fresh = |range: &Range<usize>| Part::fresh(vec![0.0; range.len()]);
     let mut parts: Vec<Part> = owned.iter().map(fresh).collect();
     let mut wanted = Vec::new();
@@ -129,7 +134,8 @@ fn restore(
             });
         }
     }
-    env.runtime.block_on(checkpoint::read(&env.run, manifest, wanted))?;
+    env.runtime
+        .block_on(checkpoint::read(&env.run, manifest, wanted))?;
     for (segment, part) in parts.into_iter().enumerate() {
         stepper.put(segment, part);
     }

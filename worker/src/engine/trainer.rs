@@ -3,15 +3,13 @@
 use super::{
     Compute, Consumed, Event, Failure, Outcome, SetScore, StepError, StepPlan, Stepper,
     figures::{Figures, lay_out, sum_figures},
+    replay::Slice,
     saving::Saver,
     start::{Laps, data, held_out, resume},
     validate::{self, HeldOut, ScoreError},
 };
 use crate::{
-    Digest, Lane, Step, TrialConfig,
-    checkpoint::Shape,
-    collective::Collective,
-    metrics::Row,
+    Digest, Lane, Step, TrialConfig, checkpoint::Shape, collective::Collective, metrics::Row,
     sharding::Sharding,
 };
 use polestar_dataset::{Corpus, LoadPlan, Loader, Store};
@@ -38,6 +36,8 @@ pub struct Environment {
     pub abort: Arc<AtomicBool>,
     /// Told what happens. Only rank 0 tells.
     pub events: Box<dyn Fn(Event) + Send>,
+    /// Only these steps, and nothing is written: no checkpoint, no metrics, no scores.
+    pub slice: Option<Slice>,
 }
 
 /// Trains a trial to its end, from its newest checkpoint if it has one.
@@ -59,7 +59,8 @@ pub fn run(trial: &TrialConfig, env: Environment) -> Result<Outcome, Failure> {
         )));
     }
     let mut trainer = Trainer::begin(trial, env)?;
-    while trainer.step.0 < trial.steps {
+    let end = trainer.end();
+    while trainer.step < end {
         if trainer.env.abort.load(Ordering::SeqCst) {
             return Err(Failure::Aborted);
         }
@@ -110,7 +111,7 @@ impl<'a> Trainer<'a> {
         let mut laps = Laps::new();
         let corpus = env
             .runtime
-            .block_on(Corpus::open(&trial.corpus))
+            .block_on(Corpus::open_without(&trial.corpus, &trial.quarantine))
             .map_err(data)?;
         laps.lap("corpus");
         let found = corpus.fingerprint().to_string();
@@ -177,10 +178,17 @@ impl<'a> Trainer<'a> {
             saver,
             laps: Some(laps),
         };
-        if trainer.step.0 < trial.steps {
+        if trainer.step < trainer.end() {
             trainer.loader = Some(trainer.load());
         }
         Ok(trainer)
+    }
+
+    /// The step after which there is nothing left to do.
+    fn end(&self) -> Step {
+        self.env
+            .slice
+            .map_or(Step(self.trial.steps), |slice| slice.until)
     }
 
     fn load(&self) -> Loader {
@@ -235,6 +243,9 @@ impl<'a> Trainer<'a> {
 
         self.record(figures, f64::from(adamw.lr), norm);
         let step = self.step;
+        if self.env.slice.is_some() {
+            return Ok(());
+        }
         if self.trial.is_due(self.trial.train.validation.every, step) {
             self.validate()?;
         }
@@ -361,7 +372,11 @@ impl<'a> Trainer<'a> {
         if all.iter().any(|sum| sum[..] != replicas.to_le_bytes()) {
             return Err(Failure::Diverged {
                 step: self.step,
-                digests: all.iter().map(|sum| format!("{sum:02x?}")).collect::<Vec<_>>().join(", "),
+                digests: all
+                    .iter()
+                    .map(|sum| format!("{sum:02x?}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
             });
         }
         Ok(self.stepper.digest(&mut self.env.collective)?)
@@ -393,7 +408,8 @@ impl<'a> Trainer<'a> {
 
     fn finish(mut self) -> Result<Outcome, Failure> {
         // A generation that only repeats the end of a dead one has no scores yet.
-        if self.scores.as_ref().map(|(step, _)| *step) != Some(self.step) {
+        let scored = self.scores.as_ref().map(|(step, _)| *step);
+        if self.env.slice.is_none() && scored != Some(self.step) {
             self.validate()?;
         }
         self.settle()?;

@@ -29,8 +29,12 @@ pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<Coll
                 Mesh::connect(rank, listener, &addresses, &secret, memory, DEADLINE).await
             }
         });
-        futures::future::try_join_all(connect).await.expect("a mesh")
+        futures::future::try_join_all(connect)
+            .await
+            .expect("a mesh")
     });
-    let collectives = meshes.into_iter().map(|(mesh, _)| Collective::new(mesh, DEADLINE));
+    let collectives = meshes
+        .into_iter()
+        .map(|(mesh, _)| Collective::new(mesh, DEADLINE));
     collectives.collect()
 }

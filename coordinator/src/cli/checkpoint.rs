@@ -1,0 +1,187 @@
+//! `checkpoint list | verify | prune`.
+
+use super::{
+    Error,
+    table::{bytes, table},
+};
+use crate::run::Run;
+use clap::{Args, Subcommand};
+use polestar_dataset::Store;
+use polestar_worker::{
+    TrialId,
+    checkpoint::{self, Keep, Listed},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show every checkpoint of a run, whole or not
+    List(Which),
+    /// Read every checkpoint of a run and compare it with its digests
+    Verify(Which),
+    /// Remove the checkpoints that a rule doesn't keep, and what interrupted saves left
+    Prune {
+        #[command(flatten)]
+        which: Which,
+        /// Newest ones to keep of each trial, at least 2 [default: the run's]
+        #[arg(long, value_name = "N")]
+        keep: Option<usize>,
+        /// Keep those after each multiple of so many steps, too; 0 for none [default: the run's]
+        #[arg(long, value_name = "STEPS")]
+        keep_every: Option<u64>,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Folder of the run, as `launch` prints it
+    run: String,
+    /// Only this trial
+    #[arg(long, value_name = "TRIAL")]
+    trial: Option<String>,
+}
+
+impl Which {
+    async fn open(&self) -> Result<(Run, Vec<TrialId>), Error> {
+        let run = Run::open(Store::open(&self.run)?).await?;
+        let all = run.record.plan.trials.iter().map(|t| t.config.id.clone());
+        let wanted: Vec<TrialId> = all
+            .filter(|id| self.trial.as_ref().is_none_or(|only| *only == id.0))
+            .collect();
+        match &self.trial {
+            Some(only) if wanted.is_empty() => Err(format!(
+                "{} has no trial '{only}'; `coordinator status` lists them",
+                self.run
+            )
+            .into()),
+            _ => Ok((run, wanted)),
+        }
+    }
+}
+
+pub(super) async fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::List(which) => list(&which).await,
+        Command::Verify(which) => {
+            let (run, trials) = which.open().await?;
+            match verify(&run, &trials).await? {
+                0 => Ok(()),
+                damaged => Err(format!(
+                    "{damaged} damaged checkpoints; a launch uses the one before them, and writes them anew when it gets there"
+                )
+                .into()),
+            }
+        }
+        Command::Prune {
+            which,
+            keep,
+            keep_every,
+            dry_run,
+        } => prune(&which, (keep, keep_every), dry_run).await,
+    }
+}
+
+async fn list(which: &Which) -> Result<(), Error> {
+    let (run, trials) = which.open().await?;
+    let mut rows = Vec::new();
+    for id in &trials {
+        for listed in checkpoint::list(&run.store, id).await? {
+            let size = listed.objects.iter().map(|o| o.size).sum();
+            let (digest, ranks, state) = match &listed.manifest {
+                Some(Ok(m)) => (
+                    m.digest.short().to_owned(),
+                    m.objects.len().to_string(),
+                    "committed".to_owned(),
+                ),
+                Some(Err(error)) => ("-".to_owned(), "-".to_owned(), error.to_string()),
+                None => ("-".to_owned(), "-".to_owned(), "not committed".to_owned()),
+            };
+            let step = listed.step.0.to_string();
+            rows.push(vec![id.0.clone(), step, bytes(size), ranks, digest, state]);
+        }
+    }
+    if rows.is_empty() {
+        println!("{} has no checkpoints yet", run.record.run);
+        return Ok(());
+    }
+    let head = ["trial", "step", "size", "written by", "digest", "state"];
+    print!("{}", table(&head, &rows));
+    Ok(())
+}
+
+/// Checks every committed checkpoint of some trials, prints a line each, and returns how many are
+/// damaged.
+pub(super) async fn verify(run: &Run, trials: &[TrialId]) -> Result<usize, Error> {
+    let mut damaged = 0;
+    for id in trials {
+        for Listed { step, manifest, .. } in checkpoint::list(&run.store, id).await? {
+            let damage = match manifest {
+                None => continue,
+                Some(Err(error)) => vec![error.to_string()],
+                Some(Ok(manifest)) => {
+                    let check = checkpoint::check(&run.store, &manifest).await?;
+                    if check.damage.is_empty() {
+                        let digest = manifest.digest.short();
+                        println!(
+                            "{id} step {}: sound, {}, digest {digest}",
+                            step.0,
+                            bytes(check.bytes)
+                        );
+                    }
+                    check.damage
+                }
+            };
+            damaged += usize::from(!damage.is_empty());
+            for what in damage {
+                println!("{id} step {}: {what}", step.0);
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+async fn prune(
+    which: &Which,
+    (keep, every): (Option<usize>, Option<u64>),
+    dry_run: bool,
+) -> Result<(), Error> {
+    if keep.is_some_and(|keep| keep < 2) {
+        return Err(
+            "--keep must be at least 2, so that a damaged newest checkpoint has one before it"
+                .into(),
+        );
+    }
+    let (run, trials) = which.open().await?;
+    let mut removed = 0;
+    for trial in run
+        .record
+        .plan
+        .trials
+        .iter()
+        .map(|t| &t.config)
+        .filter(|t| trials.contains(&t.id))
+    {
+        let setting = &trial.train.checkpoint;
+        let keep = Keep {
+            last: keep.unwrap_or(setting.keep),
+            every: every.unwrap_or(setting.keep_every),
+        };
+        let committed = checkpoint::committed(&run.store, &trial.id).await?;
+        let Some(&newest) = committed.last() else {
+            continue;
+        };
+        for step in keep.removes(&committed, newest) {
+            let word = if dry_run { "would remove" } else { "removes" };
+            println!("{word} {} step {}", trial.id, step.0);
+        }
+        if !dry_run {
+            removed += checkpoint::prune(&run.store, &trial.id, newest, keep).await?;
+        }
+    }
+    if !dry_run {
+        println!("{removed} objects removed");
+    }
+    Ok(())
+}

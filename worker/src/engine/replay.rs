@@ -1,0 +1,108 @@
+//! Training a slice of a trial again, to compare the answer.
+
+use super::{Environment, Failure, run};
+use crate::{
+    Digest, Rank, Step, TrialConfig, WorldSize,
+    collective::{self, Collective, Mesh, Secret, SharedMemory},
+};
+use polestar_dataset::Store;
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use tokio::runtime::Handle;
+
+/// Longer than any step of a slice that somebody waits for.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Some steps of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The checkpoint to begin from; 0 for the beginning.
+    pub from: Step,
+    /// The last step.
+    pub until: Step,
+}
+
+/// Trains a slice on `world` ranks in threads of this process, writes nothing, and returns the digest
+/// of the weights after it. To be called from a thread that may block.
+///
+/// # Errors
+/// The first rank's failure; [`Failure::Data`] when the checkpoint to begin from is damaged.
+pub fn replay(
+    trial: &TrialConfig,
+    store: &Store,
+    slice: Slice,
+    world: WorldSize,
+    runtime: &Handle,
+) -> Result<Digest, Failure> {
+    let collectives = runtime.block_on(connect(world))?;
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = (threads / world.0.max(1) as usize).max(1);
+    let ranks: Vec<_> = collectives
+        .into_iter()
+        .map(|collective| {
+            let env = Environment {
+                collective,
+                run: store.clone(),
+                runtime: runtime.clone(),
+                abort: Arc::default(),
+                events: Box::new(|_| {}),
+                slice: Some(slice),
+            };
+            let trial = trial.clone();
+            // A rank that waits for another must not hold a thread that the other one needs.
+            let train = move || {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let pool = pool.map_err(|e| Failure::Config(e.to_string()))?;
+                pool.install(|| run(&trial, env))
+            };
+            thread::spawn(train)
+        })
+        .collect();
+    let mut ended: Vec<_> = ranks
+        .into_iter()
+        .map(|rank| {
+            let panicked = |_| {
+                Err(Failure::Config(
+                    "a rank panicked; please report it".to_owned(),
+                ))
+            };
+            rank.join().unwrap_or_else(panicked)
+        })
+        .collect();
+    // What began elsewhere explains less than what began here.
+    ended.sort_by_key(|end| end.as_ref().map_or_else(Failure::is_collateral, |_| true));
+    ended.swap_remove(0).map(|outcome| outcome.digest)
+}
+
+async fn connect(world: WorldSize) -> Result<Vec<Collective>, Failure> {
+    if world.0 == 1 {
+        return Ok(vec![Collective::alone()]);
+    }
+    let broken = |e: &dyn std::fmt::Display| {
+        Failure::Config(format!("ranks of this process can't connect: {e}"))
+    };
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for _ in 0..world.0 {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = collective::listen(any).await.map_err(|e| broken(&e))?;
+        addresses.push(listener.local_addr().map_err(|e| broken(&e))?);
+        listeners.push(listener);
+    }
+    let secret = Secret(rand::random());
+    let connects = (0..).map(Rank).zip(listeners).map(|(rank, listener)| {
+        Mesh::connect(
+            rank,
+            listener,
+            &addresses,
+            &secret,
+            SharedMemory::Auto,
+            DEADLINE,
+        )
+    });
+    let meshes = futures::future::try_join_all(connects)
+        .await
+        .map_err(|e| broken(&e))?;
+    Ok(meshes
+        .into_iter()
+        .map(|(mesh, _)| Collective::new(mesh, DEADLINE))
+        .collect())
+}
