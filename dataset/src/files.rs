@@ -52,8 +52,8 @@ pub enum Error {
     /// Bytes differ from those written.
     #[error(
         "{part} of {path} is damaged: its bytes have the digest {found}, the manifest says \
-         {expected}; restore the file, import the corpus anew, or go on without that row group: \
-         corpus.quarantine = [\"{path}#N\"] in the sweep file, which makes it another run"
+         {expected}; restore the file, import the corpus anew, or go on without it: \
+         corpus.quarantine = [{left_out}] in the sweep file, which makes it another run"
     )]
     Damaged {
         /// "row group 3" or "the metadata".
@@ -64,6 +64,8 @@ pub enum Error {
         found: String,
         /// Digest of what was written.
         expected: String,
+        /// What to leave out to go on.
+        left_out: String,
     },
 }
 
@@ -250,12 +252,27 @@ async fn fetch(
             path: path.clone(),
             found,
             expected: extent.digest.clone(),
+            left_out: left_out(file, extent),
         });
     }
     if let Some(cache) = cache {
         cache.put(&extent.digest, &bytes);
     }
     Ok(bytes)
+}
+
+/// The row groups that can't be read without an extent.
+fn left_out(file: &File, extent: &Extent) -> String {
+    let needing = |group: &RowGroup| group.extent == *extent || file.footer == *extent;
+    let numbers = file
+        .row_groups
+        .iter()
+        .enumerate()
+        .filter(|(_, group)| needing(group));
+    let names: Vec<_> = numbers
+        .map(|(number, _)| format!("\"{}#{number}\"", file.path))
+        .collect();
+    names.join(", ")
 }
 
 /// A part of a file that answers for the whole: reads outside of the part fail.

@@ -326,8 +326,30 @@ async fn damage_is_found_and_named() {
     assert!(
         causes
             .join(": ")
-            .contains(&format!("row group {last} of {}", file.path)),
+            .contains(&format!("row group {last} of {}", file.path))
+            && causes
+                .join(": ")
+                .contains(&format!("[\"{}#{last}\"]", file.path)),
         "{causes:?}"
+    );
+
+    let without =
+        |name: String| async move { Corpus::open_without("memory://damage", &[name]).await };
+    let left_out = without(format!("{}#{last}", file.path)).await.unwrap();
+    assert_eq!(left_out.fingerprint(), corpus.fingerprint());
+    let lanes: Vec<u32> = (0..8).collect();
+    assert_eq!(
+        load(&left_out, &lanes, 0, 40).len(),
+        40,
+        "nothing else is damaged"
+    );
+    let refused = without("train-9.parquet#0".into())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("corpus.quarantine has 'train-9.parquet#0'"),
+        "{refused}"
     );
 
     store.delete(&file.path).await.unwrap();
