@@ -337,11 +337,14 @@ async fn damage_is_found_and_named() {
         |name: String| async move { Corpus::open_without("memory://damage", &[name]).await };
     let left_out = without(format!("{}#{last}", file.path)).await.unwrap();
     assert_eq!(left_out.fingerprint(), corpus.fingerprint());
-    let lanes: Vec<u32> = (0..8).collect();
-    assert_eq!(
-        load(&left_out, &lanes, 0, 40).len(),
-        40,
-        "nothing else is damaged"
+    // It was the only one: nothing is left, and nothing damaged is read.
+    let none = Loader::start(left_out, plan(&[0], 0)).next().unwrap_err();
+    let loader::Error::Order { source, .. } = none else {
+        panic!("{none}");
+    };
+    assert!(
+        source.to_string().contains("0 usable training prompts"),
+        "{source}"
     );
     let refused = without("train-9.parquet#0".into())
         .await

@@ -21,7 +21,6 @@ fn options(name: &str) -> SynthOptions {
         samples: 2,
         heldout_prompts: HeldOut::Count(6),
         heldout_policies: 1,
-        vocab_size: 300,
         ..SynthOptions::default()
     }
 }

@@ -154,6 +154,26 @@ fn any_checkpoint_gives_its_numbers_or_an_error() {
     }
 }
 
+/// What once broke the reader.
+#[test]
+fn pages_and_parts_that_cut_elements_are_refused() {
+    let runtime = Runtime::new().expect("a runtime");
+    let store = Store::open("memory://fuzz-cut").expect("a store");
+    let good = save(&runtime, &store, &layout(), 4096);
+    let refused = |change: &dyn Fn(&mut Manifest)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let bytes = serde_json::to_vec(&bad).expect("JSON");
+        Manifest::parse("manifest.json", &bytes)
+            .expect_err("it can't be read")
+            .to_string()
+    };
+    let pages = refused(&|m| m.page = 4095);
+    assert!(pages.contains("4095"), "{pages}");
+    let part = refused(&|m| m.objects[0].parts[0].offset += 1);
+    assert!(part.contains("lies outside"), "{part}");
+}
+
 #[test]
 fn any_checkpoint_manifest_is_sound_or_refused() {
     let runtime = Runtime::new().expect("a runtime");

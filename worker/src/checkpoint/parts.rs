@@ -195,8 +195,8 @@ impl Manifest {
     }
 
     fn sound(&self) -> Result<(), String> {
-        if self.page == 0 {
-            return Err("its pages have no size".to_owned());
+        if self.page == 0 || !self.page.is_multiple_of(4) {
+            return Err(format!("pages of {} bytes cut elements", self.page));
         }
         for segment in &self.segments {
             let mut next = 0_u64;
@@ -238,7 +238,8 @@ impl Manifest {
                     let size = self.segments.get(part.segment)?.elements;
                     let end = part.start.checked_add(part.elements)?;
                     let bytes = part.elements.checked_mul(12)?.checked_add(part.offset)?;
-                    (end <= size && bytes <= object.bytes).then_some(())
+                    let aligned = part.offset.is_multiple_of(4);
+                    (aligned && end <= size && bytes <= object.bytes).then_some(())
                 };
                 if fits(part).is_none() {
                     return Err(format!(
