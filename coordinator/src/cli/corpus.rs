@@ -35,6 +35,10 @@ pub(crate) struct ImportArgs {
     /// Object store URL of the corpus to make
     #[arg(long, value_name = "URL")]
     output: String,
+    /// The inputs are outputs of batch inference (OpenAI, vLLM run-batch), and this the batch's input
+    /// file; may be repeated
+    #[arg(long, value_name = "FILE")]
+    batch_requests: Vec<PathBuf>,
     /// Column of the prompt: a string, or a list of {role, content}
     #[arg(long, default_value = "prompt")]
     prompt: String,
@@ -44,7 +48,7 @@ pub(crate) struct ImportArgs {
     /// Column of the sample's number; without it, samples are numbered as they come
     #[arg(long)]
     sample: Option<String>,
-    /// Column of the response
+    /// Column of the response: text, or a list of texts, {text} or {message: {content}}
     #[arg(long, default_value = "response")]
     response: String,
     /// Prompts to hold out: a number, or a fraction below 1
@@ -138,6 +142,7 @@ impl ImportArgs {
         }
         Ok(ImportOptions {
             inputs: self.inputs,
+            requests: self.batch_requests,
             output: output.to_owned(),
             columns: ColumnMapping {
                 prompt: self.prompt,

@@ -18,6 +18,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
 
+use super::batch::{Requests, Trouble};
 use super::{ColumnMapping, Error, unreadable};
 use crate::assemble::COLUMN_SEPARATOR;
 use crate::schema::{Message, Prompt};
@@ -78,23 +79,70 @@ pub(super) fn text_estimate(path: &Path, bytes: u64) -> u64 {
     bytes.saturating_mul(ratio)
 }
 
-/// Hands every row of a file to `each`, and tells the bytes consumed so far.
+/// Hands every row of a file to `each`, and tells the bytes consumed so far. With requests, lines are
+/// outputs of batch inference; returns how many of them hold a failure instead of an answer.
 pub(super) fn read(
     path: &Path,
     columns: &ColumnMapping,
+    requests: Option<&Requests>,
     progress: &mut dyn FnMut(u64),
     each: &mut dyn FnMut(Row) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    if let Some(Format::Parquet) = format(path) {
+        read_parquet(path, open(path)?, columns, each)?;
+        return Ok(0);
+    }
+    let mut failed = 0;
+    lines(path, progress, &mut |line, fields| {
+        let place = || format!("line {line}");
+        let fields = match requests.map(|requests| requests.join(&fields, columns)) {
+            None => fields,
+            Some(Ok(joined)) => joined,
+            Some(Err(Trouble::Failed)) => {
+                failed += 1;
+                return Ok(());
+            }
+            Some(Err(Trouble::Lacks(field))) => {
+                let available = fields
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let column = field.to_owned();
+                return Err(Problem::Missing { column, available }.at(path, place()));
+            }
+            Some(Err(Trouble::Unasked(custom_id))) => {
+                return Err(Error::Unasked {
+                    path: path.into(),
+                    line,
+                    custom_id,
+                });
+            }
+        };
+        let rows = rows(&fields, columns).map_err(|problem| problem.at(path, place()))?;
+        rows.into_iter().try_for_each(&mut *each)
+    })?;
+    Ok(failed)
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(|source| unreadable(path, "from the start".into(), source))
+}
+
+/// Hands every line of a JSONL file to `each` with its number, and tells the bytes consumed so far.
+pub(super) fn lines(
+    path: &Path,
+    progress: &mut dyn FnMut(u64),
+    each: &mut dyn FnMut(u64, Map<String, Value>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let format = format(path).ok_or_else(|| Error::Format { path: path.into() })?;
-    let file =
-        File::open(path).map_err(|source| unreadable(path, "from the start".into(), source))?;
     let consumed = Rc::new(Cell::new(0));
     let counted = Counted {
-        inner: file,
+        inner: open(path)?,
         consumed: Rc::clone(&consumed),
     };
     let source: Box<dyn Read> = match format {
-        Format::Parquet => return read_parquet(path, counted.inner, columns, each),
+        Format::Parquet => return Err(Error::Format { path: path.into() }),
         Format::Plain => Box::new(counted),
         Format::Gzip => Box::new(MultiGzDecoder::new(counted)),
         Format::Zstd => {
@@ -124,8 +172,7 @@ pub(super) fn read(
             line,
             source,
         })?;
-        let row = row(&fields, columns);
-        each(row.map_err(|problem| problem.at(path, format!("line {line}")))?)?;
+        each(line, fields)?;
     }
     Ok(())
 }
@@ -204,7 +251,8 @@ fn read_parquet(
             for (name, column) in names.iter().zip(batch.columns()) {
                 fields.insert(name.clone(), value(column, at));
             }
-            each(row(&fields, columns).map_err(place)?)?;
+            let rows = rows(&fields, columns).map_err(place)?;
+            rows.into_iter().try_for_each(&mut *each)?;
         }
     }
     Ok(())
@@ -303,7 +351,8 @@ impl Problem {
     }
 }
 
-fn row(fields: &Map<String, Value>, columns: &ColumnMapping) -> Result<Row, Problem> {
+/// One row, or one for each answer where the response is a list of them.
+fn rows(fields: &Map<String, Value>, columns: &ColumnMapping) -> Result<Vec<Row>, Problem> {
     let missing = |column: &str| Problem::Missing {
         column: column.into(),
         available: fields
@@ -330,21 +379,48 @@ fn row(fields: &Map<String, Value>, columns: &ColumnMapping) -> Result<Row, Prob
             })?,
     };
     let prompt = prompt(&columns.prompt, find(&columns.prompt)?)?;
-    let response = match find(&columns.response)? {
-        Value::String(text) => text.clone(),
-        other => return Err(Problem::wrong(&columns.response, "text", other)),
+    let response = find(&columns.response)?;
+    let answers = match response {
+        Value::Array(answers) => &answers[..],
+        one => std::slice::from_ref(one),
+    };
+    let sample = match answers.len() {
+        1 => sample,
+        // They are told apart by their order.
+        _ => SampleLabel::Order,
     };
     let kept = columns.meta.iter();
     let kept = kept.filter_map(|name| Some((name.clone(), fields.get(name)?.clone())));
     let meta = (!columns.meta.is_empty()).then(|| Value::Object(kept.collect()).to_string());
-    Ok(Row {
-        prompt,
-        prompt_id,
-        policy: policy.join(COLUMN_SEPARATOR),
-        sample,
-        response,
-        meta,
-    })
+    let policy = policy.join(COLUMN_SEPARATOR);
+    let row = |answer| {
+        let response = answer_text(answer).ok_or_else(|| {
+            let expected = "text, or a list of texts, {text} or {message: {content}}";
+            Problem::wrong(&columns.response, expected, answer)
+        });
+        Ok(Row {
+            prompt: prompt.clone(),
+            prompt_id: prompt_id.clone(),
+            policy: policy.clone(),
+            sample: sample.clone(),
+            response: response?.to_owned(),
+            meta: meta.clone(),
+        })
+    };
+    answers.iter().map(row).collect()
+}
+
+/// The text of an answer as inference engines write it: bare, as vLLM's `{text}`, or as a chat
+/// completion's `{message: {content}}`.
+fn answer_text(answer: &Value) -> Option<&str> {
+    let message = || answer.get("message")?.get("content");
+    let within = || {
+        answer
+            .get("text")
+            .or(answer.get("content"))
+            .or_else(message)
+    };
+    answer.as_str().or_else(|| within()?.as_str())
 }
 
 /// A name: text, or a number or truth value as it is written.

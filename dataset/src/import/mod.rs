@@ -7,6 +7,7 @@
 //! Prompts stand in the order of their hash, whatever the number of partitions: the memory limit
 //! never shows in the corpus.
 
+mod batch;
 mod input;
 mod spill;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::batch::Requests;
 use crate::assemble::{self, Recipe, assemble};
 pub use crate::assemble::{FileLayout, HeldOut, Progress, Stage};
 use crate::files::digest;
@@ -66,6 +68,30 @@ pub enum Error {
         line: u64,
         /// What went wrong.
         source: serde_json::Error,
+    },
+    /// A line is no request of a batch.
+    #[error(
+        "{}, line {line} is no request of a batch; it needs custom_id and body.messages or \
+         body.prompt", path.display()
+    )]
+    Request {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+    },
+    /// An output whose request is not there.
+    #[error(
+        "{}, line {line} answers the request '{custom_id}', which is in no file of requests; give \
+         the input file of every batch", path.display()
+    )]
+    Unasked {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The request.
+        custom_id: String,
     },
     /// A row lacks a column.
     #[error("{}, {row} has no column '{column}'; it has {available}: map the column to one of these", path.display())]
@@ -158,6 +184,9 @@ pub struct ImportOptions {
     pub inputs: Vec<PathBuf>,
     /// Store URL of the corpus.
     pub output: String,
+    /// What was asked, where the inputs are outputs of batch inference in OpenAI's format: the input
+    /// files of the batches. Requests that failed are left out.
+    pub requests: Vec<PathBuf>,
     /// Which columns hold what.
     pub columns: ColumnMapping,
     /// Usable prompts to validate on.
@@ -188,6 +217,7 @@ impl Default for ImportOptions {
     fn default() -> Self {
         Self {
             inputs: vec![],
+            requests: vec![],
             output: String::new(),
             columns: ColumnMapping::default(),
             heldout_prompts: HeldOut::Fraction(0.05),
@@ -210,6 +240,12 @@ impl Default for ImportOptions {
 pub struct ImportOrigin {
     /// The inputs, in order.
     pub inputs: Vec<InputFile>,
+    /// Requests, where the inputs were outputs of batch inference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<InputFile>,
+    /// Outputs of batch inference that held a failure and were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed: u64,
     /// Which columns held what.
     pub columns: ColumnMapping,
     /// Prompts held out.
@@ -228,6 +264,10 @@ pub struct ImportOrigin {
     pub tokenizer: Option<String>,
     /// Size of row groups and files.
     pub layout: FileLayout,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An input, by name and size: where it lay does not matter.
@@ -261,20 +301,8 @@ pub async fn import(
         ),
         None => None,
     };
-    let mut inputs = Vec::with_capacity(options.inputs.len());
-    for path in &options.inputs {
-        let metadata = std::fs::metadata(path)
-            .map_err(|source| unreadable(path, "from the start".into(), source))?;
-        let name = path
-            .file_name()
-            .unwrap_or(path.as_os_str())
-            .to_string_lossy()
-            .into_owned();
-        inputs.push(InputFile {
-            name,
-            bytes: metadata.len(),
-        });
-    }
+    let inputs = named(&options.inputs)?;
+    let requests = named(&options.requests)?;
 
     let total = inputs.iter().map(|input| input.bytes).sum();
     let text_estimate = options
@@ -284,11 +312,16 @@ pub async fn import(
         .map(|(path, input)| input::text_estimate(path, input.bytes))
         .sum();
     let mut spill = Spill::new(options.temp_dir.as_deref(), text_estimate, options.memory)?;
-    let mut done = 0;
+    let asked = match &options.requests[..] {
+        [] => None,
+        paths => Some(Requests::read(paths)?),
+    };
+    let (mut done, mut failed) = (0, 0);
     for (path, input) in options.inputs.iter().zip(&inputs) {
-        input::read(
+        failed += input::read(
             path,
             &options.columns,
+            asked.as_ref(),
             &mut |read| {
                 progress(Progress {
                     stage: Stage::Read,
@@ -309,6 +342,8 @@ pub async fn import(
 
     let origin = Origin::Import(ImportOrigin {
         inputs,
+        requests,
+        failed,
         columns: options.columns,
         heldout_prompts: options.heldout_prompts,
         heldout_policies: options.heldout_policies.clone(),
@@ -331,6 +366,20 @@ pub async fn import(
         origin,
     };
     assemble(&store, &partitions, recipe, progress).await
+}
+
+/// Names and sizes of files.
+fn named(paths: &[PathBuf]) -> Result<Vec<InputFile>, Error> {
+    let file = |path: &PathBuf| {
+        let metadata = std::fs::metadata(path)
+            .map_err(|source| unreadable(path, "from the start".into(), source))?;
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Ok(InputFile {
+            name: name.to_string_lossy().into_owned(),
+            bytes: metadata.len(),
+        })
+    };
+    paths.iter().map(file).collect()
 }
 
 fn unreadable(path: &Path, place: String, source: std::io::Error) -> Error {
