@@ -86,7 +86,7 @@ pub struct Manifest {
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// Imported from files.
-    Import(ImportOrigin),
+    Import(Box<ImportOrigin>),
     /// Synthesized.
     Synth(SynthOrigin),
 }

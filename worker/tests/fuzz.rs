@@ -117,7 +117,7 @@ fn read(
 fn any_checkpoint_gives_its_numbers_or_an_error() {
     let runtime = Runtime::new().expect("a runtime");
     let layout = layout();
-    assert!(PAGE > 4096);
+    const { assert!(PAGE > 4096) };
     for page in [4096, PAGE] {
         let store = Store::open(&format!("memory://fuzz-{page}")).expect("a store");
         let manifest = save(&runtime, &store, &layout, page);

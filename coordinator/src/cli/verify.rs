@@ -125,10 +125,12 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
         ..
     } in candidates
     {
-        let world = args.world.unwrap_or(if ranks == 1 {
-            2.min(trial.train.lanes)
-        } else {
-            1
+        let world = args.world.unwrap_or_else(|| {
+            if ranks == 1 {
+                2.min(trial.train.lanes)
+            } else {
+                1
+            }
         });
         let begun = Instant::now();
         eprintln!(

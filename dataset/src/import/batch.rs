@@ -89,7 +89,7 @@ impl Requests {
 fn request(fields: &Map<String, Value>) -> Option<(String, Request)> {
     let id = fields.get("custom_id")?.as_str()?.to_owned();
     let body = fields.get("body")?;
-    let prompt = body.get("messages").or(body.get("prompt"))?.clone();
+    let prompt = body.get("messages").or_else(|| body.get("prompt"))?.clone();
     let model = body.get("model").cloned();
     Some((id, Request { prompt, model }))
 }

@@ -417,7 +417,7 @@ fn answer_text(answer: &Value) -> Option<&str> {
     let within = || {
         answer
             .get("text")
-            .or(answer.get("content"))
+            .or_else(|| answer.get("content"))
             .or_else(message)
     };
     answer.as_str().or_else(|| within()?.as_str())

@@ -340,7 +340,7 @@ pub async fn import(
     }
     let partitions = spill.finish()?;
 
-    let origin = Origin::Import(ImportOrigin {
+    let origin = Origin::Import(Box::new(ImportOrigin {
         inputs,
         requests,
         failed,
@@ -353,7 +353,7 @@ pub async fn import(
         vocab_size: options.vocab_size,
         tokenizer: tokenizer.as_deref().map(digest),
         layout: options.layout,
-    });
+    }));
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &options.heldout_policies,

@@ -190,8 +190,8 @@ pub async fn check(store: &Store, manifest: &Manifest) -> Result<Check, Error> {
     let place = place(&manifest.trial, manifest.step);
     let mut check = Check::default();
     for object in &manifest.objects {
-        let all = [0..object.bytes];
-        for span in spans(manifest, object, all.iter()) {
+        let all = 0..object.bytes;
+        for span in spans(manifest, object, std::iter::once(&all)) {
             match fetch(store, &place, object, manifest.page, span).await {
                 Ok(bytes) => check.bytes += bytes.len() as u64,
                 Err(error) if error.is_damage() => {
