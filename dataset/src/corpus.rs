@@ -136,9 +136,36 @@ fn row_group<'a>(manifest: &'a mut Manifest, name: &str) -> Option<&'a mut RowGr
     file.row_groups.get_mut(number.parse::<usize>().ok()?)
 }
 
+/// What a quarantine leaves out of a corpus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// Row groups.
+    pub row_groups: u64,
+    /// Their rows: trajectories.
+    pub rows: u64,
+    /// Their usable prompts.
+    pub prompts: u64,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            row_groups,
+            rows,
+            prompts,
+        } = self;
+        write!(
+            f,
+            "row groups: {row_groups}, with {rows} trajectories of {prompts} usable prompts"
+        )
+    }
+}
+
 /// An opened corpus.
 #[derive(Debug)]
 pub struct Corpus {
+    left_out: LeftOut,
     store: Store,
     manifest: Arc<Manifest>,
     tokenizer: Arc<Tokenizer>,
@@ -166,11 +193,17 @@ impl Corpus {
             url: url.into(),
             source,
         })?;
+        let mut left_out = LeftOut::default();
         for given in quarantine {
             let group = row_group(&mut manifest, given).ok_or_else(|| Error::Quarantine {
                 url: url.into(),
                 given: given.clone(),
             })?;
+            // A held-out prompt may be usable for both sets.
+            let prompts = group.prompts.max(group.heldout_policy_prompts);
+            left_out.prompts += prompts;
+            left_out.row_groups += 1;
+            left_out.rows += group.rows;
             group.prompts = 0;
             group.heldout_policy_prompts = 0;
         }
@@ -199,6 +232,7 @@ impl Corpus {
             CACHE_BYTES,
         );
         Ok(Arc::new(Self {
+            left_out,
             store,
             manifest,
             tokenizer: Arc::new(tokenizer),
@@ -215,6 +249,11 @@ impl Corpus {
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// What the quarantine leaves out, or `None` where nothing is in it.
+    pub fn left_out(&self) -> Option<LeftOut> {
+        (self.left_out.row_groups > 0).then_some(self.left_out)
     }
 
     /// Names the corpus by its content.

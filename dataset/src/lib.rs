@@ -25,7 +25,7 @@ pub mod triplet;
 pub mod verify;
 
 pub use assemble::Error as AssembleError;
-pub use corpus::{Corpus, Split};
+pub use corpus::{Corpus, LeftOut, Split};
 pub use import::{ColumnMapping, FileLayout, HeldOut, ImportOptions, Progress, Stage, import};
 pub use inspect::{Inspection, inspect};
 pub use lanes::{LaneOrder, PromptRef};

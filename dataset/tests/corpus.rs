@@ -337,6 +337,10 @@ async fn damage_is_found_and_named() {
         |name: String| async move { Corpus::open_without("memory://damage", &[name]).await };
     let left_out = without(format!("{}#{last}", file.path)).await.unwrap();
     assert_eq!(left_out.fingerprint(), corpus.fingerprint());
+    assert_eq!(
+        left_out.left_out().map(|left_out| left_out.rows),
+        Some(file.row_groups[last].rows)
+    );
     // It was the only one: nothing is left, and nothing damaged is read.
     let none = Loader::start(left_out, plan(&[0], 0)).next().unwrap_err();
     let loader::Error::Order { source, .. } = none else {

@@ -130,8 +130,10 @@ async fn outputs_of_batch_inference_are_joined_with_what_was_asked() {
     });
     let joined = joined.await.unwrap();
     assert_eq!(joined.counts.trajectories, 180);
-    let mut columns = ColumnMapping::default();
-    columns.response = "outputs".into();
+    let columns = ColumnMapping {
+        response: "outputs".into(),
+        ..ColumnMapping::default()
+    };
     let lists = imported(ImportOptions {
         columns,
         ..base(&listed, "lists")

@@ -159,7 +159,7 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
             serde_json::json!({
                 "seconds": seconds, "tokens": tokens, "triplets": triplets, "peak_bytes": peak,
                 "parameters": layout.elements(),
-                "formula_bytes": memory(&layout, holding).total(),
+                "formula_bytes": memory(&layout, holding).step(),
             })
         );
     }

@@ -54,11 +54,18 @@ pub struct Memory {
     pub compute: u64,
     /// Gradients: partial sums of lanes, and what is being reduced.
     pub gradients: u64,
+    /// From the first save on: the copy of weights and moments that is stored behind the steps, f32.
+    pub saving: u64,
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
+        self.step() + self.saving
+    }
+
+    /// What a run that saves nothing holds.
+    pub fn step(&self) -> u64 {
         self.masters + self.moments + self.compute + self.gradients
     }
 }
@@ -88,6 +95,7 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
     };
     let updated = most(&|place, elements| place.updated(elements).len());
     let shard = most(&|place, elements| place.owned(elements).len());
+    let saved = most(&|place, elements| reduce::shard(elements, place.world, place.rank).len());
 
     let alone = holding.world.0 == 1;
     let compute = match holding.zero {
@@ -136,6 +144,7 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
         moments: bytes(2 * updated),
         compute: bytes(compute),
         gradients: bytes(gradients),
+        saving: bytes(3 * saved),
     }
 }
 
@@ -166,7 +175,7 @@ mod tests {
                 reduction: Reduction::Canonical,
                 recompute: true,
             };
-            memory(&layout, holding).total()
+            memory(&layout, holding).step()
         };
         let stages = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
         let totals = stages.map(total);

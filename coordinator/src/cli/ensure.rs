@@ -80,7 +80,11 @@ pub(crate) fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan, Error
     let tokens = tokens_per_triplet(sweep, corpus)?;
     let fingerprint = corpus.fingerprint().to_string();
     let vocab = corpus.tokenizer().vocab_size();
-    Ok(plan(sweep, &fingerprint, vocab, tokens)?)
+    let planned = plan(sweep, &fingerprint, vocab, tokens)?;
+    Ok(Plan {
+        left_out: corpus.left_out(),
+        ..planned
+    })
 }
 
 /// Mean tokens of a triplet, plain layout, over the same sample for everybody.

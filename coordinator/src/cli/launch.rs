@@ -134,10 +134,14 @@ fn describe(sweep: &Sweep, plan: &Plan) -> String {
         })
         .collect();
     let total: f64 = plan.trials.iter().map(|t| t.flops_6nd).sum();
+    let quarantine = plan.left_out.map_or_else(String::new, |left_out| {
+        format!("in quarantine, not trained on: {left_out}\n")
+    });
     format!(
-        "{}: {} trials, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients and moments, without activations\n{}",
+        "{}: {} trial{}, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{}",
         sweep.name,
         plan.trials.len(),
+        if plan.trials.len() == 1 { "" } else { "s" },
         plan.tokens_per_triplet,
         table(&head, &rows)
     )

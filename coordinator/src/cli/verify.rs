@@ -134,7 +134,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
         });
         let begun = Instant::now();
         eprintln!(
-            "replaying {} from step {} to {} on {world} ranks",
+            "replaying {} from step {} to {} in a world of {world}",
             trial.id, slice.from.0, slice.until.0
         );
         let (config, store) = (trial.clone(), run.store.clone());
@@ -144,7 +144,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
         });
         let digest = replay.await??;
         let what = format!(
-            "{}: steps {} to {} again on {world} ranks ({ranks} wrote the checkpoint), {:.1} s: digest {}",
+            "{}: steps {} to {} again in a world of {world} (one of {ranks} wrote the checkpoint), {:.1} s: digest {}",
             trial.id,
             slice.from.0,
             slice.until.0,

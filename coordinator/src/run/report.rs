@@ -4,6 +4,7 @@ use super::{Run, RunError};
 use crate::{
     laws::{FailedTrial, Point},
     report::{self, Curve, CurvePoint, ReportInput, Validation},
+    sweep::Plan,
 };
 use polestar_dataset::{Corpus, Split, planted_optimum};
 use polestar_worker::{TrialId, engine::VALIDATION_SEED, metrics};
@@ -76,7 +77,7 @@ async fn gather(
         },
         config_digest: record.plan.digest(),
         created: format!("Polestar {}", record.version),
-        conventions: conventions(record.plan.tokens_per_triplet),
+        conventions: conventions(&record.plan),
         ..ReportInput::default()
     };
     let samples = &record.sweep.samples;
@@ -161,9 +162,13 @@ fn curve_point(row: &metrics::Row) -> CurvePoint {
 }
 
 /// What the numbers count; stands in the report's header.
-fn conventions(tokens_per_triplet: f64) -> Vec<(String, String)> {
+fn conventions(plan: &Plan) -> Vec<(String, String)> {
     let line = |name: &str, text: String| (name.to_owned(), text);
-    vec![
+    let left_out = plan.left_out.map(|left_out| {
+        let text = format!("{left_out}; damaged, so not trained on");
+        line("Quarantine", text)
+    });
+    let mut lines = vec![
         line(
             "N",
             "all trained parameters of the reward model, the embedding table included".into(),
@@ -174,7 +179,7 @@ fn conventions(tokens_per_triplet: f64) -> Vec<(String, String)> {
         ),
         line(
             "Tokens",
-            format!("both sequences of each triplet whole, as in the plain layout ({tokens_per_triplet:.0} a triplet)"),
+            format!("both sequences of each triplet whole, as in the plain layout ({:.0} a triplet)", plan.tokens_per_triplet),
         ),
         line(
             "Loss",
@@ -184,5 +189,7 @@ fn conventions(tokens_per_triplet: f64) -> Vec<(String, String)> {
             "Reduction",
             "canonical: the digests don't depend on the number of workers".into(),
         ),
-    ]
+    ];
+    lines.extend(left_out);
+    lines
 }

@@ -1,6 +1,7 @@
 //! From a sweep to its trials, as data: printed, compared and executed elsewhere.
 
 use super::Sweep;
+use polestar_dataset::LeftOut;
 use polestar_model::{ModelConfig, ModelLayout, Preset, count};
 use polestar_worker::{
     Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, WorldSize,
@@ -16,6 +17,9 @@ pub struct Plan {
     pub fingerprint: String,
     /// Mean tokens of a triplet in the plain layout, as measured on the corpus.
     pub tokens_per_triplet: f64,
+    /// What the quarantine leaves out of the corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
     /// The trials: warm starts first, then by size, length and seed.
     pub trials: Vec<PlannedTrial>,
 }
@@ -159,6 +163,7 @@ pub fn plan(
     Ok(Plan {
         fingerprint: fingerprint.to_owned(),
         tokens_per_triplet,
+        left_out: None,
         trials: starts,
     })
 }
