@@ -27,6 +27,7 @@ fn main() -> Result<(), Failure> {
         inputs: vec![rows],
         output: corpus.clone(),
         heldout_prompts: HeldOut::Count(0),
+        pretokenize: arguments.next().as_deref() == Some("stored"),
         ..ImportOptions::default()
     };
     let begun = Instant::now();

@@ -274,19 +274,15 @@ impl Corpus {
             .map(|policy| policy.name.as_str())
     }
 
-    /// A reader of its own, with a client that belongs to the calling runtime.
+    /// A reader with a client that belongs to the calling runtime. What it decodes, others of this
+    /// corpus need not, so a jump to another step is quick.
     pub(crate) fn reopen(&self, cache_bytes: u64) -> Result<Reader, Error> {
         let url = self.url();
         let store = Store::open(url).map_err(|source| Error::Store {
             url: url.into(),
             source,
         })?;
-        Ok(Reader::new(
-            store,
-            Arc::clone(&self.manifest),
-            Arc::clone(&self.roles),
-            cache_bytes,
-        ))
+        Ok(self.reader.sharing(store, cache_bytes))
     }
 
     pub(crate) fn reader(&self) -> &Reader {
@@ -355,14 +351,24 @@ impl Corpus {
         samples: &SampleConfig,
     ) -> Result<TokenTriplet, tokenizer::Error> {
         let (own, other) = (&prompt.cells[choice.cell], &prompt.cells[choice.other]);
-        let response = |text: &str| Ok(samples.clip_response(self.tokenizer.encode(text)?));
+        let response = |cell: usize, sample: usize| match prompt.sample_tokens(cell, sample) {
+            Some(stored) => Ok(stored[..stored.len().min(samples.max_response)].to_vec()),
+            None => {
+                let tokens = self.tokenizer.encode(&prompt.cells[cell].samples[sample])?;
+                Ok(samples.clip_response(tokens))
+            }
+        };
+        let clipped_prompt = match prompt.prompt_tokens() {
+            Some(stored) => stored[stored.len().saturating_sub(samples.max_prompt)..].to_vec(),
+            None => samples.clip_prompt(self.tokenizer.encode(&prompt.text)?),
+        };
         Ok(TokenTriplet {
             policy: own.policy,
             other: other.policy,
-            prompt: samples.clip_prompt(self.tokenizer.encode(&prompt.text)?),
-            reference: response(&own.samples[choice.reference])?,
-            positive: response(&own.samples[choice.positive])?,
-            negative: response(&other.samples[choice.negative])?,
+            prompt: clipped_prompt,
+            reference: response(choice.cell, choice.reference)?,
+            positive: response(choice.cell, choice.positive)?,
+            negative: response(choice.other, choice.negative)?,
         })
     }
 

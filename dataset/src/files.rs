@@ -15,7 +15,7 @@ use parquet::schema::types::ColumnPath;
 
 use crate::cache::DiskCache;
 use crate::manifest::{Extent, File, FileSplit, RowGroup};
-use crate::schema::{self, Trajectory};
+use crate::schema::{self, TokenRows, Trajectory};
 use crate::store::{self, Store};
 
 /// Why a corpus file could not be written or read.
@@ -90,7 +90,12 @@ pub(crate) struct FileWriter {
 }
 
 impl FileWriter {
-    pub(crate) fn new(path: String, split: FileSplit) -> Result<Self, Error> {
+    /// A file with or without tokens: every push must have what is announced here.
+    pub(crate) fn new(path: String, split: FileSplit, tokens: bool) -> Result<Self, Error> {
+        let schema = match tokens {
+            true => schema::token_schema(),
+            false => schema::schema(),
+        };
         let responses = ColumnPath::from("response");
         let properties = WriterProperties::builder()
             .set_created_by("polestar".into())
@@ -100,9 +105,17 @@ impl FileWriter {
             // Responses are nearly all distinct: a dictionary would only be built to be thrown
             // away.
             .set_column_dictionary_enabled(responses, false)
+            .set_column_dictionary_enabled(
+                ColumnPath::from(vec![
+                    schema::RESPONSE_TOKENS.to_owned(),
+                    "list".to_owned(),
+                    "item".to_owned(),
+                ]),
+                false,
+            )
             .set_max_row_group_row_count(None)
             .build();
-        let writer = ArrowWriter::try_new(Vec::new(), schema::schema(), Some(properties));
+        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties));
         let writer = writer.map_err(|source| Error::Parquet {
             operation: "write",
             path: path.clone(),
@@ -122,9 +135,18 @@ impl FileWriter {
     }
 
     /// Writes the rows as one row group.
-    pub(crate) fn push(&mut self, rows: &[Trajectory], usable: Usable) -> Result<(), Error> {
+    pub(crate) fn push(
+        &mut self,
+        rows: &[Trajectory],
+        tokens: Option<&TokenRows>,
+        usable: Usable,
+    ) -> Result<(), Error> {
         let path = &self.path;
-        let batch = schema::encode(rows).map_err(|source| Error::Schema {
+        let batch = match tokens {
+            Some(tokens) => schema::encode_with_tokens(rows, tokens),
+            None => schema::encode(rows),
+        };
+        let batch = batch.map_err(|source| Error::Schema {
             path: path.clone(),
             source,
         })?;

@@ -120,6 +120,14 @@ pub struct TokenizerEntry {
     pub digest: String,
     /// Number of token ids: every id is below it.
     pub vocab_size: u32,
+    /// Whether the files hold this tokenizer's tokens beside the texts, so that loading needs no
+    /// tokenizer.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stored_tokens: bool,
+}
+
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// One policy.
@@ -283,6 +291,7 @@ impl Manifest {
                 path: "tokenizer.json".into(),
                 digest: String::new(),
                 vocab_size: 300,
+                stored_tokens: false,
             },
             policies: vec![],
             files,

@@ -48,6 +48,24 @@ pub(crate) struct PromptCells {
     pub(crate) id: String,
     pub(crate) text: String,
     pub(crate) cells: Vec<Cell>,
+    /// Where the corpus stores them: the prompt's tokens, then every sample's, in the cells' order.
+    pub(crate) tokens: Vec<Box<[u32]>>,
+}
+
+impl PromptCells {
+    /// The stored tokens of the prompt.
+    pub(crate) fn prompt_tokens(&self) -> Option<&[u32]> {
+        self.tokens.first().map(|tokens| &**tokens)
+    }
+
+    /// The stored tokens of a cell's sample.
+    pub(crate) fn sample_tokens(&self, cell: usize, sample: usize) -> Option<&[u32]> {
+        let before: usize = self.cells[..cell]
+            .iter()
+            .map(|cell| cell.samples.len())
+            .sum();
+        self.tokens.get(1 + before + sample).map(|tokens| &**tokens)
+    }
 }
 
 /// The prompts of one row group.
@@ -80,7 +98,7 @@ pub(crate) struct Reader {
     store: Store,
     manifest: Arc<Manifest>,
     roles: Arc<Roles>,
-    cache: Mutex<Cache>,
+    cache: Arc<Mutex<Cache>>,
     disk: Option<Arc<DiskCache>>,
 }
 
@@ -114,8 +132,22 @@ impl Reader {
             store,
             manifest,
             roles,
-            cache: Mutex::new(cache),
+            cache: Arc::new(Mutex::new(cache)),
             disk,
+        }
+    }
+
+    /// A reader with a client of its own that shares this one's cache, whose limit becomes at least
+    /// `limit`.
+    pub(crate) fn sharing(&self, store: Store, limit: u64) -> Self {
+        let mut cache = self.cache();
+        cache.limit = cache.limit.max(limit);
+        Self {
+            store,
+            manifest: Arc::clone(&self.manifest),
+            roles: Arc::clone(&self.roles),
+            cache: Arc::clone(&self.cache),
+            disk: self.disk.clone(),
         }
     }
 
@@ -210,7 +242,12 @@ impl Reader {
             samples.chain([&prompt.text, &prompt.id])
         });
         // The allocator's share of many small strings is about as large as a string header.
-        let bytes = texts.map(|text| text.len() as u64 + 48).sum();
+        let texts: u64 = texts.map(|text| text.len() as u64 + 48).sum();
+        let tokens = prompts.iter().flat_map(|prompt| &prompt.tokens);
+        let bytes = texts
+            + tokens
+                .map(|tokens| 4 * tokens.len() as u64 + 32)
+                .sum::<u64>();
         Ok(PromptGroup {
             prompts,
             train,
@@ -266,11 +303,20 @@ pub(crate) fn prompt_cells(
                     id,
                     text,
                     cells: vec![],
+                    tokens: vec![],
                 });
             }
             let Some(prompt) = prompts.last_mut() else {
                 continue;
             };
+            if manifest.tokenizer.stored_tokens {
+                if prompt.cells.is_empty() {
+                    let tokens = stored(rows.prompt_tokens(row), &prompt.id, manifest)?;
+                    prompt.tokens.push(tokens.into());
+                }
+                let tokens = stored(rows.response_tokens(row), &prompt.id, manifest)?;
+                prompt.tokens.push(tokens.into());
+            }
             let name = rows.policy(row);
             let number = manifest
                 .policies
@@ -295,4 +341,23 @@ pub(crate) fn prompt_cells(
         }
     }
     Ok(prompts)
+}
+
+/// Tokens that a corpus says it has, checked: a model has an embedding for each.
+fn stored<'a>(
+    tokens: Option<&'a [u32]>,
+    prompt_id: &str,
+    manifest: &Manifest,
+) -> Result<&'a [u32], String> {
+    let tokens = tokens
+        .ok_or_else(|| format!("prompt '{prompt_id}' lacks tokens, though they are recorded"))?;
+    let foreign = tokens
+        .iter()
+        .find(|id| **id >= manifest.tokenizer.vocab_size);
+    match foreign {
+        Some(id) => Err(format!(
+            "prompt '{prompt_id}' has the token {id}, which the tokenizer doesn't have"
+        )),
+        None => Ok(tokens),
+    }
 }

@@ -81,6 +81,15 @@ pub enum Error {
     Assemble(#[source] arrow_schema::ArrowError),
 }
 
+/// The tokens of some trajectories, for the columns that spare the loader the tokenizer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TokenRows {
+    /// Of a prompt's first row the prompt's tokens, of its other rows none.
+    pub(crate) prompts: Vec<Option<Vec<u32>>>,
+    /// Every row's response.
+    pub(crate) responses: Vec<Vec<u32>>,
+}
+
 /// The Arrow schema of a corpus file.
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -95,6 +104,27 @@ pub fn schema() -> SchemaRef {
         ]))
     });
     Arc::clone(&SCHEMA)
+}
+
+/// The schema of a corpus file with tokens.
+pub(crate) fn token_schema() -> SchemaRef {
+    let mut fields = schema().fields().to_vec();
+    fields.push(Arc::new(Field::new(PROMPT_TOKENS, token_list(), true)));
+    fields.push(Arc::new(Field::new(RESPONSE_TOKENS, token_list(), false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Column of the prompts' tokens.
+pub(crate) const PROMPT_TOKENS: &str = "prompt_tokens";
+/// Column of the responses' tokens.
+pub(crate) const RESPONSE_TOKENS: &str = "response_tokens";
+
+fn token_list() -> DataType {
+    DataType::List(Arc::new(token()))
+}
+
+fn token() -> Field {
+    Field::new("item", DataType::UInt32, false)
 }
 
 fn message_fields() -> Fields {
@@ -149,6 +179,29 @@ pub fn encode(trajectories: &[Trajectory]) -> Result<RecordBatch, Error> {
     RecordBatch::try_new(schema(), columns).map_err(Error::Assemble)
 }
 
+/// Encodes trajectories with their tokens.
+pub(crate) fn encode_with_tokens(
+    trajectories: &[Trajectory],
+    tokens: &TokenRows,
+) -> Result<RecordBatch, Error> {
+    let list = || ListBuilder::new(UInt32Builder::new()).with_field(token());
+    let (mut prompts, mut responses) = (list(), list());
+    for prompt in &tokens.prompts {
+        prompts
+            .values()
+            .append_slice(prompt.as_deref().unwrap_or_default());
+        prompts.append(prompt.is_some());
+    }
+    for response in &tokens.responses {
+        responses.values().append_slice(response);
+        responses.append(true);
+    }
+    let mut columns = encode(trajectories)?.columns().to_vec();
+    columns.push(Arc::new(prompts.finish()));
+    columns.push(Arc::new(responses.finish()));
+    RecordBatch::try_new(token_schema(), columns).map_err(Error::Assemble)
+}
+
 /// Decodes every row of a batch.
 pub fn decode(batch: &RecordBatch) -> Result<Vec<Trajectory>, Error> {
     let rows = Rows::new(batch)?;
@@ -175,6 +228,35 @@ pub(crate) struct Rows<'a> {
     samples: &'a UInt32Array,
     responses: &'a StringArray,
     metas: &'a StringArray,
+    /// Of prompts and of responses, where the file has them.
+    tokens: Option<[Tokens<'a>; 2]>,
+}
+
+/// A column of token lists.
+struct Tokens<'a> {
+    lists: &'a ListArray,
+    ids: &'a UInt32Array,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(batch: &'a RecordBatch, column: &'static str) -> Result<Option<Self>, Error> {
+        let Some(found) = batch.column_by_name(column) else {
+            return Ok(None);
+        };
+        let lists = found.as_list_opt::<i32>();
+        let ids = lists.and_then(|lists| Some((lists, lists.values().as_primitive_opt()?)));
+        let (lists, ids) = ids.ok_or(Error::Column {
+            column,
+            expected: "list of unsigned 32-bit integers",
+        })?;
+        Ok(Some(Self { lists, ids }))
+    }
+
+    fn value(&self, row: usize) -> Option<&'a [u32]> {
+        let offsets = self.lists.value_offsets();
+        let range = offsets[row] as usize..offsets[row + 1] as usize;
+        self.lists.is_valid(row).then(|| &self.ids.values()[range])
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -207,7 +289,10 @@ impl<'a> Rows<'a> {
         let policy_keys = policies.ok_or_else(not_policies)?;
         let (column, expected) = ("sample", "unsigned 32-bit integer");
         let samples = any(column, expected)?.as_primitive_opt::<UInt32Type>();
+        let tokens = [PROMPT_TOKENS, RESPONSE_TOKENS].map(|column| Tokens::new(batch, column));
+        let [prompt_tokens, response_tokens] = tokens;
         Ok(Self {
+            tokens: prompt_tokens?.zip(response_tokens?).map(Into::into),
             prompt_ids: text("prompt_id")?,
             prompts,
             roles: part("role")?,
@@ -258,6 +343,16 @@ impl<'a> Rows<'a> {
 
     pub(crate) fn response(&self, row: usize) -> &'a str {
         self.responses.value(row)
+    }
+
+    /// The tokens of the prompt, if it is its first row, where the file has tokens.
+    pub(crate) fn prompt_tokens(&self, row: usize) -> Option<&'a [u32]> {
+        self.tokens.as_ref()?[0].value(row)
+    }
+
+    /// The tokens of the response, where the file has tokens.
+    pub(crate) fn response_tokens(&self, row: usize) -> Option<&'a [u32]> {
+        self.tokens.as_ref()?[1].value(row)
     }
 
     pub(crate) fn meta(&self, row: usize) -> Option<&'a str> {

@@ -158,11 +158,37 @@ impl<'a> Scan<'a> {
                 }
             };
             match prompt_cells(&batches, self.manifest) {
-                Ok(prompts) => self.row_group(file, row_group, &prompts),
+                Ok(prompts) => {
+                    self.tokens(file, row_group, corpus, &prompts);
+                    self.row_group(file, row_group, &prompts);
+                }
                 Err(what) => {
                     self.complete = false;
                     self.fault(&file.path, Some(row_group), what);
                 }
+            }
+        }
+    }
+
+    /// Stored tokens must be what the tokenizer makes of the texts, or weights would depend on which
+    /// of the two was read.
+    fn tokens(&mut self, file: &File, number: usize, corpus: &Corpus, prompts: &[PromptCells]) {
+        for prompt in prompts.iter().filter(|prompt| !prompt.tokens.is_empty()) {
+            let samples = prompt.cells.iter().flat_map(|cell| &cell.samples);
+            let mut texts = [&prompt.text]
+                .into_iter()
+                .chain(samples)
+                .zip(&prompt.tokens);
+            let differs = texts.any(|(text, stored)| {
+                let tokens = corpus.tokenizer().encode(text);
+                !tokens.is_ok_and(|tokens| tokens[..] == stored[..])
+            });
+            if differs {
+                let what = format!(
+                    "the stored tokens of prompt '{}' are not the tokenizer's",
+                    prompt.id
+                );
+                self.fault(&file.path, Some(number), what);
             }
         }
     }

@@ -3,13 +3,15 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parquet::arrow::ArrowWriter;
 use polestar_dataset::import::Error;
 use polestar_dataset::manifest::FileSplit;
 use polestar_dataset::{
-    AssembleError, ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Prompt,
-    Store, Trajectory, import, schema, verify,
+    AssembleError, ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, LoadPlan, Loader,
+    Manifest, Prompt, SampleConfig, Split, StepBatch, Store, TokenTriplet, Trajectory, Weighting,
+    import, schema, verify,
 };
 use tempfile::TempDir;
 
@@ -253,6 +255,54 @@ async fn the_memory_limit_never_shows_in_the_corpus() {
         );
     }
     assert_eq!(fingerprints[0], fingerprints[1]);
+}
+
+/// What training and validation see of a corpus.
+async fn seen(corpus: &Arc<Corpus>, samples: &SampleConfig) -> (Vec<StepBatch>, Vec<TokenTriplet>) {
+    let plan = LoadPlan {
+        seed: 3,
+        batch: 16,
+        lanes: 4,
+        hosted: vec![0, 1, 2, 3],
+        start: 0,
+        samples: samples.clone(),
+        weighting: Weighting::Balanced,
+        window: 8,
+    };
+    let mut loader = Loader::start(Arc::clone(corpus), plan);
+    let steps = (0..6).map(|_| loader.next().unwrap()).collect();
+    let validation = corpus.validation(Split::HeldoutPrompts, 30, 1, samples);
+    (steps, validation.await.unwrap())
+}
+
+#[tokio::test]
+async fn stored_tokens_train_as_the_texts_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = json_lines(&trajectories());
+    let input = write(&folder, "rows.jsonl", rows.as_bytes());
+    let mut corpora = Vec::new();
+    for (name, pretokenize) in [("texts", false), ("tokens", true)] {
+        let output = folder.path().join(name);
+        let options = ImportOptions {
+            pretokenize,
+            ..options(&input, &output)
+        };
+        let manifest = imported(options).await.unwrap();
+        assert_eq!(manifest.tokenizer.stored_tokens, pretokenize);
+        let url = output.to_str().unwrap();
+        let verification = verify(&Store::open(url).unwrap()).await.unwrap();
+        assert!(verification.sound(), "{verification}");
+        corpora.push(Corpus::open(url).await.unwrap());
+    }
+    let clipped = SampleConfig {
+        max_prompt: 3,
+        max_response: 4,
+        ..SampleConfig::default()
+    };
+    for samples in [SampleConfig::default(), clipped] {
+        let texts = seen(&corpora[0], &samples).await;
+        assert!(seen(&corpora[1], &samples).await == texts, "{samples:?}");
+    }
 }
 
 #[tokio::test]

@@ -69,6 +69,9 @@ pub(crate) struct ImportArgs {
     /// Use this Hugging Face tokenizer.json instead
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Store tokens beside the texts, so that training reads instead of tokenizing them
+    #[arg(long)]
+    pretokenize: bool,
     /// Memory for grouping, in MiB
     #[arg(long, default_value_t = 512)]
     memory: u64,
@@ -156,6 +159,7 @@ impl ImportArgs {
             aliases,
             seed: self.seed,
             vocab_size: self.vocab_size,
+            pretokenize: self.pretokenize,
             tokenizer: self.tokenizer,
             memory: self.memory << 20,
             ..ImportOptions::default()

@@ -94,6 +94,9 @@ pub struct ImportTable {
     /// Most tokens of the byte-level BPE that is trained.
     #[serde(default = "default_vocab_size")]
     pub vocab_size: u32,
+    /// Whether the corpus stores tokens beside the texts.
+    #[serde(default)]
+    pub pretokenize: bool,
     /// A tokenizer.json to use instead.
     pub tokenizer: Option<PathBuf>,
 }
@@ -118,6 +121,7 @@ impl ImportTable {
             aliases: self.aliases.clone(),
             seed: self.seed,
             vocab_size: self.vocab_size,
+            pretokenize: self.pretokenize,
             tokenizer: self.tokenizer.clone(),
             ..ImportOptions::default()
         }

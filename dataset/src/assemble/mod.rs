@@ -235,6 +235,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) vocab_size: u32,
     /// A tokenizer.json to use instead of training one.
     pub(crate) tokenizer: Option<Vec<u8>>,
+    /// Whether the files hold tokens beside the texts.
+    pub(crate) pretokenize: bool,
     pub(crate) layout: FileLayout,
     pub(crate) origin: Origin,
 }
@@ -278,9 +280,7 @@ pub(crate) async fn assemble<S: Source>(
             Tokenizer::train(tally.sample.iter(), recipe.vocab_size).map_err(Error::Tokenizer)?
         }
     };
-    let vocab_size = Tokenizer::from_bytes(&tokenizer)
-        .map_err(Error::Tokenizer)?
-        .vocab_size();
+    let loaded = Tokenizer::from_bytes(&tokenizer).map_err(Error::Tokenizer)?;
     progress(Progress {
         stage: Stage::Tokenizer,
         done: 1,
@@ -301,7 +301,13 @@ pub(crate) async fn assemble<S: Source>(
 
     // Over an existing corpus nothing may be written: it is only compared with what would be.
     let target = present.is_none().then_some(store);
-    let mut writer = CorpusWriter::new(target, recipe.layout, &roles, &numbers);
+    let mut writer = CorpusWriter::new(
+        target,
+        recipe.layout,
+        &roles,
+        &numbers,
+        recipe.pretokenize.then_some(&loaded),
+    );
     let mut prompts = 0;
     for part in 0..source.parts() {
         for group in source.load(part)? {
@@ -342,7 +348,8 @@ pub(crate) async fn assemble<S: Source>(
         tokenizer: TokenizerEntry {
             path: TOKENIZER_KEY.into(),
             digest: digest(&tokenizer),
-            vocab_size,
+            vocab_size: loaded.vocab_size(),
+            stored_tokens: recipe.pretokenize,
         },
         policies: policies.clone(),
         files,

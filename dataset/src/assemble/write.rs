@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::{Error, FileLayout, Group};
 use crate::files::{FileWriter, Usable};
 use crate::manifest::{File, FileSplit};
-use crate::schema::Trajectory;
+use crate::schema::{TokenRows, Trajectory};
 use crate::store::Store;
+use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Contest, Roles};
 
 /// Writes groups into the files of their split.
@@ -16,6 +17,8 @@ pub(super) struct CorpusWriter<'a> {
     layout: FileLayout,
     roles: &'a Roles,
     numbers: &'a BTreeMap<&'a str, u32>,
+    /// Whose tokens the files are to hold, if any.
+    tokenizer: Option<&'a Tokenizer>,
     train: SplitWriter,
     heldout: SplitWriter,
 }
@@ -35,6 +38,7 @@ impl<'a> CorpusWriter<'a> {
         layout: FileLayout,
         roles: &'a Roles,
         numbers: &'a BTreeMap<&'a str, u32>,
+        tokenizer: Option<&'a Tokenizer>,
     ) -> Self {
         let (train, heldout) = (
             SplitWriter::new(FileSplit::Train),
@@ -45,6 +49,7 @@ impl<'a> CorpusWriter<'a> {
             layout,
             roles,
             numbers,
+            tokenizer,
             train,
             heldout,
         }
@@ -65,7 +70,7 @@ impl<'a> CorpusWriter<'a> {
         if writer.rows.len() as u64 >= self.layout.row_group_rows
             || writer.text_bytes >= self.layout.row_group_bytes
         {
-            writer.end_row_group()?;
+            writer.end_row_group(self.tokenizer)?;
         }
         if writer
             .open
@@ -80,7 +85,7 @@ impl<'a> CorpusWriter<'a> {
     /// Ends the open files; all files, the training split's first.
     pub(super) async fn finish(mut self) -> Result<Vec<File>, Error> {
         for writer in [&mut self.train, &mut self.heldout] {
-            writer.end_row_group()?;
+            writer.end_row_group(self.tokenizer)?;
             writer.end_file(self.target).await?;
         }
         self.train.done.append(&mut self.heldout.done);
@@ -115,7 +120,7 @@ impl SplitWriter {
         }
     }
 
-    fn end_row_group(&mut self) -> Result<(), Error> {
+    fn end_row_group(&mut self, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -127,10 +132,14 @@ impl SplitWriter {
                     FileSplit::Heldout => "heldout",
                 };
                 let path = format!("{name}-{:05}.parquet", self.done.len());
-                none.insert(FileWriter::new(path, self.split).map_err(Error::File)?)
+                let file = FileWriter::new(path, self.split, tokenizer.is_some());
+                none.insert(file.map_err(Error::File)?)
             }
         };
-        file.push(&self.rows, std::mem::take(&mut self.usable))
+        let tokens = tokenizer.map(|tokenizer| tokens(&self.rows, tokenizer));
+        let tokens = tokens.transpose().map_err(Error::Tokenizer)?;
+        let usable = std::mem::take(&mut self.usable);
+        file.push(&self.rows, tokens.as_ref(), usable)
             .map_err(Error::File)?;
         self.rows.clear();
         self.text_bytes = 0;
@@ -152,4 +161,36 @@ impl SplitWriter {
         self.done.push(entry);
         Ok(())
     }
+}
+
+/// Tokenizes rows on all cores. Which core does what never shows.
+fn tokens(rows: &[Trajectory], tokenizer: &Tokenizer) -> Result<TokenRows, tokenizer::Error> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = rows.len().div_ceil(cores).max(1);
+    let responses = std::thread::scope(|scope| {
+        let encode = |rows: &[Trajectory]| -> Result<Vec<_>, tokenizer::Error> {
+            rows.iter()
+                .map(|row| tokenizer.encode(&row.response))
+                .collect()
+        };
+        let parts: Vec<_> = rows
+            .chunks(share)
+            .map(|part| scope.spawn(move || encode(part)))
+            .collect();
+        let parts = parts.into_iter().map(|part| match part.join() {
+            Ok(tokens) => tokens,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        parts.collect::<Result<Vec<_>, _>>()
+    })?;
+    let prompts = rows.iter().enumerate().map(|(at, row)| {
+        let first = at == 0 || rows[at - 1].prompt_id != row.prompt_id;
+        first
+            .then(|| tokenizer.encode(&row.prompt.text()))
+            .transpose()
+    });
+    Ok(TokenRows {
+        prompts: prompts.collect::<Result<_, _>>()?,
+        responses: responses.concat(),
+    })
 }

@@ -19,7 +19,7 @@ use self::batch::Requests;
 use crate::assemble::{self, Recipe, assemble};
 pub use crate::assemble::{FileLayout, HeldOut, Progress, Stage};
 use crate::files::digest;
-use crate::manifest::{Manifest, Origin};
+use crate::manifest::{Manifest, Origin, is_false};
 use crate::store::{self, Store};
 use spill::Spill;
 
@@ -205,6 +205,9 @@ pub struct ImportOptions {
     pub vocab_size: u32,
     /// A tokenizer.json to use instead of training one.
     pub tokenizer: Option<PathBuf>,
+    /// Whether the files hold tokens beside the texts: training then reads them instead of
+    /// tokenizing, and the same weights come out.
+    pub pretokenize: bool,
     /// Size of row groups and files.
     pub layout: FileLayout,
     /// Bytes of memory for grouping, about.
@@ -227,6 +230,7 @@ impl Default for ImportOptions {
             seed: 0,
             vocab_size: 8192,
             tokenizer: None,
+            pretokenize: false,
             layout: FileLayout::default(),
             memory: 1 << 30,
             temp_dir: None,
@@ -262,6 +266,9 @@ pub struct ImportOrigin {
     pub vocab_size: u32,
     /// blake3 of the given tokenizer.json, in hex; none when it was trained.
     pub tokenizer: Option<String>,
+    /// Whether the files hold tokens.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pretokenize: bool,
     /// Size of row groups and files.
     pub layout: FileLayout,
 }
@@ -352,6 +359,7 @@ pub async fn import(
         seed: options.seed,
         vocab_size: options.vocab_size,
         tokenizer: tokenizer.as_deref().map(digest),
+        pretokenize: options.pretokenize,
         layout: options.layout,
     }));
     let recipe = Recipe {
@@ -362,6 +370,7 @@ pub async fn import(
         seed: options.seed,
         vocab_size: options.vocab_size,
         tokenizer,
+        pretokenize: options.pretokenize,
         layout: options.layout,
         origin,
     };

@@ -164,6 +164,7 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
         seed: options.seed,
         vocab_size: options.vocab_size,
         tokenizer: Some(tokenizer),
+        pretokenize: false,
         layout: FileLayout::default(),
         origin: Origin::Synth(SynthOrigin::from(&options)),
     };
