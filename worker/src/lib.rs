@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod norm;
 pub mod reduce;
 pub mod schedule;
+pub mod scores;
 pub mod sharding;
 
 /// The protocol between coordinator and worker, generated from `proto/pool.proto`.

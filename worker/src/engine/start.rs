@@ -183,7 +183,7 @@ pub(super) fn held_out(
         sets.push(HeldOut {
             name,
             packs,
-            triplets: triplets.len(),
+            triplets: triplets.iter().map(Into::into).collect(),
         });
     }
     Ok(sets)

@@ -9,7 +9,11 @@ use super::{
     validate::{self, HeldOut, ScoreError},
 };
 use crate::{
-    Digest, Lane, Step, TrialConfig, checkpoint::Shape, collective::Collective, metrics::Row,
+    Digest, Lane, Step, TrialConfig,
+    checkpoint::Shape,
+    collective::Collective,
+    metrics::Row,
+    scores::{self, Scored},
     sharding::Sharding,
 };
 use polestar_dataset::{Corpus, LoadPlan, Loader, Store};
@@ -84,6 +88,8 @@ struct Trainer<'a> {
     rows: Vec<Row>,
     /// Scores of the newest validation and its step.
     scores: Option<(Step, BTreeMap<String, SetScore>)>,
+    /// Of the last step, what became of every triplet.
+    triplets: Vec<Scored>,
     resumed_at: Step,
     clock: Clock,
     saver: Saver,
@@ -173,6 +179,7 @@ impl<'a> Trainer<'a> {
             held_out,
             rows: Vec::new(),
             scores: None,
+            triplets: Vec::new(),
             resumed_at: step,
             clock,
             saver,
@@ -321,9 +328,10 @@ impl<'a> Trainer<'a> {
             self.held_out = held_out(self.trial, &self.env, &self.corpus, at_the_end)?;
         }
         let mut scores = BTreeMap::new();
+        self.triplets.clear();
         for set in &self.held_out {
             let scored = validate::score(set, &mut self.stepper, &mut self.env.collective);
-            let score = scored.map_err(|error| match error {
+            let (score, margins) = scored.map_err(|error| match error {
                 ScoreError::NotFinite(source) => Failure::NotFiniteScore {
                     step: self.step,
                     set: set.name,
@@ -333,6 +341,14 @@ impl<'a> Trainer<'a> {
                 ScoreError::Truncated => Failure::Data(error.to_string()),
             })?;
             scores.insert(set.name.to_owned(), score);
+            if self.step.0 == self.trial.steps {
+                let scored = set.triplets.iter().zip(margins);
+                self.triplets.extend(scored.map(|(triplet, margin)| Scored {
+                    set: set.name.to_owned(),
+                    triplet: *triplet,
+                    margin,
+                }));
+            }
         }
         if let Some(row) = self.rows.last_mut() {
             row.validation.clone_from(&scores);
@@ -413,6 +429,11 @@ impl<'a> Trainer<'a> {
             self.validate()?;
         }
         self.settle()?;
+        if !self.triplets.is_empty() && self.env.collective.rank().0 == 0 {
+            let (run, trial) = (&self.env.run, &self.trial.id);
+            let written = scores::write(run, trial, &self.triplets);
+            self.env.runtime.block_on(written)?;
+        }
         let (_, validation) = self.scores.take().unwrap_or_default();
         let digest = self.digest()?;
         let consumed = self.consumed;

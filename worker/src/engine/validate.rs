@@ -1,7 +1,7 @@
 //! Scoring held-out triplets, spread over the ranks, the same numbers on every world size.
 
 use super::{PassError, Scores, SetScore, Stepper};
-use crate::{collective::Collective, norm::tree_sum};
+use crate::{collective::Collective, norm::tree_sum, scores::Compared};
 use polestar_model::PackInput;
 
 /// A held-out set, laid out once.
@@ -11,19 +11,20 @@ pub(super) struct HeldOut {
     pub name: &'static str,
     /// All of its packs, the same on every rank.
     pub packs: Vec<PackInput>,
-    /// Triplets in them.
-    pub triplets: usize,
+    /// What is in them, in order.
+    pub triplets: Vec<Compared>,
 }
 
 /// Packs that go through the model together: sharded weights are gathered once for all of them.
 const TOGETHER: usize = 4;
 
-/// Scores a set. Each rank runs every world-th pack; all ranks get the result.
+/// Scores a set. Each rank runs every world-th pack; all ranks get the result, and the margin of
+/// every triplet if the trial ranks them.
 pub(super) fn score(
     set: &HeldOut,
     stepper: &mut Stepper,
     collective: &mut Collective,
-) -> Result<SetScore, ScoreError> {
+) -> Result<(SetScore, Vec<f32>), ScoreError> {
     let (rank, world) = (collective.rank().0 as usize, collective.world().0 as usize);
     let packs: Vec<PackInput> = set
         .packs
@@ -43,20 +44,22 @@ pub(super) fn score(
     }
     let gathered = collective.gather_bytes(&mine)?;
     let mut readers: Vec<&[u8]> = gathered.iter().map(Vec::as_slice).collect();
-    let mut losses = Vec::with_capacity(set.triplets);
-    let mut right = Vec::with_capacity(set.triplets);
+    let mut losses = Vec::with_capacity(set.triplets.len());
+    let mut margins = Vec::with_capacity(set.triplets.len());
     for index in 0..set.packs.len() {
         let reader = &mut readers[index % world];
         let pack = decode(reader).ok_or(ScoreError::Truncated)?;
         losses.extend(pack.losses.into_iter().map(f64::from));
-        right.extend(pack.margins.into_iter().map(credit));
+        margins.extend(pack.margins);
     }
     let mean = |values: &[f64]| tree_sum(values) / values.len().max(1) as f64;
-    Ok(SetScore {
+    let right: Vec<f64> = margins.iter().copied().map(credit).collect();
+    let score = SetScore {
         loss: mean(&losses),
         accuracy: (!right.is_empty()).then(|| mean(&right)),
-        triplets: set.triplets,
-    })
+        triplets: set.triplets.len(),
+    };
+    Ok((score, margins))
 }
 
 /// One for a right ranking, a half for a tie.
