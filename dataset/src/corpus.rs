@@ -11,7 +11,7 @@ use crate::random::Stream;
 use crate::reader::{self, PromptCells, PromptGroup, Reader};
 use crate::store::{self, Store};
 use crate::tokenizer::{self, Tokenizer};
-use crate::triplet::{Contest, Roles, TripletChoice, Weighting};
+use crate::triplet::{Contest, PolicyChoice, Roles, TripletChoice, Weighting};
 
 /// Bytes of decoded text that a corpus keeps for validation and scans.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -76,6 +76,19 @@ pub enum Error {
         /// What was given.
         given: String,
     },
+    /// There are not so many policies, or too few to compare.
+    #[error(
+        "{count} policies were asked for, and the corpus at {url} has {has} to train on (aliases \
+         count once); choose from 2 to {has}"
+    )]
+    Policies {
+        /// The store.
+        url: String,
+        /// Asked for.
+        count: u32,
+        /// There are.
+        has: u32,
+    },
     /// A row group could not be read.
     #[error("could not read the corpus at {url}")]
     Read {
@@ -97,7 +110,7 @@ pub enum Error {
     /// A usable prompt turned out to have no triplet.
     #[error(
         "prompt {prompt} of row group {row_group} in {path} has no triplet, though the manifest \
-         counts it; run the corpus verification"
+         counts it; run the corpus verification, or train on more policies"
     )]
     NoTriplet {
         /// The file.
@@ -170,6 +183,8 @@ pub struct Corpus {
     manifest: Arc<Manifest>,
     tokenizer: Arc<Tokenizer>,
     roles: Arc<Roles>,
+    /// As far as training goes.
+    chosen: Arc<Roles>,
     reader: Reader,
 }
 
@@ -182,6 +197,16 @@ impl Corpus {
     /// Opens a corpus as if some row groups, each `FILE#NUMBER`, had no usable prompt: they are never
     /// read. The fingerprint stays the corpus's; what is left out belongs to the configuration.
     pub async fn open_without(url: &str, quarantine: &[String]) -> Result<Arc<Self>, Error> {
+        Self::open_with(url, quarantine, None).await
+    }
+
+    /// [`Corpus::open_without`], training on some of the policies. Where that leaves a prompt without a
+    /// triplet, another of its row group takes its place.
+    pub async fn open_with(
+        url: &str,
+        quarantine: &[String],
+        policies: Option<PolicyChoice>,
+    ) -> Result<Arc<Self>, Error> {
         let failed = |source| Error::Store {
             url: url.into(),
             source,
@@ -225,6 +250,19 @@ impl Corpus {
 
         let manifest = Arc::new(manifest);
         let roles = Arc::new(Roles::new(&manifest.policies));
+        let chosen = match policies {
+            None => Arc::clone(&roles),
+            Some(choice) => {
+                let mut chosen = Roles::clone(&roles);
+                let of = chosen.choose_policies(&manifest.policies, choice);
+                of.map_err(|has| Error::Policies {
+                    url: url.into(),
+                    count: choice.count,
+                    has,
+                })?;
+                Arc::new(chosen)
+            }
+        };
         let reader = Reader::new(
             store.clone(),
             Arc::clone(&manifest),
@@ -237,6 +275,7 @@ impl Corpus {
             manifest,
             tokenizer: Arc::new(tokenizer),
             roles,
+            chosen,
             reader,
         }))
     }
@@ -289,10 +328,16 @@ impl Corpus {
         &self.reader
     }
 
+    /// Whom training compares.
+    pub(crate) fn trained(&self) -> &Roles {
+        &self.chosen
+    }
+
     /// The triplet of one usable prompt, in tokens.
     pub(crate) async fn triplet(
         &self,
         reader: &Reader,
+        roles: &Roles,
         draw: &Draw,
         samples: &SampleConfig,
     ) -> Result<TokenTriplet, Error> {
@@ -306,8 +351,12 @@ impl Corpus {
         } = draw;
         let group = reader.row_group(file, row_group).await;
         let group = group.map_err(|source| self.unreadable(source))?;
-        let found = group.usable(contest, prompt).and_then(|cells| {
-            let choice = self.roles.choose(contest, weighting, &cells.cells, &key)?;
+        // Among all policies every usable prompt has a triplet; among some of them its neighbours may
+        // have to step in.
+        let usable = group.count(contest);
+        let found = (0..usable).find_map(|further| {
+            let cells = group.usable(contest, (prompt + further) % usable)?;
+            let choice = roles.choose(contest, weighting, &cells.cells, &key)?;
             Some((cells, choice))
         });
         let (prompt, choice) = found.ok_or_else(|| Error::NoTriplet {
@@ -427,7 +476,11 @@ impl Corpus {
         draws.sort_by_key(|(number, draw)| (draw.file, draw.row_group, *number));
         let mut triplets = Vec::with_capacity(count);
         for (number, draw) in draws {
-            triplets.push((number, self.triplet(&self.reader, &draw, samples).await?));
+            triplets.push((
+                number,
+                self.triplet(&self.reader, &self.roles, &draw, samples)
+                    .await?,
+            ));
         }
         triplets.sort_by_key(|(number, _)| *number);
         Ok(triplets.into_iter().map(|(_, triplet)| triplet).collect())

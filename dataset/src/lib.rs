@@ -39,5 +39,5 @@ pub use store::{Put, Store};
 pub use synth::planted::{Optimum, planted_optimum};
 pub use synth::{SynthOptions, synth};
 pub use tokenizer::Tokenizer;
-pub use triplet::{TripletChoice, Weighting};
+pub use triplet::{PolicyChoice, TripletChoice, Weighting};
 pub use verify::{Verification, verify};

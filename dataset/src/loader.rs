@@ -259,7 +259,12 @@ impl<'a> Source<'a> {
                 };
                 let triplet = self
                     .corpus
-                    .triplet(&self.reader, &draw, &self.plan.samples)
+                    .triplet(
+                        &self.reader,
+                        self.corpus.trained(),
+                        &draw,
+                        &self.plan.samples,
+                    )
                     .await;
                 triplets.push(triplet.map_err(|source| Error::Step {
                     step,

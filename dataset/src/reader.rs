@@ -82,13 +82,20 @@ pub(crate) struct PromptGroup {
 impl PromptGroup {
     /// The `number`-th usable prompt.
     pub(crate) fn usable(&self, contest: Contest, number: usize) -> Option<&PromptCells> {
-        let positions = match contest {
+        let position = *self.positions(contest).get(number)?;
+        Some(&self.prompts[position])
+    }
+
+    /// How many are usable.
+    pub(crate) fn count(&self, contest: Contest) -> usize {
+        self.positions(contest).len()
+    }
+
+    fn positions(&self, contest: Contest) -> &[usize] {
+        match contest {
             Contest::Training => &self.train,
             Contest::HeldoutPolicies => &self.heldout_policies,
-        };
-        positions
-            .get(number)
-            .map(|&position| &self.prompts[position])
+        }
     }
 }
 

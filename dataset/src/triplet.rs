@@ -62,6 +62,19 @@ pub struct Roles {
     /// Policies with the same number are aliases of each other.
     identity: Vec<usize>,
     cells: Vec<u64>,
+    /// Policies that training leaves out.
+    left_out: Vec<bool>,
+}
+
+/// Some of a corpus's training policies, chosen by a seed. The choices of one seed are nested: a larger
+/// one holds every smaller one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyChoice {
+    /// How many; aliases of each other count once.
+    pub count: u32,
+    /// Which.
+    pub seed: u64,
 }
 
 impl Roles {
@@ -77,14 +90,48 @@ impl Roles {
             held_out: policies.iter().map(|policy| policy.held_out).collect(),
             identity: identity.collect(),
             cells: policies.iter().map(|policy| policy.cells).collect(),
+            left_out: vec![false; policies.len()],
         }
+    }
+
+    /// Leaves all training policies out but the chosen ones. Validation goes on with all.
+    ///
+    /// # Errors
+    /// How many there are, if the choice is of more, or of too few to compare two.
+    pub(crate) fn choose_policies(
+        &mut self,
+        policies: &[Policy],
+        choice: PolicyChoice,
+    ) -> Result<(), u32> {
+        let mut ranked: Vec<(blake3::Hash, usize)> = (0..policies.len())
+            .filter(|&number| !self.held_out[number] && self.identity[number] == number)
+            .map(|number| {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&choice.seed.to_le_bytes());
+                hasher.update(policies[number].name.as_bytes());
+                (hasher.finalize(), number)
+            })
+            .collect();
+        let count = choice.count as usize;
+        if !(2..=ranked.len()).contains(&count) {
+            return Err(ranked.len() as u32);
+        }
+        ranked.sort_by_key(|(hash, _)| *hash.as_bytes());
+        let chosen: Vec<usize> = ranked[..count].iter().map(|(_, number)| *number).collect();
+        for (left_out, identity) in self.left_out.iter_mut().zip(&self.identity) {
+            *left_out = !chosen.contains(identity);
+        }
+        Ok(())
     }
 
     /// Whether `other` may be the negative of `policy`.
     fn may_meet(&self, contest: Contest, policy: u32, other: u32) -> bool {
         let (policy, other) = (policy as usize, other as usize);
         let allowed = match contest {
-            Contest::Training => !self.held_out[policy] && !self.held_out[other],
+            Contest::Training => {
+                let trained = |policy: usize| !self.held_out[policy] && !self.left_out[policy];
+                trained(policy) && trained(other)
+            }
             Contest::HeldoutPolicies => self.held_out[policy],
         };
         allowed && self.identity[policy] != self.identity[other]

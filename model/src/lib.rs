@@ -12,6 +12,7 @@ pub mod count;
 pub mod init;
 pub mod layout;
 pub mod segment;
+mod size;
 
 pub use config::{ModelConfig, ModelError, Preset};
 pub use layout::{HeadKind, ModelLayout, SegmentKind, SegmentLayout, TensorLayout};

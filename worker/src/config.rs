@@ -6,7 +6,7 @@ use crate::{
     sharding::{Reduction, Zero},
 };
 use burn::tensor::Device;
-use polestar_dataset::{SampleConfig, Weighting};
+use polestar_dataset::{PolicyChoice, SampleConfig, Weighting};
 use polestar_kernels::Precision;
 use polestar_model::{HeadKind, ModelConfig};
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,9 @@ pub struct CheckpointConfig {
     /// Those after each multiple of so many steps are kept as well. 0: none.
     #[serde(default)]
     pub keep_every: u64,
+    /// Steps after which there is one in any case, and stays: others start from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<Step>,
 }
 
 impl Default for CheckpointConfig {
@@ -147,6 +150,7 @@ impl Default for CheckpointConfig {
             every: default_checkpoint_every(),
             keep: default_checkpoint_keep(),
             keep_every: 0,
+            at: Vec::new(),
         }
     }
 }
@@ -235,12 +239,31 @@ pub struct TrialConfig {
     pub samples: SampleConfig,
     /// Which policies are drawn how often.
     pub weighting: Weighting,
+    /// Trains on some of the policies only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<PolicyChoice>,
     /// Prompts that a lane shuffles among.
     pub window: usize,
     /// How it is trained.
     pub train: TrainConfig,
     /// Weights to start from instead of fresh ones.
     pub start: Option<StartFrom>,
+    /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
+    /// are those that this trial reaches alone, bit for bit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<Trunk>,
+}
+
+/// Where a trial leaves another one's path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// The other trial, of the same run.
+    pub trial: TrialId,
+    /// Its [`TrialConfig::identity`].
+    pub identity: String,
+    /// Steps that both have in common; the trunk keeps this checkpoint.
+    pub step: Step,
 }
 
 /// The weights of another trial of the same run, where names match.
@@ -366,6 +389,12 @@ impl TrialConfig {
         self.train.validate()
     }
 
+    /// Whether a checkpoint is committed after `step`.
+    pub fn saves(&self, step: Step) -> bool {
+        let setting = &self.train.checkpoint;
+        self.is_due(setting.every, step) || setting.at.contains(&step)
+    }
+
     /// Whether something that happens `every` steps, and at the end, happens after `step`.
     pub fn is_due(&self, every: u64, step: Step) -> bool {
         step.0 == self.steps || (every > 0 && step.0 > 0 && step.0.is_multiple_of(every))
@@ -383,6 +412,7 @@ impl TrialConfig {
         physics.train.validation = ValidationConfig::default();
         physics.train.recompute = false;
         physics.train.zero = Zero::default();
+        physics.trunk = None;
         // Serializing a value made of numbers, strings and lists can't fail.
         let json = serde_json::to_vec(&physics).unwrap_or_default();
         blake3::hash(&json).to_hex().to_string()

@@ -26,6 +26,6 @@ pub mod proto {
     tonic::include_proto!("polestar.pool.v1");
 }
 
-pub use config::{Objective, StartFrom, TrainConfig, TrialConfig};
+pub use config::{Objective, StartFrom, TrainConfig, TrialConfig, Trunk};
 pub use digest::Digest;
 pub use ids::{Generation, Lane, Rank, Step, TrialId, WorldSize};

@@ -34,6 +34,17 @@ pub enum Schedule {
         #[serde(default)]
         floor: f32,
     },
+    /// The same, told in steps: up to its decay it is the same whatever the length, so that trials of
+    /// several lengths have a trunk in common.
+    WsdSteps {
+        /// Steps spent rising linearly from zero.
+        warmup: u64,
+        /// Steps spent falling at the end; 0 for a trunk.
+        decay: u64,
+        /// Last learning rate over the peak.
+        #[serde(default)]
+        floor: f32,
+    },
 }
 
 fn default_warmup() -> f32 {
@@ -76,6 +87,13 @@ impl Schedule {
                 let floor = f64::from(floor);
                 floor + (1.0 - floor) * left
             }
+            // Outside of the decay the peak itself, not a sum that rounds to it.
+            Schedule::WsdSteps { decay, .. } if step.0 + decay < steps => 1.0,
+            Schedule::WsdSteps { decay, floor, .. } => {
+                let left = ((total - now) / decay.max(1) as f64).clamp(0.0, 1.0);
+                let floor = f64::from(floor);
+                floor + (1.0 - floor) * left
+            }
         };
         factor as f32
     }
@@ -90,15 +108,18 @@ impl Schedule {
                 decay,
                 floor,
             } => [warmup, decay, floor],
+            Schedule::WsdSteps { floor, .. } => [floor, 0.0, 0.0],
         };
         all.into_iter().find(|f| !(0.0..=1.0).contains(f))
     }
 
     fn warmup_steps(&self, steps: u64) -> f64 {
-        let (Schedule::Cosine { warmup, .. }
-        | Schedule::Constant { warmup }
-        | Schedule::Wsd { warmup, .. }) = *self;
-        (f64::from(warmup) * steps as f64).round()
+        match *self {
+            Schedule::Cosine { warmup, .. }
+            | Schedule::Constant { warmup }
+            | Schedule::Wsd { warmup, .. } => (f64::from(warmup) * steps as f64).round(),
+            Schedule::WsdSteps { warmup, .. } => warmup as f64,
+        }
     }
 }
 
@@ -130,5 +151,22 @@ mod tests {
         });
         assert!(f[5..80].iter().all(|&x| x == 1.0));
         assert!(f[80] < 1.0 && f[99] == 0.0);
+    }
+
+    #[test]
+    fn trials_of_any_length_share_a_trunk_up_to_their_decay() {
+        let schedule = |decay| Schedule::WsdSteps {
+            warmup: 7,
+            decay,
+            floor: 0.1,
+        };
+        let trunk: Vec<f32> = (0..90).map(|s| schedule(0).factor(Step(s), 90)).collect();
+        assert!(trunk[7..].iter().all(|&x| x == 1.0));
+        for (steps, decay) in [(50, 10), (90, 18), (100, 33)] {
+            let factor = |s| schedule(decay).factor(Step(s), steps);
+            let shared = steps - decay;
+            assert!((0..shared).all(|s| factor(s) == trunk[s as usize]));
+            assert!(factor(shared) < 1.0 && (factor(steps - 1) - 0.1).abs() < 1e-6);
+        }
     }
 }

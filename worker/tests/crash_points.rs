@@ -2,123 +2,22 @@
 //! on from there ends with the same weights.
 
 mod common;
+#[path = "common/small.rs"]
+mod small;
 
-use common::connect;
 use polestar_dataset::{
-    Corpus, HeldOut, SampleConfig, Store, SynthOptions, Weighting,
+    Store,
     store::faults::{FaultLog, Faults, Stop},
-    synth,
 };
-use polestar_model::ModelConfig;
 use polestar_worker::{
-    Step, TrialConfig, TrialId,
+    TrialConfig,
     checkpoint::{self, committed},
-    engine::{self, Environment, Event, Failure, Outcome},
+    engine::{self, Failure},
     sharding::Zero,
 };
-use std::{
-    sync::{Arc, Mutex},
-    thread,
-    time::Instant,
-};
+use small::{run, store, trial};
+use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
-
-const STEPS: u64 = 8;
-
-fn trial(runtime: &Runtime, zero: Zero) -> TrialConfig {
-    let corpus = "memory://crash-points-corpus";
-    let options = SynthOptions {
-        output: corpus.to_owned(),
-        policies: 4,
-        prompts: 40,
-        samples: 2,
-        heldout_prompts: HeldOut::Count(8),
-        heldout_policies: 1,
-        ..SynthOptions::default()
-    };
-    let corpus = runtime.block_on(async {
-        synth(options).await.expect("a corpus");
-        Corpus::open(corpus).await.expect("a corpus")
-    });
-    let model = ModelConfig {
-        vocab_size: corpus.tokenizer().vocab_size(),
-        hidden_size: 16,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        intermediate_size: 32,
-        ..polestar_model::Preset::Nano.config(0)
-    };
-    let train = serde_json::json!({
-        "batch": 8,
-        "lanes": 4,
-        "pack_tokens": 128,
-        "zero": u8::from(zero),
-        "optimizer": {"lr": 3e-3},
-        "validation": {"triplets": 8},
-        "checkpoint": {"every": 2, "keep_every": 4},
-    });
-    TrialConfig {
-        id: TrialId("crash".to_owned()),
-        objective: polestar_worker::Objective::Polar,
-        seed: 1,
-        model,
-        steps: STEPS,
-        corpus: corpus.url().to_owned(),
-        fingerprint: corpus.fingerprint().to_string(),
-        quarantine: vec![],
-        samples: SampleConfig {
-            max_prompt: 8,
-            max_response: 16,
-            ..SampleConfig::default()
-        },
-        weighting: Weighting::Uniform,
-        window: 64,
-        train: serde_json::from_value(train).expect("a configuration"),
-        start: None,
-    }
-}
-
-/// What every rank came to, and where the generation began.
-struct Generation {
-    ends: Vec<Result<Outcome, Failure>>,
-    begun: Option<Step>,
-}
-
-/// One generation; each rank has a store of its own to look through.
-fn run(runtime: &Runtime, trial: &TrialConfig, stores: Vec<Store>) -> Generation {
-    let begun = Arc::new(Mutex::new(None));
-    let collectives = connect(runtime, stores.len() as u32);
-    let ranks: Vec<_> = collectives
-        .into_iter()
-        .zip(stores)
-        .map(|(collective, run)| {
-            let told = Arc::clone(&begun);
-            let env = Environment {
-                collective,
-                run,
-                runtime: runtime.handle().clone(),
-                abort: Arc::default(),
-                events: Box::new(move |event| {
-                    if let Event::Begun { step, .. } = event {
-                        *told.lock().expect("no panic") = Some(step);
-                    }
-                }),
-                slice: None,
-            };
-            let trial = trial.clone();
-            thread::spawn(move || engine::run(&trial, env))
-        })
-        .collect();
-    let ends = ranks.into_iter().map(|rank| rank.join().expect("a rank"));
-    let ends = ends.collect();
-    let begun = *begun.lock().expect("no panic");
-    Generation { ends, begun }
-}
-
-fn store(name: &str) -> Store {
-    Store::open(&format!("memory://{name}")).expect("a store")
-}
 
 /// The operations of an undisturbed run, and its digest.
 fn undisturbed(runtime: &Runtime, trial: &TrialConfig, world: u32) -> (Vec<Vec<String>>, String) {

@@ -167,6 +167,7 @@ async fn prune(
         let keep = Keep {
             last: keep.unwrap_or(setting.keep),
             every: every.unwrap_or(setting.keep_every),
+            at: setting.at.clone(),
         };
         let committed = checkpoint::committed(&run.store, &trial.id).await?;
         let Some(&newest) = committed.last() else {
@@ -177,7 +178,7 @@ async fn prune(
             println!("{word} {} step {}", trial.id, step.0);
         }
         if !dry_run {
-            removed += checkpoint::prune(&run.store, &trial.id, newest, keep).await?;
+            removed += checkpoint::prune(&run.store, &trial.id, newest, &keep).await?;
         }
     }
     if !dry_run {

@@ -9,7 +9,7 @@ use crate::{
     cluster::{Cluster, Command, Event, Job, Limits, WorkerId},
     pool::{self, LocalPool, PoolServer, Told},
     run::{Run, TrialResult, write_report},
-    sweep::{self, Plan, Sweep},
+    sweep::{self, Plan, PlannedTrial, PoolTable, Sweep},
 };
 use polestar_dataset::Store;
 use polestar_worker::{
@@ -133,18 +133,64 @@ fn describe(sweep: &Sweep, plan: &Plan) -> String {
             ]
         })
         .collect();
-    let total: f64 = plan.trials.iter().map(|t| t.flops_6nd).sum();
+    let total: f64 = plan.trials.iter().map(PlannedTrial::own_flops).sum();
+    let alone: f64 = plan
+        .trials
+        .iter()
+        .filter(|t| !is_trunk(plan, t))
+        .map(|t| t.flops_6nd)
+        .sum();
+    let mut notes = String::new();
+    if plan.trials.iter().any(|t| t.config.trunk.is_some()) {
+        notes += &format!("lengths share trunks: {alone:.2e} FLOPs without them\n");
+    }
+    notes += &cost(&sweep.pool, total);
     let quarantine = plan.left_out.map_or_else(String::new, |left_out| {
         format!("in quarantine, not trained on: {left_out}\n")
     });
     format!(
-        "{}: {} trial{}, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{}",
+        "{}: {} trial{}, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{notes}{}",
         sweep.name,
         plan.trials.len(),
         if plan.trials.len() == 1 { "" } else { "s" },
         plan.tokens_per_triplet,
         table(&head, &rows)
     )
+}
+
+/// Whether a trial is only there for others to branch from.
+fn is_trunk(plan: &Plan, trial: &PlannedTrial) -> bool {
+    let trunks = plan.trials.iter().filter_map(|t| t.config.trunk.as_ref());
+    trunks
+        .into_iter()
+        .any(|trunk| trunk.trial == trial.config.id)
+}
+
+/// Time and money, as far as the pool says what it can and costs.
+fn cost(pool: &PoolTable, flops: f64) -> String {
+    let Some(rate) = pool.worker_flops else {
+        return match pool.worker_price {
+            Some(_) => "pool.worker_price without pool.worker_flops: no telling what it costs; a \
+                        launch prints the rate at its end\n"
+                .to_owned(),
+            None => String::new(),
+        };
+    };
+    let worker_seconds = flops / rate;
+    // Trials that are waited for at the end are not in this.
+    let elapsed = duration(worker_seconds / f64::from(pool.workers));
+    let mut text = format!(
+        "about {elapsed} on {} workers at {rate:.2e} FLOPs a second each",
+        pool.workers
+    );
+    if let Some(price) = pool.worker_price {
+        let hours = worker_seconds / 3600.0;
+        text += &format!(
+            ", {hours:.1} worker-hours, {:.2} at {price} an hour",
+            hours * price
+        );
+    }
+    text + "\n"
 }
 
 async fn summary(run: &Run) -> Result<String, Error> {
@@ -178,10 +224,37 @@ async fn summary(run: &Run) -> Result<String, Error> {
         "time",
         "digest",
     ];
-    Ok(format!(
-        "held-out loss / accuracy:\n{}",
-        table(&head, &rows)
-    ))
+    let mut text = format!("held-out loss / accuracy:\n{}", table(&head, &rows));
+    let done = run
+        .record
+        .plan
+        .trials
+        .iter()
+        .filter(|t| results.contains_key(&t.config.id));
+    let flops: f64 = done.map(PlannedTrial::own_flops).sum();
+    // A branch's seconds begin with its trunk's.
+    let seconds: f64 = run
+        .record
+        .plan
+        .trials
+        .iter()
+        .filter_map(|t| {
+            let seconds = |id| Some(results.get(id)?.outcome.consumed.seconds);
+            let shared = t.config.trunk.as_ref().and_then(|trunk| {
+                let steps = results.get(&trunk.trial)?.outcome.steps;
+                Some(seconds(&trunk.trial)? * trunk.step.0 as f64 / steps as f64)
+            });
+            Some((seconds(&t.config.id)? - shared.unwrap_or(0.0)).max(0.0))
+        })
+        .sum();
+    let world = f64::from(run.record.sweep.pool.workers_per_trial);
+    if seconds > 0.0 {
+        text += &format!(
+            "{:.2e} FLOPs a second and worker, validation and saving included (pool.worker_flops, for `plan`)\n",
+            flops / seconds / world
+        );
+    }
+    Ok(text)
 }
 
 /// The running half of a launch: the pool, the cluster and what they say to each other.
@@ -220,8 +293,12 @@ impl<'a> Launch<'a> {
             .iter()
             .map(|t| Job {
                 trial: t.config.id.clone(),
-                after: t.config.start.as_ref().map(|s| s.trial.clone()),
-                cost: t.flops_6nd,
+                after: match (&t.config.trunk, &t.config.start) {
+                    // A trunk comes after the start that both have.
+                    (Some(trunk), _) => Some(trunk.trial.clone()),
+                    (None, start) => start.as_ref().map(|s| s.trial.clone()),
+                },
+                cost: t.own_flops(),
                 world: pool.workers_per_trial,
                 done: results.contains_key(&t.config.id),
             })

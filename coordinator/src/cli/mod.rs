@@ -7,6 +7,7 @@ mod fit;
 mod inspect_run;
 mod launch;
 mod progress;
+mod recommend;
 mod table;
 mod verify;
 
@@ -45,7 +46,12 @@ enum Command {
     Report {
         /// Folder of the run, as `launch` prints it
         run: String,
+        /// Write nothing, and set its laws beside another run's
+        #[arg(long, value_name = "RUN")]
+        compare: Option<String>,
     },
+    /// Turn a run's laws into the sweep file of the trial that a compute budget is best spent on
+    Recommend(recommend::RecommendArgs),
     /// Check a run's records and checkpoints, and replay a slice of it on another world size
     Verify(verify::VerifyArgs),
     /// Look at, check and remove the checkpoints of a run
@@ -109,7 +115,12 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Launch(args) => return launch::launch(args).await,
         Command::Plan { sweep, store } => launch::show_plan(&sweep, store).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
-        Command::Report { run } => inspect_run::report(&run).await?,
+        Command::Report { run, compare: None } => inspect_run::report(&run).await?,
+        Command::Report {
+            run,
+            compare: Some(other),
+        } => inspect_run::compare(&run, &other).await?,
+        Command::Recommend(args) => recommend::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,
         Command::Fit(args) => fit::run(args)?,

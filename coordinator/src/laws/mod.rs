@@ -9,6 +9,7 @@ pub mod interval;
 pub mod isoflop;
 pub mod minimize;
 pub mod parametric;
+pub mod polar;
 pub mod power;
 
 pub use bootstrap::Bootstrap;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Law, Report, ReportInput};
+use super::{Analysis, Law, Report, ReportInput};
 use crate::laws::{CHANCE_LOSS, Interval};
 
 #[derive(Serialize)]
@@ -10,6 +10,7 @@ struct Document<'a> {
     provisional: bool,
     chance_loss: f64,
     laws: [&'a Law; 2],
+    analysis: &'a Analysis,
     /// In the order of `input.validation`.
     validation_accuracy_95: Vec<Interval>,
     input: &'a ReportInput,
@@ -22,6 +23,7 @@ pub(super) fn json(report: &Report) -> Result<Vec<u8>, serde_json::Error> {
         provisional: report.is_provisional(),
         chance_loss: CHANCE_LOSS,
         laws: [&report.by_params, &report.by_compute],
+        analysis: &report.analysis,
         validation_accuracy_95: validation
             .iter()
             .map(|row| Interval::wilson(row.accuracy, row.triplets))

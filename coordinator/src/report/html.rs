@@ -1,6 +1,7 @@
-//! The report as one page: no network, no script, light or dark as the reader prefers, and fit for print.
+//! The report as one page: no network, light or dark as the reader prefers, and fit for print. Without scripts
+//! all that is lost are the figures to explore.
 
-use super::{Law, Outcome, Quantity, Report, number, paper};
+use super::{Law, Outcome, Quantity, Report, interactive, number, paper};
 use crate::laws::{Excluded, Interval, PowerLaw};
 
 const STYLE: &str = include_str!("style.css");
@@ -48,6 +49,8 @@ pub(super) fn page(report: &Report, figures: &Figures) -> String {
         figures.curves,
         "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it.",
     );
+    body += &analysis(report);
+    body += &interactive::section(report);
     body += &comparison();
     body += &validation(report);
     body += &trials(report);
@@ -143,6 +146,105 @@ fn comparison() -> String {
          <p>The paper (arXiv 2507.05197) states L = {params} and L = {compute}.</p>\n{}</section>\n",
         list(paper::WARNING.iter().map(|sentence| escape(sentence)))
     )
+}
+
+/// Best sizes, the law in N and D, and predictions of what was held out.
+fn analysis(report: &Report) -> String {
+    let found = &report.analysis;
+    let mut html = String::new();
+    if !found.valleys.is_empty() || !found.no_valleys.is_empty() {
+        html += "<h2>The best size of each budget</h2>\n";
+        let bottoms = found.valleys.iter().map(|valley| {
+            let (n, loss) = (number::count(valley.n), format!("{:.4}", valley.loss));
+            vec![number::flops(valley.flops), n, loss, String::new()]
+        });
+        let without = found.no_valleys.iter().map(|without| {
+            let none = || "–".to_owned();
+            let reason = capitalized(&without.reason);
+            vec![number::flops(without.flops), none(), none(), reason]
+        });
+        let rows: Vec<_> = bottoms.chain(without).collect();
+        html += &table(
+            &["#Budget (FLOPs)", "#Best N", "#Loss there", "If none, why"],
+            rows,
+        );
+        html += &match (&found.best_size, &found.best_size_refused) {
+            (Some(law), _) => format!(
+                "<p>N* = {} C<sup>{}</sup>, exponent {} to {} (95%).</p>\n",
+                number::significant(law.coefficient, 3),
+                minus(&format!("{:.3}", law.exponent)),
+                minus(&format!("{:.3}", law.exponent_interval.lo)),
+                minus(&format!("{:.3}", law.exponent_interval.hi)),
+            ),
+            (None, Some(reason)) => {
+                format!("<p>No law of the best size: {}.</p>\n", escape(reason))
+            }
+            (None, None) => String::new(),
+        };
+    }
+    html += "<h2>The law in N and D</h2>\n";
+    html += &match (&found.parametric, &found.parametric_refused) {
+        (Some(fit), _) => {
+            let (law, interval) = (fit.law, fit.intervals);
+            let row = |name: &str, value: f64, interval: Interval| {
+                let [value, lo, hi] =
+                    [value, interval.lo, interval.hi].map(|x| number::significant(x, 3));
+                vec![name.to_owned(), value, format!("{lo} to {hi}")]
+            };
+            let best = "β / (α + β), exponent of the best N";
+            let rows = [
+                row("E, irreducible", law.e, interval.e),
+                row("A", law.a, interval.a),
+                row("α", law.alpha, interval.alpha),
+                row("B", law.b, interval.b),
+                row("β", law.beta, interval.beta),
+                row(best, fit.optimal_exponent, fit.optimal_exponent_interval),
+            ];
+            let mut text =
+                "<p>L = E + A / N<sup>α</sup> + B / D<sup>β</sup>, D in tokens:</p>\n".to_owned();
+            text += &table(&["Coefficient", "#Value", "#95%"], rows);
+            let named = fit.outliers.iter();
+            let named =
+                named.filter_map(|(at, _)| Some(report.input.points.get(*at)?.trial.as_str()));
+            let named: Vec<&str> = named.collect();
+            if !named.is_empty() {
+                let named = escape(&named.join(", "));
+                text += &format!("<p>Far off it, and in it all the same: {named}.</p>\n");
+            }
+            text
+        }
+        (None, reason) => format!(
+            "<p>Not fitted: {}.</p>\n",
+            escape(reason.as_deref().unwrap_or_default())
+        ),
+    };
+    if !found.hold_out.is_empty() {
+        html += "<h3>The largest compute, predicted without it</h3>\n";
+        let rows = found.hold_out.iter().map(|held| {
+            let band = held.band.map_or_else(String::new, |band| {
+                format!("{:.4} to {:.4}", band.lo, band.hi)
+            });
+            let error = 100.0 * (held.predicted / held.measured - 1.0);
+            vec![
+                held.law.clone(),
+                held.trial.clone(),
+                format!("{:.4}", held.measured),
+                format!("{:.4}", held.predicted),
+                minus(&format!("{error:+.1}%")),
+                band,
+            ]
+        });
+        let columns = [
+            "Law",
+            "Trial",
+            "#Measured",
+            "#Predicted",
+            "#Error",
+            "#95% band of the law",
+        ];
+        html += &table(&columns, rows);
+    }
+    html
 }
 
 fn validation(report: &Report) -> String {

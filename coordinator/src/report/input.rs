@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Discrimination;
 use crate::laws::{FailedTrial, Point};
 
 /// The facts of one run.
@@ -33,6 +34,9 @@ pub struct ReportInput {
     pub validation: Vec<Validation>,
     /// (trial, final digest of its parameters).
     pub digests: Vec<(String, String)>,
+    /// The best trial of the largest compute on each held-out set, looked at closely.
+    #[serde(default)]
+    pub discriminations: Vec<Discrimination>,
     /// (name, accuracy) of discriminators without training, on the same task.
     pub baselines: Vec<(String, f64)>,
 }

@@ -3,10 +3,13 @@
 //! [`build`] is pure: the same input gives the same bytes. What can't be fitted is a sentence with its reason, in the
 //! figures as on the page.
 
+mod analysis;
 mod data;
+mod discrimination;
 mod figure;
 mod html;
 mod input;
+mod interactive;
 mod number;
 mod paper;
 
@@ -17,6 +20,8 @@ use serde::Serialize;
 
 use crate::laws::{Bootstrap, PowerLaw, Selection, frontier};
 
+pub use analysis::{Analysis, HoldOut};
+pub use discrimination::{Discrimination, Judged, LengthBand, LengthProbe, Pair};
 pub use figure::FigureError;
 pub use input::{Corpus, Curve, CurvePoint, ReportInput, Validation};
 
@@ -26,6 +31,7 @@ pub struct Report {
     input: ReportInput,
     by_params: Law,
     by_compute: Law,
+    analysis: Analysis,
 }
 
 /// What a law's x is, with everything that differs between the laws.
@@ -83,6 +89,7 @@ pub fn build(input: &ReportInput) -> Report {
     Report {
         by_params: Law::new(Quantity::Parameters, frontier::by_params(points, failed)),
         by_compute: Law::new(Quantity::Compute, frontier::by_compute(points, failed)),
+        analysis: analysis::analyse(points),
         input: input.clone(),
     }
 }
@@ -96,6 +103,16 @@ impl Report {
     /// The law in compute.
     pub fn by_compute(&self) -> &Law {
         &self.by_compute
+    }
+
+    /// What else was fitted.
+    pub fn analysis(&self) -> &Analysis {
+        &self.analysis
+    }
+
+    /// What it was made from.
+    pub fn input(&self) -> &ReportInput {
+        &self.input
     }
 
     /// Whether trials are still to come.

@@ -10,7 +10,7 @@
 
 mod report;
 
-pub use report::{ReportError, write_report};
+pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, Sweep};
 use polestar_dataset::{Store, store::Put};

@@ -3,11 +3,11 @@
 use super::{Run, RunError};
 use crate::{
     laws::{FailedTrial, Point},
-    report::{self, Curve, CurvePoint, ReportInput, Validation},
+    report::{self, Curve, CurvePoint, Discrimination, Judged, Report, ReportInput, Validation},
     sweep::Plan,
 };
 use polestar_dataset::{Corpus, Split, planted_optimum};
-use polestar_worker::{TrialId, engine::VALIDATION_SEED, metrics};
+use polestar_worker::{TrialId, engine::VALIDATION_SEED, metrics, scores};
 use std::collections::BTreeMap;
 
 /// Why a report could not be written.
@@ -42,12 +42,23 @@ pub async fn write_report(
     corpus: &Corpus,
     given_up: &BTreeMap<TrialId, String>,
 ) -> Result<String, ReportError> {
-    let input = gather(run, corpus, given_up).await?;
     let place = run.store.child("report");
-    for (name, bytes) in report::build(&input).files()? {
+    for (name, bytes) in report_of(run, corpus, given_up).await?.files()? {
         place.put(&name, bytes.into()).await?;
     }
     Ok(format!("{}/report.html", place.url().trim_end_matches('/')))
+}
+
+/// Fits what is in the store, and writes nothing.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn report_of(
+    run: &Run,
+    corpus: &Corpus,
+    given_up: &BTreeMap<TrialId, String>,
+) -> Result<Report, ReportError> {
+    Ok(report::build(&gather(run, corpus, given_up).await?))
 }
 
 async fn gather(
@@ -146,7 +157,42 @@ async fn gather(
             points: rows.iter().map(curve_point).collect(),
         });
     }
+    input.discriminations = discriminations(run, corpus, &input.points).await?;
     Ok(input)
+}
+
+/// The best trial of the largest compute, on each set.
+async fn discriminations(
+    run: &Run,
+    corpus: &Corpus,
+    points: &[Point],
+) -> Result<Vec<Discrimination>, ReportError> {
+    let compute = |p: &Point| p.budget.unwrap_or(p.flops);
+    let best = points.iter().max_by(|a, b| {
+        let larger = compute(a).total_cmp(&compute(b));
+        larger.then_with(|| b.loss.total_cmp(&a.loss))
+    });
+    let Some(best) = best else {
+        return Ok(Vec::new());
+    };
+    let scores = scores::read(&run.store, &TrialId(best.trial.clone())).await?;
+    let name = |policy: u32| corpus.policy_name(policy).unwrap_or("?").to_owned();
+    let found = metrics::SETS.into_iter().filter_map(|set| {
+        let of_set = scores.iter().filter(|scored| scored.set == set);
+        let judged: Vec<Judged> = of_set
+            .map(|scored| {
+                let triplet = scored.triplet;
+                Judged {
+                    policy: name(triplet.policy),
+                    other: name(triplet.other),
+                    lengths: [triplet.reference, triplet.positive, triplet.negative],
+                    margin: f64::from(scored.margin),
+                }
+            })
+            .collect();
+        Discrimination::of(&best.trial, &set.replace("heldout_", "held-out "), &judged)
+    });
+    Ok(found.collect())
 }
 
 fn curve_point(row: &metrics::Row) -> CurvePoint {

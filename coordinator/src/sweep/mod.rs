@@ -1,8 +1,10 @@
 //! A sweep file: what it may say, and reading it.
 
+mod axes;
 mod plan;
 mod read;
 
+pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use plan::{Plan, PlanError, PlannedTrial, plan};
 pub use read::{ReadError, read, read_str};
 
@@ -128,36 +130,6 @@ impl ImportTable {
     }
 }
 
-/// The axes of a sweep. Every size is combined with every length and every seed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Axes {
-    /// What the trials learn.
-    #[serde(default = "default_objective")]
-    pub objective: Objective,
-    /// Names of presets or of `models`.
-    pub sizes: Vec<String>,
-    /// Compute budgets in FLOPs, convention `6ND` (non-embedding parameters, plain tokens).
-    #[serde(default)]
-    pub budgets: Vec<f64>,
-    /// Or: numbers of optimizer steps.
-    #[serde(default)]
-    pub steps: Vec<u64>,
-    /// Seeds of initial weights and order.
-    #[serde(default = "default_seeds")]
-    pub seeds: Vec<u64>,
-    /// Peak learning rate by size, where it differs from `train.optimizer.lr`.
-    #[serde(default)]
-    pub lr: BTreeMap<String, f32>,
-}
-
-fn default_objective() -> Objective {
-    Objective::Polar
-}
-fn default_seeds() -> Vec<u64> {
-    vec![1]
-}
-
 /// The stage before: usually language modelling on the same trajectories.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +173,17 @@ pub struct PoolTable {
     /// Losses of a worker after which a trial is given up.
     #[serde(default = "default_losses")]
     pub losses: u32,
+    /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
+    /// can't fit isn't begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_gib: Option<f64>,
+    /// FLOPs a second of one worker, convention `6ND`, as a launch prints them at its end: lets `plan`
+    /// tell how long a sweep takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_flops: Option<f64>,
+    /// Price of a worker for an hour, in whatever money.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_price: Option<f64>,
 }
 
 fn default_workers() -> u32 {
@@ -228,6 +211,12 @@ impl Default for PoolTable {
             deadline_seconds: default_deadline(),
             failures: default_failures(),
             losses: default_losses(),
+            memory_gib: None,
+            worker_flops: None,
+            worker_price: None,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,24 +110,7 @@ fn check(sweep: &Sweep) -> Result<(), String> {
     {
         return Err("corpus.synth.output: leave it out, corpus.url says where".into());
     }
-    let axes = &sweep.sweep;
-    if axes.sizes.is_empty() || axes.seeds.is_empty() {
-        return Err("sweep.sizes and sweep.seeds need at least one entry each".into());
-    }
-    if axes.budgets.is_empty() == axes.steps.is_empty() {
-        return Err("give either sweep.budgets (FLOPs) or sweep.steps, and not both".into());
-    }
-    if let Some(bad) = axes.budgets.iter().find(|b| !(b.is_finite() && **b > 0.0)) {
-        return Err(format!(
-            "sweep.budgets has {bad}; a budget is a positive number of FLOPs"
-        ));
-    }
-    if axes.steps.contains(&0) {
-        return Err("sweep.steps has 0; a trial needs at least one step".into());
-    }
-    if let Some(size) = axes.lr.keys().find(|s| !axes.sizes.contains(s)) {
-        return Err(format!("sweep.lr.{size}: sweep.sizes has no `{size}`"));
-    }
+    sweep.sweep.check()?;
     sweep.train.validate().map_err(|e| e.to_string())?;
     let pool = &sweep.pool;
     if pool.workers == 0 || pool.workers_per_trial == 0 {
@@ -144,6 +127,15 @@ fn check(sweep: &Sweep) -> Result<(), String> {
             "pool.workers_per_trial = {} but train.lanes = {}; raise train.lanes",
             pool.workers_per_trial, sweep.train.lanes
         ));
+    }
+    let positive = |x: Option<f64>| x.is_none_or(|x| x.is_finite() && x > 0.0);
+    if ![pool.memory_gib, pool.worker_flops, pool.worker_price]
+        .into_iter()
+        .all(positive)
+    {
+        return Err(
+            "pool.memory_gib, pool.worker_flops and pool.worker_price must be above 0".into(),
+        );
     }
     if !(1.0..=1e6).contains(&pool.deadline_seconds) {
         return Err("pool.deadline_seconds must be between 1 and 1e6".into());

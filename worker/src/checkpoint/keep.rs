@@ -6,21 +6,25 @@ use polestar_dataset::{Store, store::Object};
 use std::collections::BTreeMap;
 
 /// Which checkpoints stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// How many of the newest; never fewer than two, so that a damaged one has another before it.
     pub last: usize,
     /// Those after each multiple of so many steps, too; 0 for none.
     pub every: u64,
+    /// These, too.
+    pub at: Vec<Step>,
 }
 
 impl Keep {
     /// What of `committed`, ascending, is to be removed once `newest` is committed. Later ones are
     /// left alone: they are damaged, or of a run that went further.
-    pub fn removes(self, committed: &[Step], newest: Step) -> Vec<Step> {
+    pub fn removes(&self, committed: &[Step], newest: Step) -> Vec<Step> {
         let older: Vec<Step> = committed.iter().copied().filter(|s| *s < newest).collect();
         let last = older.len().saturating_sub(self.last.max(2) - 1);
-        let kept = |step: &Step| self.every > 0 && step.0.is_multiple_of(self.every);
+        let kept = |step: &Step| {
+            self.at.contains(step) || (self.every > 0 && step.0.is_multiple_of(self.every))
+        };
         older[..last].iter().copied().filter(|s| !kept(s)).collect()
     }
 }
@@ -84,7 +88,7 @@ pub async fn prune(
     store: &Store,
     trial: &TrialId,
     newest: Step,
-    keep: Keep,
+    keep: &Keep,
 ) -> Result<usize, Error> {
     let places = places(store, trial).await?;
     let committed: Vec<Step> = places
@@ -140,10 +144,22 @@ mod tests {
     fn the_newest_their_predecessor_and_milestones_stay() {
         let steps = |numbers: &[u64]| numbers.iter().map(|&n| Step(n)).collect::<Vec<_>>();
         let committed = steps(&[100, 150, 200, 250, 300, 350]);
-        let keep = |last, every| Keep { last, every }.removes(&committed, Step(300));
+        let keep = |last, every| {
+            let at = vec![];
+            Keep { last, every, at }.removes(&committed, Step(300))
+        };
         assert_eq!(keep(2, 0), steps(&[100, 150, 200]));
         assert_eq!(keep(0, 0), keep(2, 0), "never fewer than one older");
         assert_eq!(keep(3, 100), steps(&[150]));
         assert_eq!(keep(9, 0), steps(&[]));
+        let started_from = Keep {
+            last: 2,
+            every: 0,
+            at: steps(&[100]),
+        };
+        assert_eq!(
+            started_from.removes(&committed, Step(300)),
+            steps(&[150, 200])
+        );
     }
 }

@@ -237,11 +237,12 @@ impl Saver {
             let keep = Keep {
                 last: trial.train.checkpoint.keep,
                 every: trial.train.checkpoint.keep_every,
+                at: trial.train.checkpoint.at.clone(),
             };
             let commit = async move {
                 metrics::write(&store, &manifest.trial, &rows).await?;
                 checkpoint::commit(&store, &manifest).await?;
-                checkpoint::prune(&store, &manifest.trial, step, keep).await?;
+                checkpoint::prune(&store, &manifest.trial, step, &keep).await?;
                 Ok(())
             };
             task = Some(Task(self.runtime.spawn(commit)));

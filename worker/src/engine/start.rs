@@ -48,19 +48,23 @@ pub(super) fn resume(
 ) -> Result<(Step, Consumed, Vec<String>), Failure> {
     let (run, runtime) = (env.run.clone(), env.runtime.clone());
     let leads = env.collective.rank().0 == 0;
+    let own = |step| (trial.id.clone(), trial.identity(), step);
     let mut candidates = Vec::new();
     if let Some(slice) = env.slice {
-        candidates = vec![slice.from];
-        candidates.retain(|step| leads && step.0 > 0);
+        candidates = vec![own(slice.from)];
+        candidates.retain(|(_, _, step)| leads && step.0 > 0);
     } else if leads {
-        candidates = runtime.block_on(checkpoint::committed(&run, &trial.id))?;
+        let trunk = trial.trunk.iter();
+        candidates.extend(trunk.map(|t| (t.trial.clone(), t.identity.clone(), t.step)));
+        let committed = runtime.block_on(checkpoint::committed(&run, &trial.id))?;
+        candidates.extend(committed.into_iter().map(own));
     }
     laps.lap("list");
     let (mut found, mut passed_over) = (None, Vec::new());
     loop {
         let mut chosen = Vec::new();
-        while let Some(step) = leads.then(|| candidates.pop()).flatten() {
-            match runtime.block_on(checkpoint::open(&run, &trial.id, step, &trial.identity())) {
+        while let Some((id, identity, step)) = leads.then(|| candidates.pop()).flatten() {
+            match runtime.block_on(checkpoint::open(&run, &id, step, &identity)) {
                 Ok(manifest) => {
                     // Numbers, strings and lists: serializing them can't fail.
                     chosen = serde_json::to_vec(&manifest).unwrap_or_default();

@@ -117,7 +117,11 @@ impl<'a> Trainer<'a> {
         let mut laps = Laps::new();
         let corpus = env
             .runtime
-            .block_on(Corpus::open_without(&trial.corpus, &trial.quarantine))
+            .block_on(Corpus::open_with(
+                &trial.corpus,
+                &trial.quarantine,
+                trial.policies,
+            ))
             .map_err(data)?;
         laps.lap("corpus");
         let found = corpus.fingerprint().to_string();
@@ -256,7 +260,7 @@ impl<'a> Trainer<'a> {
         if self.trial.is_due(self.trial.train.validation.every, step) {
             self.validate()?;
         }
-        if self.trial.is_due(self.trial.train.checkpoint.every, step) {
+        if self.trial.saves(step) {
             self.save()?;
         }
         self.report(step, figures);

@@ -1,0 +1,64 @@
+//! `recommend`: from a run's laws to the next sweep file.
+
+use super::{Error, inspect_run};
+use crate::{
+    recommend::{Evidence, Wish, recommend},
+    run::report_of,
+};
+use std::{collections::BTreeMap, path::PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RecommendArgs {
+    /// Folder of the run, as `launch` prints it
+    run: String,
+    /// Compute to spend: 6 x non-embedding parameters x tokens
+    #[arg(long, value_name = "FLOPS")]
+    flops: f64,
+    /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, instead of the sweep's
+    /// pool.memory_gib
+    #[arg(long, value_name = "GIB")]
+    memory_gib: Option<f64>,
+    /// Go on although the laws failed their own checks
+    #[arg(long)]
+    anyway: bool,
+    /// Where to write the sweep file, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Prints or writes a sweep file.
+pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    let positive = |x: f64| x.is_finite() && x > 0.0;
+    if !positive(args.flops) || !args.memory_gib.is_none_or(positive) {
+        return Err("--flops and --memory-gib must be above zero".into());
+    }
+    let (run, corpus) = inspect_run::open(&args.run).await?;
+    let report = report_of(&run, &corpus, &BTreeMap::new()).await?;
+    let evidence = Evidence {
+        sweep: &run.record.sweep,
+        tokens_per_triplet: run.record.plan.tokens_per_triplet,
+        vocabulary: corpus.tokenizer().vocab_size(),
+        points: &report.input().points,
+        analysis: report.analysis(),
+        by_compute: report.by_compute(),
+    };
+    let wish = Wish {
+        flops: args.flops,
+        memory: args.memory_gib.map(|gib| gib * GIB),
+        anyway: args.anyway,
+    };
+    let found = recommend(&evidence, wish)?;
+    let text = found.toml(args.flops, &run.record.run)?;
+    match args.output {
+        Some(file) => {
+            std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+            for caution in &found.cautions {
+                eprintln!("caution: {caution}");
+            }
+            println!("coordinator launch {}", file.display());
+        }
+        None => print!("{text}"),
+    }
+    Ok(())
+}

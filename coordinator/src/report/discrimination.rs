@@ -1,0 +1,254 @@
+//! What lies behind a mean accuracy: which policies are told apart, and whether length decides.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One held-out triplet and what the model made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Policy of reference and positive.
+    pub policy: String,
+    /// Policy of the negative.
+    pub other: String,
+    /// Lengths of reference, positive and negative in tokens, as clipped.
+    pub lengths: [u32; 3],
+    /// Reward of the positive less that of the negative.
+    pub margin: f64,
+}
+
+/// A finished trial on one held-out set, looked at closely.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discrimination {
+    /// Name of the trial.
+    pub trial: String,
+    /// Name of the set.
+    pub set: String,
+    /// By pair of policies, or of their families where there are too many policies to show.
+    pub pairs: Vec<Pair>,
+    /// Whether the pairs are of families: what stands before the first `@` of a policy's name.
+    pub by_family: bool,
+    /// Whether length decides.
+    pub length: LengthProbe,
+}
+
+/// Triplets of one pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Whose answers reference and positive are.
+    pub policy: String,
+    /// Whose answer the negative is.
+    pub other: String,
+    /// How many.
+    pub triplets: u64,
+    /// Mean loss in nats.
+    pub loss: f64,
+    /// Share ranked rightly; ties count half.
+    pub accuracy: f64,
+}
+
+/// Accuracy by what length alone would say: that the candidate is of the reference's policy whose length
+/// is nearer to the reference's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LengthProbe {
+    /// What length alone reaches on these triplets; ties count half.
+    pub alone: f64,
+    /// Where length is right, wrong, and says nothing.
+    pub bands: Vec<LengthBand>,
+    /// Pearson's correlation of the margin with how much nearer the positive's length is.
+    pub correlation: f64,
+}
+
+/// The triplets on which length says one thing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LengthBand {
+    /// `right`, `wrong` or `silent`.
+    pub length: String,
+    /// How many.
+    pub triplets: u64,
+    /// The model's accuracy on them.
+    pub accuracy: f64,
+}
+
+/// Rows of a heat map that can still be read.
+const SHOWN: usize = 24;
+
+impl Discrimination {
+    /// Looks at the triplets of one set; none, nothing to see.
+    pub fn of(trial: &str, set: &str, triplets: &[Judged]) -> Option<Discrimination> {
+        if triplets.is_empty() {
+            return None;
+        }
+        let (pairs, by_family) = pairs(triplets);
+        Some(Discrimination {
+            trial: trial.to_owned(),
+            set: set.to_owned(),
+            pairs,
+            by_family,
+            length: probe(triplets),
+        })
+    }
+}
+
+fn credit(margin: f64) -> f64 {
+    match margin.total_cmp(&0.0) {
+        std::cmp::Ordering::Greater => 1.0,
+        _ if margin == 0.0 => 0.5,
+        _ => 0.0,
+    }
+}
+
+fn family(policy: &str) -> &str {
+    policy.split('@').next().unwrap_or(policy)
+}
+
+/// Pairs among the policies, or families, with the most triplets.
+fn pairs(triplets: &[Judged]) -> (Vec<Pair>, bool) {
+    let mut policies: Vec<&str> = triplets
+        .iter()
+        .flat_map(|t| [t.policy.as_str(), t.other.as_str()])
+        .collect();
+    policies.sort_unstable();
+    policies.dedup();
+    let by_family = policies.len() > SHOWN;
+    let name = |policy: &'_ str| match by_family {
+        true => family(policy).to_owned(),
+        false => policy.to_owned(),
+    };
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for triplet in triplets {
+        for policy in [&triplet.policy, &triplet.other] {
+            *seen.entry(name(policy)).or_default() += 1;
+        }
+    }
+    let mut most: Vec<(u64, String)> = seen.into_iter().map(|(name, n)| (n, name)).collect();
+    most.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    most.truncate(SHOWN);
+    let shown = |policy: &String| most.iter().any(|(_, name)| name == policy);
+    let mut sums: BTreeMap<(String, String), (u64, f64, f64)> = BTreeMap::new();
+    for triplet in triplets {
+        let pair = (name(&triplet.policy), name(&triplet.other));
+        if shown(&pair.0) && shown(&pair.1) {
+            let sum = sums.entry(pair).or_default();
+            sum.0 += 1;
+            // -ln σ(margin), without overflow on either side.
+            sum.1 += (-triplet.margin.abs()).exp().ln_1p() + (-triplet.margin).max(0.0);
+            sum.2 += credit(triplet.margin);
+        }
+    }
+    let pairs = sums
+        .into_iter()
+        .map(|((policy, other), (n, loss, right))| Pair {
+            policy,
+            other,
+            triplets: n,
+            loss: loss / n as f64,
+            accuracy: right / n as f64,
+        });
+    (pairs.collect(), by_family)
+}
+
+fn probe(triplets: &[Judged]) -> LengthProbe {
+    // How much nearer to the reference's length the positive's is.
+    let nearer = |t: &Judged| {
+        let [reference, positive, negative] = t.lengths.map(f64::from);
+        (negative - reference).abs() - (positive - reference).abs()
+    };
+    let mean = |values: &mut dyn Iterator<Item = f64>| {
+        let (n, sum) = values.fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x));
+        if n > 0.0 { sum / n } else { 0.0 }
+    };
+    let kinds: [(&str, fn(f64) -> bool); 3] = [
+        ("right", |x| x > 0.0),
+        ("wrong", |x| x < 0.0),
+        ("silent", |x| x == 0.0),
+    ];
+    let bands = kinds.into_iter().map(|(length, is)| {
+        let of = || triplets.iter().filter(|t| is(nearer(t)));
+        LengthBand {
+            length: length.to_owned(),
+            triplets: of().count() as u64,
+            accuracy: mean(&mut of().map(|t| credit(t.margin))),
+        }
+    });
+    let (x, y) = (
+        mean(&mut triplets.iter().map(nearer)),
+        mean(&mut triplets.iter().map(|t| t.margin)),
+    );
+    let moments = triplets.iter().fold([0.0; 3], |[xx, xy, yy], t| {
+        let (dx, dy) = (nearer(t) - x, t.margin - y);
+        [xx + dx * dx, xy + dx * dy, yy + dy * dy]
+    });
+    let [xx, xy, yy] = moments;
+    LengthProbe {
+        alone: mean(&mut triplets.iter().map(|t| credit(nearer(t)))),
+        bands: bands.filter(|band| band.triplets > 0).collect(),
+        correlation: if xx * yy > 0.0 {
+            xy / (xx * yy).sqrt()
+        } else {
+            0.0
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(policy: &str, other: &str, lengths: [u32; 3], margin: f64) -> Judged {
+        Judged {
+            policy: policy.into(),
+            other: other.into(),
+            lengths,
+            margin,
+        }
+    }
+
+    #[test]
+    fn a_model_that_only_measures_length_is_found_out() {
+        let lengths = (0..60_u32).map(|i| [50_u32, 50 + (i * 7) % 31, 50 + (i * 11) % 37]);
+        let triplets: Vec<Judged> = lengths
+            .map(|[r, p, n]| {
+                let margin = f64::from(n.abs_diff(r)) - f64::from(p.abs_diff(r));
+                judged("a", "b", [r, p, n], margin)
+            })
+            .collect();
+        let length = Discrimination::of("t", "s", &triplets).unwrap().length;
+        assert!((length.correlation - 1.0).abs() < 1e-12);
+        let accuracy = |name: &str| {
+            length
+                .bands
+                .iter()
+                .find(|b| b.length == name)
+                .unwrap()
+                .accuracy
+        };
+        assert_eq!((accuracy("right"), accuracy("wrong")), (1.0, 0.0));
+    }
+
+    #[test]
+    fn pairs_add_up_and_too_many_policies_become_families() {
+        let few = [
+            judged("a", "b", [1, 1, 1], 2.0),
+            judged("a", "b", [1, 1, 1], 0.0),
+            judged("b", "a", [1, 1, 1], -1.0),
+        ];
+        let found = Discrimination::of("t", "s", &few).unwrap();
+        assert!(!found.by_family);
+        assert_eq!(found.pairs.len(), 2);
+        assert_eq!(
+            (found.pairs[0].triplets, found.pairs[0].accuracy),
+            (2, 0.75)
+        );
+        let loss = (f64::ln_1p((-2f64).exp()) + std::f64::consts::LN_2) / 2.0;
+        assert!((found.pairs[0].loss - loss).abs() < 1e-12);
+        assert!((found.pairs[1].loss - 1f64.exp().ln_1p()).abs() < 1e-12);
+
+        let many: Vec<Judged> = (0..90)
+            .map(|i| judged(&format!("m{}@t{i}", i % 3), "other@x", [1, 1, 1], 1.0))
+            .collect();
+        let found = Discrimination::of("t", "s", &many).unwrap();
+        assert!(found.by_family);
+        assert_eq!(found.pairs.iter().map(|p| p.triplets).sum::<u64>(), 90);
+        assert_eq!(found.pairs.len(), 3);
+    }
+}

@@ -1,0 +1,152 @@
+//! Every kind of sweep, expanded.
+
+use super::{Plan, PlanError, plan, read_str};
+use polestar_worker::Step;
+
+const BASE: &str = r#"
+name = "t"
+store = "runs"
+[corpus]
+url = "c"
+[train]
+batch = 8
+[train.optimizer]
+lr = 1e-3
+[sweep]
+"#;
+
+fn planned(sweep: &str) -> Result<Plan, PlanError> {
+    let text = format!("{BASE}{sweep}");
+    plan(&read_str("t.toml", &text).unwrap(), "f", 300, 100.0)
+}
+
+fn refused(sweep: &str) -> String {
+    match read_str("t.toml", &format!("{BASE}{sweep}")) {
+        Err(error) => error.to_string(),
+        Ok(sweep) => plan(&sweep, "f", 300, 100.0).unwrap_err().to_string(),
+    }
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.trials.iter().map(|t| t.config.id.0.as_str()).collect()
+}
+
+#[test]
+fn lengths_are_budgets_or_multiples_of_the_size() {
+    let found = planned("sizes = [\"50k\", \"200k\"]\nbudgets = [1e12]\n").unwrap();
+    for trial in &found.trials {
+        assert!((trial.flops_6nd / 1e12 - 1.0).abs() < 0.02, "{trial:?}");
+    }
+    let sizes: Vec<u64> = found.trials.iter().map(|t| t.non_embedding).collect();
+    assert!((40_000..63_000).contains(&sizes[0]) && (160_000..250_000).contains(&sizes[1]));
+
+    let found = planned("sizes = [\"50k\", \"200k\"]\ntokens_per_parameter = [20, 40]\n").unwrap();
+    let per = |i: usize| found.trials[i].plain_tokens / found.trials[i].non_embedding as f64;
+    assert!((per(0) / 20.0 - 1.0).abs() < 0.02 && (per(3) / 40.0 - 1.0).abs() < 0.02);
+    assert!(names(&found)[0].contains("20x"));
+}
+
+#[test]
+fn rates_batches_policies_and_seeds_are_combined_and_named() {
+    let found = planned(
+        "sizes = [\"nano\"]\nsteps = [10]\nlr = [1e-3, 2e-3]\nbatch = [8, 16]\npolicies = [2, 4]\nseeds = [1, 2]\n",
+    )
+    .unwrap();
+    assert_eq!(found.trials.len(), 16);
+    assert!(names(&found).contains(&"nano-10steps-b16-lr2e-3-p4-s2"));
+    let mut identities: Vec<String> = found.trials.iter().map(|t| t.config.identity()).collect();
+    identities.sort();
+    identities.dedup();
+    assert_eq!(identities.len(), 16);
+}
+
+#[test]
+fn the_papers_laws_set_rate_and_batch() {
+    let found = planned(
+        "sizes = [\"polar-1.8b\"]\nbudgets = [8.5e21]\nlr = \"polar\"\nbatch = \"polar\"\npretrain_tokens = 2.5e12\n",
+    )
+    .unwrap();
+    let config = &found.trials[0].config;
+    // 0.94T tokens, as the paper's: 1.4e-5 and 1940 / 0.96, in whole lanes.
+    assert!((config.train.optimizer.lr / 1.4e-5 - 1.0).abs() < 0.02);
+    assert_eq!(config.train.batch % config.train.lanes, 0);
+    assert!((f64::from(config.train.batch) / 2021.0 - 1.0).abs() < 0.01);
+    assert!((found.trials[0].flops_6nd / 8.5e21 - 1.0).abs() < 0.01);
+}
+
+#[test]
+fn lengths_grow_from_a_trunk() {
+    let sweep = "sizes = [\"nano\"]\nsteps = [50, 100, 200]\ntrunk = { decay = 0.2, warmup = 5 }\n";
+    let found = planned(sweep).unwrap();
+    assert_eq!(names(&found)[0], "nano-trunk-s1");
+    let (trunk, branches) = found.trials.split_first().unwrap();
+    assert!(trunk.is_warm_start && trunk.config.steps == 160);
+    assert_eq!(trunk.config.train.checkpoint.at, [40, 80, 160].map(Step));
+    for (branch, left) in branches.iter().zip([40, 80, 160]) {
+        let from = branch.config.trunk.as_ref().unwrap();
+        assert_eq!((from.step, &from.trial), (Step(left), &trunk.config.id));
+        assert_eq!(from.identity, trunk.config.identity());
+        // Sharing a trunk is how it is trained, not what it is.
+        let mut alone = branch.config.clone();
+        alone.trunk = None;
+        assert_eq!(alone.identity(), branch.config.identity());
+    }
+    let own: f64 = found.trials.iter().map(|t| t.own_flops()).sum();
+    let alone: f64 = branches.iter().map(|t| t.flops_6nd).sum();
+    assert!((own / alone - 230.0 / 350.0).abs() < 1e-9);
+}
+
+#[test]
+fn what_cant_fit_is_refused_with_what_would() {
+    let sweep = "sizes = [\"base\"]\nsteps = [10]\n[pool]\nworkers = 8\n";
+    let fits = planned(sweep).unwrap().trials[0].state_bytes as f64;
+    let gib = |share: f64| share * fits / f64::from(1 << 30);
+    let text = refused(&format!("{sweep}memory_gib = {}\n", gib(0.6)));
+    assert!(
+        text.contains("train.zero = ") && text.contains("workers_per_trial"),
+        "{text}"
+    );
+    let text = refused(&format!("{sweep}memory_gib = {}\n", gib(0.001)));
+    assert!(text.contains("leave the size out"), "{text}");
+    planned(&format!("{sweep}memory_gib = {}\n", gib(1.1))).unwrap();
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_key() {
+    for (sweep, says) in [
+        ("sizes = [\"nano\"]\n", "give one of sweep.budgets"),
+        (
+            "sizes = [\"nano\"]\nsteps = [9]\nlr = \"polar\"",
+            "sweep.pretrain_tokens",
+        ),
+        (
+            "sizes = [\"nano\"]\nsteps = [9]\nbatch = \"polar\"",
+            "instead of steps",
+        ),
+        (
+            "sizes = [\"nano\"]\nsteps = [9]\nbatch = [8, 9]",
+            "train.lanes",
+        ),
+        (
+            "sizes = [\"nano\"]\nsteps = [9]\npolicies = [1]",
+            "at least 2",
+        ),
+        (
+            "sizes = [\"nano\"]\nsteps = [9]\ntrunk = { decay = 0.0 }",
+            "above 0",
+        ),
+        ("sizes = [\"nanno\"]\nsteps = [9]", "\"120M\""),
+        (
+            "sizes = [\"nano\"]\ntokens_per_parameter = [1e-3]",
+            "Raise it to",
+        ),
+        ("sizes = [\"nano\"]\nbudgets = [1e3]", "Raise the budget"),
+        (
+            "sizes = [\"nano\"]\nsteps = [9]\nseeds = [1, 1]",
+            "list everything once",
+        ),
+    ] {
+        let text = refused(sweep);
+        assert!(text.contains(says), "{sweep}: {text}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Trials of several lengths share a trunk, and none of them can be told from one that was trained alone.
+
+mod common;
+#[path = "common/small.rs"]
+mod small;
+
+use polestar_worker::{
+    Step, TrialConfig, TrialId, Trunk, checkpoint, schedule::Schedule, sharding::Zero,
+};
+use small::{run, store, trial};
+use tokio::runtime::Runtime;
+
+fn of_length(trial: &TrialConfig, id: &str, steps: u64, decay: u64) -> TrialConfig {
+    let mut trial = trial.clone();
+    trial.id = TrialId(id.to_owned());
+    trial.steps = steps;
+    trial.train.schedule = Schedule::WsdSteps {
+        warmup: 2,
+        decay,
+        floor: 0.0,
+    };
+    trial
+}
+
+#[test]
+fn a_branch_ends_where_the_whole_trial_does() {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut small = trial(&runtime, Zero::None);
+    // As if nothing were kept but what has to be.
+    small.train.checkpoint.every = 1;
+    small.train.checkpoint.keep_every = 0;
+    let place = store("branches");
+    let mut trunk = of_length(&small, "trunk", 7, 0);
+    trunk.train.checkpoint.at = vec![Step(3), Step(7)];
+    let digest = |trial: &TrialConfig, world: usize, begun: u64| {
+        let mut generation = run(&runtime, trial, vec![place.clone(); world]);
+        assert_eq!(generation.begun, Some(Step(begun)), "{}", trial.id);
+        let outcome = generation.ends.remove(0).expect("a result");
+        (
+            outcome.digest.0,
+            outcome.validation,
+            outcome.consumed.triplets,
+        )
+    };
+    digest(&trunk, 1, 0);
+    for (steps, decay) in [(5, 2), (9, 2)] {
+        let alone = of_length(&small, &format!("alone-{steps}"), steps, decay);
+        let mut branch = of_length(&small, &format!("branch-{steps}"), steps, decay);
+        let left = Step(steps - decay);
+        branch.trunk = Some(Trunk {
+            trial: trunk.id.clone(),
+            identity: trunk.identity(),
+            step: left,
+        });
+        assert_eq!(digest(&branch, 2, left.0), digest(&alone, 1, 0));
+    }
+    let kept = runtime.block_on(checkpoint::committed(&place, &trunk.id));
+    assert_eq!(kept.expect("a listing"), [3, 6, 7].map(Step));
+}
