@@ -80,7 +80,7 @@ pub struct CurvePoint {
     pub tokens: f64,
     /// FLOPs spent so far.
     pub flops: f64,
-    /// Loss of the step's batch.
+    /// Mean loss of the batches since the point before.
     pub train_loss: Option<f64>,
     /// Loss on the validation set.
     pub val_loss: Option<f64>,

@@ -154,7 +154,7 @@ async fn gather(
             trial: name,
             size: planned.size.clone(),
             params: planned.parameters,
-            points: rows.iter().map(curve_point).collect(),
+            points: thinned(&rows),
         });
     }
     input.discriminations = discriminations(run, corpus, &input.points).await?;
@@ -195,13 +195,33 @@ async fn discriminations(
     Ok(found.collect())
 }
 
+/// Points of a curve that a picture can show: the rows between are averaged, those with a validation all
+/// stay. The metrics keep every step.
+fn thinned(rows: &[metrics::Row]) -> Vec<CurvePoint> {
+    const MOST: usize = 400;
+    let window = rows.len().div_ceil(MOST).max(1);
+    let mut points = Vec::new();
+    let mut losses = Vec::with_capacity(window);
+    for (at, row) in rows.iter().enumerate() {
+        losses.push(row.loss);
+        if losses.len() < window && row.validation.is_empty() && at + 1 < rows.len() {
+            continue;
+        }
+        let mut point = curve_point(row);
+        point.train_loss = Some(losses.iter().sum::<f64>() / losses.len() as f64);
+        points.push(point);
+        losses.clear();
+    }
+    points
+}
+
 fn curve_point(row: &metrics::Row) -> CurvePoint {
     let score = row.validation.get(FITTED);
     CurvePoint {
         step: row.step.0,
         tokens: row.plain_tokens as f64,
         flops: row.flops_6nd,
-        train_loss: Some(row.loss),
+        train_loss: None,
         val_loss: score.map(|s| s.loss),
         val_accuracy: score.and_then(|s| s.accuracy),
     }

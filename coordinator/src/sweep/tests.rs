@@ -125,7 +125,7 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         ),
         (
             "sizes = [\"nano\"]\nsteps = [9]\nbatch = [8, 9]",
-            "train.lanes",
+            "b9-s1 can't be trained",
         ),
         (
             "sizes = [\"nano\"]\nsteps = [9]\npolicies = [1]",
