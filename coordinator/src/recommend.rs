@@ -233,7 +233,7 @@ fn rates(evidence: &Evidence, sweep: &mut Sweep) -> Option<String> {
 /// The smallest world and the lowest ZeRO stage that hold the model.
 fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Option<String> {
     const GIB: f64 = (1_u64 << 30) as f64;
-    let limit = limit.or(sweep.pool.memory_gib.map(|gib| gib * GIB))?;
+    let limit = limit.or_else(|| sweep.pool.memory_gib.map(|gib| gib * GIB))?;
     let layout = ModelLayout::new(model, HeadKind::Reward);
     let train = &mut sweep.train;
     let bytes = |zero, world| {

@@ -157,13 +157,13 @@ fn probe(triplets: &[Judged]) -> LengthProbe {
         let (n, sum) = values.fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x));
         if n > 0.0 { sum / n } else { 0.0 }
     };
-    let kinds: [(&str, fn(f64) -> bool); 3] = [
-        ("right", |x| x > 0.0),
-        ("wrong", |x| x < 0.0),
-        ("silent", |x| x == 0.0),
-    ];
-    let bands = kinds.into_iter().map(|(length, is)| {
-        let of = || triplets.iter().filter(|t| is(nearer(t)));
+    let said = |t: &Judged| match nearer(t) {
+        x if x > 0.0 => "right",
+        x if x < 0.0 => "wrong",
+        _ => "silent",
+    };
+    let bands = ["right", "wrong", "silent"].map(|length| {
+        let of = || triplets.iter().filter(|t| said(t) == length);
         LengthBand {
             length: length.to_owned(),
             triplets: of().count() as u64,
@@ -181,7 +181,7 @@ fn probe(triplets: &[Judged]) -> LengthProbe {
     let [xx, xy, yy] = moments;
     LengthProbe {
         alone: mean(&mut triplets.iter().map(|t| credit(nearer(t)))),
-        bands: bands.filter(|band| band.triplets > 0).collect(),
+        bands: bands.into_iter().filter(|b| b.triplets > 0).collect(),
         correlation: if xx * yy > 0.0 {
             xy / (xx * yy).sqrt()
         } else {
