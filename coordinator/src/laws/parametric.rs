@@ -84,6 +84,16 @@ pub struct Parametric {
     pub resamples: usize,
 }
 
+impl Parametric {
+    /// Whether the runs say what the exponents are: to within a factor of five, by their 95% intervals. Few runs, or
+    /// runs that differ in one direction only, leave coefficients that trade against each other.
+    pub fn is_determined(&self) -> bool {
+        const FACTOR: f64 = 5.0;
+        let told = |i: Interval| i.lo > 0.0 && i.hi.is_finite() && i.hi / i.lo < FACTOR;
+        told(self.intervals.alpha) && told(self.intervals.beta)
+    }
+}
+
 /// 95% intervals by resampling runs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Intervals {

@@ -185,7 +185,9 @@ mod tests {
         assert_eq!((found.valleys.len(), found.no_valleys.len()), (4, 0));
         let exponent = found.best_size.unwrap().exponent;
         assert!((exponent - 0.5).abs() < 0.02, "{exponent}");
-        let law = found.parametric.unwrap().law;
+        let fit = found.parametric.unwrap();
+        assert!(fit.is_determined());
+        let law = fit.law;
         assert!(
             (law.alpha - 0.35).abs() < 1e-3 && (law.beta - 0.35).abs() < 1e-3,
             "{law:?}"

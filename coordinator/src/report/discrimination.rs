@@ -25,7 +25,8 @@ pub struct Discrimination {
     pub set: String,
     /// By pair of policies, or of their families where there are too many policies to show.
     pub pairs: Vec<Pair>,
-    /// Whether the pairs are of families: what stands before the first `@` of a policy's name.
+    /// Whether the pairs are of families: what stands before the first `@` or ` | ` of a policy's name,
+    /// which is how several columns are joined.
     pub by_family: bool,
     /// Whether length decides.
     pub length: LengthProbe,
@@ -98,7 +99,8 @@ fn credit(margin: f64) -> f64 {
 }
 
 fn family(policy: &str) -> &str {
-    policy.split('@').next().unwrap_or(policy)
+    let model = policy.split(" | ").next().unwrap_or(policy);
+    model.split('@').next().unwrap_or(model)
 }
 
 /// Pairs among the policies, or families, with the most triplets.
@@ -244,7 +246,7 @@ mod tests {
         assert!((found.pairs[1].loss - 1f64.exp().ln_1p()).abs() < 1e-12);
 
         let many: Vec<Judged> = (0..90)
-            .map(|i| judged(&format!("m{}@t{i}", i % 3), "other@x", [1, 1, 1], 1.0))
+            .map(|i| judged(&format!("m{}@t | {i}", i % 3), "other | x", [1, 1, 1], 1.0))
             .collect();
         let found = Discrimination::of("t", "s", &many).unwrap();
         assert!(found.by_family);

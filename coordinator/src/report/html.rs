@@ -156,14 +156,18 @@ fn analysis(report: &Report) -> String {
         html += "<h2>The best size of each budget</h2>\n";
         let bottoms = found.valleys.iter().map(|valley| {
             let (n, loss) = (number::count(valley.n), format!("{:.4}", valley.loss));
-            vec![number::flops(valley.flops), n, loss, String::new()]
+            (valley.flops, [n, loss, String::new()])
         });
         let without = found.no_valleys.iter().map(|without| {
             let none = || "–".to_owned();
             let reason = capitalized(&without.reason);
-            vec![number::flops(without.flops), none(), none(), reason]
+            (without.flops, [none(), none(), reason])
         });
-        let rows: Vec<_> = bottoms.chain(without).collect();
+        let mut rows: Vec<_> = bottoms.chain(without).collect();
+        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let rows = rows
+            .into_iter()
+            .map(|(budget, [n, loss, reason])| vec![number::flops(budget), n, loss, reason]);
         html += &table(
             &["#Budget (FLOPs)", "#Best N", "#Loss there", "If none, why"],
             rows,
@@ -187,8 +191,13 @@ fn analysis(report: &Report) -> String {
         (Some(fit), _) => {
             let (law, interval) = (fit.law, fit.intervals);
             let row = |name: &str, value: f64, interval: Interval| {
-                let [value, lo, hi] =
-                    [value, interval.lo, interval.hi].map(|x| number::significant(x, 3));
+                let [value, lo, hi] = [value, interval.lo, interval.hi].map(|x| {
+                    if x.is_finite() {
+                        number::significant(x, 3)
+                    } else {
+                        "∞".to_owned()
+                    }
+                });
                 vec![name.to_owned(), value, format!("{lo} to {hi}")]
             };
             let best = "β / (α + β), exponent of the best N";
@@ -203,6 +212,10 @@ fn analysis(report: &Report) -> String {
             let mut text =
                 "<p>L = E + A / N<sup>α</sup> + B / D<sup>β</sup>, D in tokens:</p>\n".to_owned();
             text += &table(&["Coefficient", "#Value", "#95%"], rows);
+            if !fit.is_determined() {
+                text += "<p><strong>These runs don't determine this law:</strong> an exponent may as well be five times as large. \
+                         Take it as a description of them, and predict nothing by it.</p>\n";
+            }
             let named = fit.outliers.iter();
             let named =
                 named.filter_map(|(at, _)| Some(report.input.points.get(*at)?.trial.as_str()));

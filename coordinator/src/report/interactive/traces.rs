@@ -125,8 +125,8 @@ fn law(report: &Report, law: &Law, id: &'static str) -> Figure {
         id,
         title: format!("Loss against {x_title}"),
         caption: format!(
-            "{} Every finished trial; the paper's law is in the legend, with the warning below.",
-            law.text()
+            "{}. Every finished trial; the paper's law is in the legend, with the warning below.",
+            law.text().trim_end_matches('.')
         ),
         plot,
     }
@@ -275,7 +275,7 @@ fn length(report: &Report) -> Option<Figure> {
     }
     let sets = all.iter().map(|d| {
         format!(
-            "on {} length alone ranks {} rightly, and correlates with the margin by {:.2}",
+            "on {} length alone ranks {} rightly; its correlation with the margin is {:.2}",
             d.set,
             number::percent(d.length.alone),
             d.length.correlation
@@ -286,9 +286,9 @@ fn length(report: &Report) -> Option<Figure> {
         title: "Is it only length?".into(),
         caption: format!(
             "{}: accuracy where the candidate whose length is nearer to the reference's is the right one, the wrong one, and where \
-             length says nothing. A model that only measures length has 100% and 0%. {}.",
+             length says nothing. A model that only measures length has 100% and 0% there; {}.",
             first.trial,
-            sets.collect::<Vec<_>>().join("; ")
+            sets.collect::<Vec<_>>().join(", and ")
         ),
         plot,
     })
@@ -340,6 +340,9 @@ fn pairs(report: &Report, at: usize, id: &'static str) -> Option<Figure> {
         HeatMap::new(names.clone(), names, matrix(&|pair| Some(pair.loss)))
             .color_scale(ColorScale::Palette(ColorScalePalette::Viridis))
             .hover_on_gaps(false)
+            // Chance is a third of the scale; what is worse than twice chance and more is all one colour.
+            .zmin(0.0)
+            .zmax(2.0)
             .text_matrix(texts)
             .hover_template("%{text}<extra></extra>"),
     );
@@ -355,7 +358,7 @@ fn pairs(report: &Report, at: usize, id: &'static str) -> Option<Figure> {
         .y_axis(tilted("reference and positive"));
     plot.set_layout(layout);
     let what = match found.by_family {
-        true => "families of policies (what stands before the @) with the most triplets",
+        true => "families of policies (what stands before the first | or @) with the most triplets",
         false => "policies",
     };
     Some(Figure {
