@@ -195,8 +195,8 @@ async fn discriminations(
     Ok(found.collect())
 }
 
-/// Points of a curve that a picture can show: the rows between are averaged, those with a validation all
-/// stay. The metrics keep every step.
+/// Points of a curve that a picture can show: the rows between are averaged, the first and those with a
+/// validation all stay. The metrics keep every step.
 fn thinned(rows: &[metrics::Row]) -> Vec<CurvePoint> {
     const MOST: usize = 400;
     let window = rows.len().div_ceil(MOST).max(1);
@@ -204,7 +204,8 @@ fn thinned(rows: &[metrics::Row]) -> Vec<CurvePoint> {
     let mut losses = Vec::with_capacity(window);
     for (at, row) in rows.iter().enumerate() {
         losses.push(row.loss);
-        if losses.len() < window && row.validation.is_empty() && at + 1 < rows.len() {
+        let stays = at == 0 || at + 1 == rows.len() || !row.validation.is_empty();
+        if !stays && losses.len() < window {
             continue;
         }
         let mut point = curve_point(row);
