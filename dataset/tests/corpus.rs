@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polestar_dataset::{
-    Corpus, HeldOut, LoadPlan, Loader, Objective, SampleConfig, Split, StepBatch, Store,
-    SynthOptions, Weighting, inspect, loader, pack, planted_optimum, synth, verify,
+    Corpus, HeldOut, LoadPlan, Loader, Objective, PolicyChoice, SampleConfig, Split, StepBatch,
+    Store, SynthOptions, Weighting, inspect, loader, pack, planted_optimum, synth, verify,
 };
 
 fn small(name: &str) -> SynthOptions {
@@ -94,6 +94,56 @@ async fn a_wrong_plan_is_told_by_the_first_step() {
     let mut stopped = Loader::start(Arc::clone(&corpus), plan(&[9], 0));
     assert!(stopped.next().is_err());
     assert!(matches!(stopped.next(), Err(loader::Error::Stopped)));
+}
+
+#[tokio::test]
+async fn training_on_some_policies_leaves_validation_alone() {
+    let all = corpus(SynthOptions {
+        policies: 9,
+        heldout_policies: 1,
+        ..small("some-policies")
+    })
+    .await;
+    let samples = SampleConfig::default();
+    let validated = |corpus: Arc<Corpus>| async move {
+        let samples = SampleConfig::default();
+        let set = corpus.validation(Split::HeldoutPrompts, 40, 1, &samples);
+        set.await.unwrap()
+    };
+    let of = |count| {
+        let choice = PolicyChoice { count, seed: 5 };
+        Corpus::open_with(all.url(), &[], Some(choice))
+    };
+    let mut seen = BTreeSet::new();
+    for count in [2, 4, 8] {
+        let some = of(count).await.unwrap();
+        let steps = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 25);
+        let triplets = steps.iter().flat_map(|s| &s.lanes).flat_map(|(_, t)| t);
+        let trained: BTreeSet<u32> = triplets.flat_map(|t| [t.policy, t.other]).collect();
+        assert_eq!(trained.len(), count as usize);
+        assert!(
+            seen.is_subset(&trained),
+            "a larger choice holds the smaller"
+        );
+        seen = trained;
+        let late = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 20, 5);
+        assert_eq!(steps[20..], late[..], "seeking is replaying");
+        assert_eq!(validated(some).await, validated(Arc::clone(&all)).await);
+    }
+    let every = of(8).await.unwrap();
+    let mut loaders = [&all, &every].map(|c| {
+        let plan = LoadPlan {
+            samples: samples.clone(),
+            ..plan(&[0], 0)
+        };
+        Loader::start(Arc::clone(c), plan)
+    });
+    let [first, second] = loaders.each_mut().map(|loader| loader.next().unwrap());
+    assert_eq!(first, second, "all of them are all of them");
+    for count in [1, 9] {
+        let refused = of(count).await.unwrap_err().to_string();
+        assert!(refused.contains("choose from 2 to 8"), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::{Error, corpus::Watcher};
 use crate::sweep::{Plan, Sweep, plan};
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions, import,
+    Corpus, ImportOptions, LoadPlan, Loader, PolicyChoice, Store, SynthOptions, import,
     manifest::{MANIFEST_KEY, Origin},
     synth,
     synth::SynthOrigin,
@@ -43,6 +43,12 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
         .into());
     }
     let corpus = Corpus::open_without(store.url(), &table.quarantine).await?;
+    // Whether it has so many policies is better known before anything is trained.
+    for &count in &sweep.sweep.policies {
+        let choice = PolicyChoice { count, seed: 0 };
+        let opened = Corpus::open_with(store.url(), &table.quarantine, Some(choice)).await;
+        opened.map_err(|error| format!("sweep.policies: {error}"))?;
+    }
     if !table.quarantine.is_empty() {
         let left_out = table.quarantine.len();
         eprintln!("{left_out} row groups are left out, as corpus.quarantine says");
