@@ -98,12 +98,12 @@ const FAR: f64 = 1e4;
 /// [`Refusal`] says what is missing.
 pub fn recommend(evidence: &Evidence, wish: Wish) -> Result<Recommendation, Refusal> {
     let analysis = evidence.analysis;
-    let Some(law) = &analysis.best_size else {
-        let reason = analysis.best_size_refused.clone();
+    let Some(law) = analysis.optimal.as_ref().map(|laws| &laws.size) else {
+        let reason = analysis.optimal_refused.clone();
         return Err(Refusal::NoLaw(reason.unwrap_or_default()));
     };
-    let compute = |p: &Point| p.budget.unwrap_or(p.flops);
-    let largest = evidence.points.iter().map(compute).fold(0.0, f64::max);
+    let compute = evidence.points.iter().map(Point::compute);
+    let largest = compute.fold(0.0, f64::max);
     let extrapolation = wish.flops / largest;
     let mut cautions = failed(evidence, extrapolation);
     if !cautions.is_empty() && !wish.anyway {
@@ -166,7 +166,7 @@ fn failed(evidence: &Evidence, extrapolation: f64) -> Vec<String> {
             without.flops, without.reason
         ));
     }
-    if let Some(law) = &analysis.best_size
+    if let Some(law) = analysis.optimal.as_ref().map(|laws| &laws.size)
         && law.exponent_interval.lo <= 0.0
     {
         failed.push(format!(

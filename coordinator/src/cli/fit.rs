@@ -3,10 +3,13 @@
 use super::Error;
 use crate::{
     fit::{
-        self, Fits, Law, Power,
+        self, Fits, Law,
         table::{Quantity, Reading, Table},
     },
-    laws::{Bootstrap, Interval},
+    laws::{
+        Bootstrap, Comparison, Interval, PowerLaw,
+        isoflop::{Method, Valley},
+    },
 };
 use std::{fs::File, path::PathBuf};
 
@@ -20,6 +23,9 @@ pub(super) struct FitArgs {
     /// The law to fit
     #[arg(long, value_enum, default_value_t = Law::Auto)]
     law: Law,
+    /// How the best size of a budget is found
+    #[arg(long, value_enum, default_value_t = Method::Parabola)]
+    valley: Method,
     /// Only rows in which a column has a value
     #[arg(long = "where", value_name = "COLUMN=VALUE", value_parser = filter)]
     filters: Vec<(String, String)>,
@@ -56,11 +62,15 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
     };
     let file = File::open(&args.table).map_err(|e| named(&e))?;
     let table = Table::read(file, &reading).map_err(|e| named(&e))?;
-    let bootstrap = Bootstrap {
-        resamples: args.resamples,
-        seed: args.seed,
+    let options = fit::Options {
+        law: args.law,
+        valley: args.valley,
+        bootstrap: Bootstrap {
+            resamples: args.resamples,
+            seed: args.seed,
+        },
     };
-    let fits = fit::fit(&table, args.law, bootstrap).map_err(|e| named(&e))?;
+    let fits = fit::fit(&table, options).map_err(|e| named(&e))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&fits)?);
     } else {
@@ -113,35 +123,68 @@ fn print(fits: &Fits, table: &Table) {
         );
     }
     if let Some(isoflop) = &fits.isoflop {
-        println!("\nbest size of each budget (parabola in ln N)");
-        println!("  {:>10}  {:>10}  {:>8}  sizes", "C", "N*", "loss");
+        println!("\nbest size of each budget");
+        println!(
+            "  {:>10}  {:>10}  {:>10}  {:>8}  sizes",
+            "C", "N*", "D*", "loss"
+        );
         for v in &isoflop.valleys {
+            let Valley { flops, n, d, .. } = v;
             println!(
-                "  {:>10.3e}  {:>10.3e}  {:>8.4}  {}",
-                v.flops, v.n, v.loss, v.sizes
+                "  {flops:>10.3e}  {n:>10.3e}  {d:>10.3e}  {:>8.4}  {}",
+                v.loss, v.sizes
             );
         }
         for without in &isoflop.refused {
             println!("  {:>10.3e}  none: {}", without.flops, without.reason);
         }
-        isoflop.law.iter().for_each(print_power);
+        if let Some(laws) = &isoflop.laws {
+            print_power("N*", "C", &laws.size);
+            print_power("D*", "C", &laws.tokens);
+            print_power("L*", "C", &laws.loss);
+        }
     }
-    fits.power.iter().for_each(print_power);
+    if let Some(power) = &fits.power {
+        print_power(&power.of, &power.by, &power.law);
+        power.comparison.iter().for_each(print_comparison);
+    }
     for refused in &fits.refused {
         println!("\nnot fitted: {refused}");
     }
 }
 
-fn print_power(law: &Power) {
+fn print_power(of: &str, by: &str, law: &PowerLaw) {
     println!(
-        "\n{} = {:.4e} · {}^e, e = {}, R² {:.4}, {} points",
-        law.of,
+        "\n{of} = {:.4e} · {by}^e, e = {}, R² {:.4}, {} points",
         law.coefficient,
-        law.by,
         with(law.exponent, law.exponent_interval),
         law.r2,
-        law.points
+        law.points.len()
     );
+}
+
+fn print_comparison(compared: &Comparison) {
+    match (&compared.saturating, &compared.refused) {
+        (Some(law), _) => println!(
+            "with a floor: E + {:.4e} · x^e, E = {}, e = {}",
+            law.coefficient,
+            with(law.floor, law.floor_interval),
+            with(law.exponent, law.exponent_interval)
+        ),
+        (None, Some(reason)) => println!("with a floor: {reason}"),
+        (None, None) => {}
+    }
+    for standing in &compared.standings {
+        let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.2}"));
+        let percent = |x: Option<f64>| number(x.map(|x| 100.0 * x));
+        println!(
+            "  {:<10} AICc {:>9}, weight {}, misses the largest x by {}% unseen",
+            standing.form,
+            number(standing.aicc),
+            number(standing.weight),
+            percent(standing.held_out)
+        );
+    }
 }
 
 fn with(value: f64, interval: Interval) -> String {

@@ -13,8 +13,8 @@
 pub mod table;
 
 use crate::laws::{
-    Bootstrap, FitError, Interval, Observation, Parametric, ParametricError, PowerLaw, Run,
-    isoflop::{Cell, NoValley, Valley, valleys},
+    Bootstrap, Comparison, FitError, Observation, Parametric, ParametricError, PowerLaw, Run,
+    isoflop::{Cell, Method, NoValley, Optimal, Valley, valleys},
 };
 use serde::Serialize;
 use table::{Quantity, Table};
@@ -80,9 +80,9 @@ pub struct IsoFlop {
     pub valleys: Vec<Valley>,
     /// Budgets without one.
     pub refused: Vec<NoValley>,
-    /// N* against C.
+    /// Best N, its D and its loss against C.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub law: Option<Power>,
+    pub laws: Option<Optimal>,
 }
 
 /// y = c · x^e.
@@ -92,16 +92,23 @@ pub struct Power {
     pub of: String,
     /// x.
     pub by: String,
-    /// c.
-    pub coefficient: f64,
-    /// e.
-    pub exponent: f64,
-    /// Its 95% interval.
-    pub exponent_interval: Interval,
-    /// Share of the variance of ln y.
-    pub r2: f64,
-    /// Points that took part.
-    pub points: usize,
+    /// The law.
+    #[serde(flatten)]
+    pub law: PowerLaw,
+    /// How it stands beside the law with a floor, if y is a loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+}
+
+/// How a table is fitted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Which law.
+    pub law: Law,
+    /// How the best size of a budget is found.
+    pub valley: Method,
+    /// What intervals rest on.
+    pub bootstrap: Bootstrap,
 }
 
 /// Why nothing was fitted.
@@ -132,7 +139,12 @@ pub enum Error {
 ///
 /// # Errors
 /// When columns are missing, or when no law fits.
-pub fn fit(table: &Table, law: Law, bootstrap: Bootstrap) -> Result<Fits, Error> {
+pub fn fit(table: &Table, options: Options) -> Result<Fits, Error> {
+    let Options {
+        law,
+        valley,
+        bootstrap,
+    } = options;
     let mut fits = Fits {
         rows: table.lines.len(),
         filtered: table.filtered,
@@ -176,11 +188,15 @@ pub fn fit(table: &Table, law: Law, bootstrap: Bootstrap) -> Result<Fits, Error>
         (Some(c), Some(n), Some(loss))
             if law == Law::Isoflop || (law == Law::Auto && repeats(c)) =>
         {
-            let cells = c.iter().zip(n).zip(loss);
-            let cells: Vec<Cell> = cells
-                .map(|((&flops, &n), &loss)| Cell { flops, n, loss })
-                .collect();
-            match isoflop(&cells, bootstrap, &mut fits.refused) {
+            let cell = |at: usize| Cell {
+                flops: c[at],
+                n: n[at],
+                // What the budget pays for, where no column says it.
+                d: d.map_or(c[at] / (6.0 * n[at]), |d| d[at]),
+                loss: loss[at],
+            };
+            let cells: Vec<Cell> = (0..c.len()).map(cell).collect();
+            match isoflop(&cells, valley, bootstrap, &mut fits.refused) {
                 Ok(found) => fits.isoflop = Some(found),
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -241,37 +257,34 @@ fn power(
     };
     let points: Vec<Observation> = x.iter().zip(y).enumerate().map(point).collect();
     let law = PowerLaw::fit_weighted(by, &points, weights, bootstrap)?;
+    // Only a loss has a floor to speak of.
+    let comparison = (of == "loss").then(|| Comparison::with_floor(by, &law, bootstrap));
     Ok(Power {
         of: of.to_owned(),
         by: by.to_owned(),
-        coefficient: law.coefficient,
-        exponent: law.exponent,
-        exponent_interval: law.exponent_interval,
-        r2: law.r2,
-        points: points.len(),
+        law,
+        comparison,
     })
 }
 
 fn isoflop(
     cells: &[Cell],
+    method: Method,
     bootstrap: Bootstrap,
     refused: &mut Vec<String>,
 ) -> Result<IsoFlop, Error> {
-    let (valleys, without) = valleys(cells);
+    let (valleys, without) = valleys(cells, method);
     if valleys.is_empty() {
         let reasons = without
             .iter()
             .map(|w| format!("{:.3e} FLOP: {}", w.flops, w.reason));
         return Err(Error::NoValley(reasons.collect::<Vec<_>>().join("; ")));
     }
-    let sizes: Vec<f64> = valleys.iter().map(|v| v.n).collect();
-    let budgets: Vec<f64> = valleys.iter().map(|v| v.flops).collect();
-    let ones = vec![1.0; sizes.len()];
-    let law = power(("N*", &sizes), ("C", &budgets), &ones, bootstrap);
+    let laws = Optimal::of(&valleys, bootstrap);
     Ok(IsoFlop {
         valleys,
         refused: without,
-        law: law
+        laws: laws
             .map_err(|e| refused.push(format!("N* against C: {e}")))
             .ok(),
     })

@@ -30,6 +30,19 @@ pub struct Point {
     pub loss: f64,
 }
 
+impl Point {
+    /// What sizes compete at: the budget, or what was spent where there is none.
+    pub fn compute(&self) -> f64 {
+        self.budget.unwrap_or(self.flops)
+    }
+
+    /// Its name without the seed: the same for trials that differ in nothing else.
+    pub fn cell(&self) -> &str {
+        let seed = format!("-s{}", self.seed);
+        self.trial.strip_suffix(&seed).unwrap_or(&self.trial)
+    }
+}
+
 /// A trial that ended without a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedTrial {
@@ -214,7 +227,7 @@ fn usable_cells<'a>(points: &'a [Point], failed: &[FailedTrial]) -> (Vec<Cell<'a
                 format!("loss {:.4} is not below chance (ln 2 = 0.6931)", point.loss),
             );
         } else {
-            let compute = point.budget.unwrap_or(point.flops).to_bits();
+            let compute = point.compute().to_bits();
             let cell = runs
                 .entry((point.params, &point.size, point.budget.is_some(), compute))
                 .or_default();

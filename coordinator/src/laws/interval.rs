@@ -41,6 +41,15 @@ impl Interval {
         }
     }
 
+    /// Both ends `factor` times as far from `estimate`.
+    pub(super) fn widened(self, estimate: f64, factor: f64) -> Self {
+        let moved = |end: f64| estimate + factor * (end - estimate);
+        Self {
+            lo: moved(self.lo),
+            hi: moved(self.hi),
+        }
+    }
+
     /// Whether `value` lies inside, ends included.
     pub fn contains(&self, value: f64) -> bool {
         self.lo <= value && value <= self.hi

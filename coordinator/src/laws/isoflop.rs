@@ -1,6 +1,10 @@
-//! IsoFLOP valleys: for each compute budget the size at which loss is lowest, by a parabola through the
-//! losses near the lowest one, in ln N.
+//! IsoFLOP valleys: for each compute budget the size at which loss is lowest, and how size, tokens and loss
+//! of these bottoms grow with compute.
+//!
+//! A bottom is found by a parabola in ln N through the losses near the lowest one, or by Akima's piecewise
+//! cubics through all of them, which follow a valley of any shape and every wobble in it.
 
+use super::{Bootstrap, FitError, Observation, PowerLaw, akima::Akima, minimize::least_squares};
 use serde::Serialize;
 
 /// The loss of a model of one size, trained with one budget.
@@ -10,6 +14,8 @@ pub struct Cell {
     pub flops: f64,
     /// Parameters.
     pub n: f64,
+    /// Tokens.
+    pub d: f64,
     /// Loss in nats.
     pub loss: f64,
 }
@@ -21,11 +27,13 @@ pub struct Valley {
     pub flops: f64,
     /// Parameters at the bottom.
     pub n: f64,
+    /// Tokens there.
+    pub d: f64,
     /// Loss there.
     pub loss: f64,
     /// Half the second derivative of loss by ln N: how sure the place of the bottom is.
     pub curvature: f64,
-    /// Sizes that the parabola went through.
+    /// Sizes that the curve went through.
     pub sizes: usize,
 }
 
@@ -38,17 +46,30 @@ pub struct NoValley {
     pub reason: String,
 }
 
+/// How a bottom is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// A parabola in ln N through the lowest losses: wobbles average out.
+    #[default]
+    Parabola,
+    /// Akima's interpolation in ln N: no shape is assumed.
+    Akima,
+}
+
 /// Sizes on each side of the lowest loss that the parabola goes through: further away a valley is no
 /// parabola any more.
 const REACH: usize = 3;
 
+/// Sizes that tell a curve's slopes beside its lowest point.
+const AKIMA_SIZES: usize = 5;
+
 /// The valley of every budget, ascending, and the budgets that have none.
-pub fn valleys(cells: &[Cell]) -> (Vec<Valley>, Vec<NoValley>) {
+pub fn valleys(cells: &[Cell], method: Method) -> (Vec<Valley>, Vec<NoValley>) {
     let mut cells = cells.to_vec();
     cells.sort_by(|a, b| a.flops.total_cmp(&b.flops).then(a.n.total_cmp(&b.n)));
     let (mut found, mut refused) = (Vec::new(), Vec::new());
     for budget in cells.chunk_by(|a, b| a.flops == b.flops) {
-        match valley(budget) {
+        match valley(&merged(budget), method) {
             Ok(valley) => found.push(valley),
             Err(reason) => refused.push(NoValley {
                 flops: budget[0].flops,
@@ -59,11 +80,41 @@ pub fn valleys(cells: &[Cell]) -> (Vec<Valley>, Vec<NoValley>) {
     (found, refused)
 }
 
-fn valley(budget: &[Cell]) -> Result<Valley, String> {
-    if budget.len() < 3 {
+/// Runs of one size as one cell, by their means.
+fn merged(budget: &[Cell]) -> Vec<Cell> {
+    let mean = |runs: &[Cell]| {
+        let of = |of: fn(&Cell) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+        Cell {
+            d: of(|c| c.d),
+            loss: of(|c| c.loss),
+            ..runs[0]
+        }
+    };
+    budget.chunk_by(|a, b| a.n == b.n).map(mean).collect()
+}
+
+/// A curve's lowest place: ln N, loss and half the second derivative.
+struct Bottom {
+    x: f64,
+    loss: f64,
+    curvature: f64,
+    sizes: usize,
+}
+
+fn valley(budget: &[Cell], method: Method) -> Result<Valley, String> {
+    let fewest = match method {
+        Method::Parabola => 3,
+        Method::Akima => AKIMA_SIZES,
+    };
+    if budget.len() < fewest {
         let sizes = budget.len();
         return Err(format!(
-            "{sizes} sizes determine no parabola; train at least 3"
+            "{sizes} {} no curve; train at least {fewest}",
+            if sizes == 1 {
+                "size determines"
+            } else {
+                "sizes determine"
+            }
         ));
     }
     let by_loss = |(_, a): &(usize, &Cell), (_, b): &(usize, &Cell)| a.loss.total_cmp(&b.loss);
@@ -79,6 +130,21 @@ fn valley(budget: &[Cell]) -> Result<Valley, String> {
             budget[at].n
         ));
     }
+    let bottom = match method {
+        Method::Parabola => parabola(budget, at)?,
+        Method::Akima => interpolated(budget, at)?,
+    };
+    Ok(Valley {
+        flops: budget[0].flops,
+        n: bottom.x.exp(),
+        d: tokens(budget, bottom.x),
+        loss: bottom.loss,
+        curvature: bottom.curvature,
+        sizes: bottom.sizes,
+    })
+}
+
+fn parabola(budget: &[Cell], at: usize) -> Result<Bottom, String> {
     let near = &budget[at.saturating_sub(REACH)..(at + REACH + 1).min(budget.len())];
     // Around the lowest point, so that the three sums of powers are of one size.
     let middle = budget[at].n.ln();
@@ -86,8 +152,7 @@ fn valley(budget: &[Cell]) -> Result<Valley, String> {
         let x = cell.n.ln() - middle;
         ([1.0, x, x * x], cell.loss)
     });
-    let solved = super::minimize::least_squares(rows);
-    let [height, slope, curvature] = solved.ok_or("all runs have the same size")?;
+    let [height, slope, curvature] = least_squares(rows).ok_or("all runs have the same size")?;
     if curvature <= 0.0 {
         return Err("its losses bend downwards: they are too noisy, or too close together".into());
     }
@@ -96,13 +161,68 @@ fn valley(budget: &[Cell]) -> Result<Valley, String> {
     if n < near[0].n || n > near[near.len() - 1].n {
         return Err("the parabola's bottom lies outside the sizes that were trained".into());
     }
-    Ok(Valley {
-        flops: budget[0].flops,
-        n,
+    Ok(Bottom {
+        x: middle + x,
         loss: height + slope * x / 2.0,
         curvature,
         sizes: near.len(),
     })
+}
+
+fn interpolated(budget: &[Cell], at: usize) -> Result<Bottom, String> {
+    let points = budget.iter().map(|cell| (cell.n.ln(), cell.loss));
+    let curve = Akima::through(points.collect()).ok_or("two sizes are too close together")?;
+    // The lowest node has higher ones on both sides: the curve's lowest place lies beside it.
+    let (x, loss) = curve.lowest(at - 1..at + 1);
+    Ok(Bottom {
+        x,
+        loss,
+        curvature: curve.second_derivative(x) / 2.0,
+        sizes: budget.len(),
+    })
+}
+
+/// Tokens of a size at this budget, by a line in logarithms between the sizes beside it.
+fn tokens(budget: &[Cell], x: f64) -> f64 {
+    let above = budget.partition_point(|cell| cell.n.ln() < x);
+    let above = above.clamp(1, budget.len() - 1);
+    let (a, b) = (&budget[above - 1], &budget[above]);
+    let share = (x - a.n.ln()) / (b.n.ln() - a.n.ln());
+    (a.d.ln() + share * (b.d.ln() - a.d.ln())).exp()
+}
+
+/// How the bottoms grow with compute C.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Optimal {
+    /// Best number of parameters.
+    pub size: PowerLaw,
+    /// Tokens that it is trained on.
+    pub tokens: PowerLaw,
+    /// Loss that it reaches.
+    pub loss: PowerLaw,
+}
+
+impl Optimal {
+    /// Power laws through the bottoms.
+    ///
+    /// # Errors
+    /// As [`PowerLaw::fit`]: fewer than three budgets with a bottom.
+    pub fn of(valleys: &[Valley], bootstrap: Bootstrap) -> Result<Optimal, FitError> {
+        let law = |of: fn(&Valley) -> f64| {
+            let point = |valley: &Valley| Observation {
+                label: format!("{:.2e} FLOPs", valley.flops),
+                x: valley.flops,
+                loss: of(valley),
+            };
+            let points: Vec<Observation> = valleys.iter().map(point).collect();
+            PowerLaw::fit("compute (budgets with a best size)", &points, bootstrap)
+        };
+        Ok(Optimal {
+            size: law(|v| v.n)?,
+            tokens: law(|v| v.d)?,
+            loss: law(|v| v.loss)?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -113,26 +233,45 @@ mod tests {
         let cell = |i: i32| {
             let n = 1e6 * 2f64.powi(i);
             let loss = 2.0 + 0.03 * (n / best).ln().powi(2);
-            Cell { flops, n, loss }
+            let d = flops / (6.0 * n);
+            Cell { flops, n, d, loss }
         };
         sizes.map(cell).collect()
     }
 
     #[test]
-    fn a_parabola_is_found_again() {
+    fn the_bottom_of_a_parabola_is_found_again_either_way() {
         let mut cells = budget(1e18, 5e6, 0..6);
         cells.extend(budget(1e19, 2e7, 1..8));
-        let (found, refused) = valleys(&cells);
-        assert!(refused.is_empty());
-        for (valley, best) in found.iter().zip([5e6, 2e7]) {
-            assert!((valley.n / best - 1.0).abs() < 1e-9, "{valley:?}");
-            assert!((valley.loss - 2.0).abs() < 1e-9 && (valley.curvature - 0.03).abs() < 1e-9);
+        // A parabola is what the one assumes; the other follows it from node to node.
+        for (method, tolerance) in [(Method::Parabola, 1e-9), (Method::Akima, 0.03)] {
+            let (found, refused) = valleys(&cells, method);
+            assert!(refused.is_empty(), "{refused:?}");
+            for (valley, best) in found.iter().zip([5e6, 2e7]) {
+                assert!((valley.n / best - 1.0).abs() < tolerance, "{valley:?}");
+                assert!((valley.loss - 2.0).abs() < tolerance * 0.03, "{valley:?}");
+                let spent = 6.0 * valley.n * valley.d;
+                assert!((spent / valley.flops - 1.0).abs() < 1e-9, "{valley:?}");
+            }
         }
     }
 
     #[test]
+    fn laws_of_the_bottoms_hold_for_size_tokens_and_loss() {
+        let mut cells = Vec::new();
+        for (i, flops) in [1e17, 1e18, 1e19, 1e20].into_iter().enumerate() {
+            cells.extend(budget(flops, 3e6 * 10f64.powf(0.5 * i as f64), 0..10));
+        }
+        let (found, _) = valleys(&cells, Method::Parabola);
+        let laws = Optimal::of(&found, Bootstrap::default()).unwrap();
+        assert!((laws.size.exponent - 0.5).abs() < 1e-6);
+        assert!((laws.tokens.exponent - 0.5).abs() < 1e-6);
+        assert!(laws.loss.exponent.abs() < 1e-6);
+    }
+
+    #[test]
     fn a_budget_without_a_bottom_is_refused_with_what_would_help() {
-        let reason = |cells: &[Cell]| valleys(cells).1.remove(0).reason;
+        let reason = |cells: &[Cell]| valleys(cells, Method::Parabola).1.remove(0).reason;
         assert!(reason(&budget(1.0, 1e9, 0..5)).contains("train larger ones"));
         assert!(reason(&budget(1.0, 1e3, 0..5)).contains("train smaller ones"));
         assert!(reason(&budget(1.0, 2e6, 0..2)).contains("at least 3"));

@@ -3,10 +3,11 @@
 
 use super::Quantity;
 use crate::laws::{
-    Bootstrap, Interval, Observation, Parametric, Point, PowerLaw, Run, frontier,
-    isoflop::{Cell, NoValley, Valley, valleys},
+    Bootstrap, Interval, Parametric, Point, PowerLaw, Run, frontier,
+    isoflop::{Cell, Method, NoValley, Optimal, Valley, valleys},
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Everything that is fitted besides the laws in N and C.
 #[derive(Clone, Debug, Serialize)]
@@ -15,10 +16,10 @@ pub struct Analysis {
     pub valleys: Vec<Valley>,
     /// Budgets without, and why.
     pub no_valleys: Vec<NoValley>,
-    /// How the best size grows: N* = coefficient · C^exponent.
-    pub best_size: Option<PowerLaw>,
-    /// Why it isn't told how the best size grows.
-    pub best_size_refused: Option<String>,
+    /// How the best size, its tokens and its loss grow with compute.
+    pub optimal: Option<Optimal>,
+    /// Why it isn't told how they grow.
+    pub optimal_refused: Option<String>,
     /// L(N, D) = E + A / N^α + B / D^β.
     pub parametric: Option<Parametric>,
     /// Why there is none.
@@ -48,21 +49,17 @@ pub(super) fn analyse(points: &[Point]) -> Analysis {
         .iter()
         .filter(|p| p.loss.is_finite() && p.loss > 0.0 && p.flops > 0.0 && p.tokens > 0.0)
         .collect();
-    let (valleys, no_valleys) = valleys(&cells(&sound));
-    let (best_size, best_size_refused) = match best_size(&valleys) {
-        Ok(law) => (Some(law), None),
-        Err(reason) => (None, Some(reason)),
-    };
+    let cells: Vec<Cell> = sound.iter().filter_map(|p| cell(p)).collect();
+    let (valleys, no_valleys) = valleys(&cells, Method::Parabola);
+    let (optimal, optimal_refused) = told(Optimal::of(&valleys, Bootstrap::default()));
     let runs: Vec<Run> = sound.iter().map(|p| run(p)).collect();
-    let (parametric, parametric_refused) = match Parametric::fit(&runs, Bootstrap::default()) {
-        Ok(law) => (Some(law), None),
-        Err(reason) => (None, Some(reason.to_string())),
-    };
+    let fit = Parametric::fit_grouped(&runs, &groups(&sound), Bootstrap::default());
+    let (parametric, parametric_refused) = told(fit);
     Analysis {
         valleys,
         no_valleys,
-        best_size,
-        best_size_refused,
+        optimal,
+        optimal_refused,
         parametric,
         parametric_refused,
         hold_out: hold_out(&sound),
@@ -77,48 +74,40 @@ fn run(point: &Point) -> Run {
     }
 }
 
-/// The mean loss of every size at every budget.
-fn cells(points: &[&Point]) -> Vec<Cell> {
-    let mut budgeted: Vec<(f64, u64, f64)> = points
-        .iter()
-        .filter_map(|p| Some((p.budget?, p.params, p.loss)))
-        .collect();
-    budgeted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    budgeted
-        .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
-        .map(|runs| Cell {
-            flops: runs[0].0,
-            n: runs[0].1 as f64,
-            loss: runs.iter().map(|r| r.2).sum::<f64>() / runs.len() as f64,
-        })
-        .collect()
+/// A fit, or the sentence that says why there is none.
+fn told<T>(fit: Result<T, impl std::fmt::Display>) -> (Option<T>, Option<String>) {
+    match fit {
+        Ok(law) => (Some(law), None),
+        Err(reason) => (None, Some(reason.to_string())),
+    }
 }
 
-fn best_size(valleys: &[Valley]) -> Result<PowerLaw, String> {
-    let points: Vec<Observation> = valleys
-        .iter()
-        .map(|valley| Observation {
-            label: format!("{:.2e} FLOPs", valley.flops),
-            x: valley.flops,
-            loss: valley.n,
-        })
-        .collect();
-    PowerLaw::fit(
-        "compute (budgets with a best size)",
-        &points,
-        Bootstrap::default(),
-    )
-    .map_err(|reason| reason.to_string())
+/// What a trial says of its size at its budget.
+fn cell(point: &Point) -> Option<Cell> {
+    Some(Cell {
+        flops: point.budget?,
+        n: point.params as f64,
+        d: point.tokens,
+        loss: point.loss,
+    })
+}
+
+/// Indices of trials that differ in their seed only: what they are called without it is the same.
+fn groups(points: &[&Point]) -> Vec<Vec<usize>> {
+    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, point) in points.iter().enumerate() {
+        groups.entry(point.cell()).or_default().push(at);
+    }
+    groups.into_values().collect()
 }
 
 /// The largest compute, predicted by laws that haven't seen it.
 fn hold_out(points: &[&Point]) -> Vec<HoldOut> {
-    let compute = |p: &Point| p.budget.unwrap_or(p.flops);
-    let Some(largest) = points.iter().map(|p| compute(p)).max_by(f64::total_cmp) else {
+    let Some(largest) = points.iter().map(|p| p.compute()).max_by(f64::total_cmp) else {
         return Vec::new();
     };
     let (unknown, known): (Vec<&Point>, Vec<&Point>) =
-        points.iter().partition(|p| compute(p) >= largest);
+        points.iter().partition(|p| p.compute() >= largest);
     let Some(best) = unknown.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)) else {
         return Vec::new();
     };
@@ -183,7 +172,7 @@ mod tests {
     fn a_planted_law_is_found_and_predicts_the_largest_budget() {
         let found = analyse(&planted());
         assert_eq!((found.valleys.len(), found.no_valleys.len()), (4, 0));
-        let exponent = found.best_size.unwrap().exponent;
+        let exponent = found.optimal.unwrap().size.exponent;
         assert!((exponent - 0.5).abs() < 0.02, "{exponent}");
         let fit = found.parametric.unwrap();
         assert!(fit.is_determined());
@@ -205,7 +194,7 @@ mod tests {
         let one_size: Vec<Point> = planted().into_iter().filter(|p| p.size == "3").collect();
         let found = analyse(&one_size);
         assert_eq!(found.no_valleys.len(), 4);
-        assert!(found.best_size.is_none() && found.best_size_refused.is_some());
+        assert!(found.optimal.is_none() && found.optimal_refused.is_some());
         assert!(found.parametric.is_none() && found.parametric_refused.is_some());
         assert!(analyse(&[]).hold_out.is_empty());
     }

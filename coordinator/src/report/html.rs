@@ -155,31 +155,45 @@ fn analysis(report: &Report) -> String {
     if !found.valleys.is_empty() || !found.no_valleys.is_empty() {
         html += "<h2>The best size of each budget</h2>\n";
         let bottoms = found.valleys.iter().map(|valley| {
-            let (n, loss) = (number::count(valley.n), format!("{:.4}", valley.loss));
-            (valley.flops, [n, loss, String::new()])
+            let (n, d) = (number::count(valley.n), number::count(valley.d));
+            let loss = format!("{:.4}", valley.loss);
+            (valley.flops, [n, d, loss, String::new()])
         });
         let without = found.no_valleys.iter().map(|without| {
             let none = || "–".to_owned();
             let reason = capitalized(&without.reason);
-            (without.flops, [none(), none(), reason])
+            (without.flops, [none(), none(), none(), reason])
         });
         let mut rows: Vec<_> = bottoms.chain(without).collect();
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
         let rows = rows
             .into_iter()
-            .map(|(budget, [n, loss, reason])| vec![number::flops(budget), n, loss, reason]);
-        html += &table(
-            &["#Budget (FLOPs)", "#Best N", "#Loss there", "If none, why"],
-            rows,
-        );
-        html += &match (&found.best_size, &found.best_size_refused) {
-            (Some(law), _) => format!(
-                "<p>N* = {} C<sup>{}</sup>, exponent {} to {} (95%).</p>\n",
-                number::significant(law.coefficient, 3),
-                minus(&format!("{:.3}", law.exponent)),
-                minus(&format!("{:.3}", law.exponent_interval.lo)),
-                minus(&format!("{:.3}", law.exponent_interval.hi)),
-            ),
+            .map(|(budget, [n, d, loss, reason])| vec![number::flops(budget), n, d, loss, reason]);
+        let columns = [
+            "#Budget (FLOPs)",
+            "#Best N",
+            "#Tokens",
+            "#Loss there",
+            "If none, why",
+        ];
+        html += &table(&columns, rows);
+        html += &match (&found.optimal, &found.optimal_refused) {
+            (Some(laws), _) => {
+                let law = |name: &str, law: &PowerLaw| {
+                    format!(
+                        "{name} = {} C<sup>{}</sup>, exponent {} to {} (95%)",
+                        number::significant(law.coefficient, 3),
+                        minus(&format!("{:.3}", law.exponent)),
+                        minus(&format!("{:.3}", law.exponent_interval.lo)),
+                        minus(&format!("{:.3}", law.exponent_interval.hi)),
+                    )
+                };
+                list([
+                    law("N*", &laws.size),
+                    law("D*", &laws.tokens),
+                    law("L*", &laws.loss),
+                ])
+            }
             (None, Some(reason)) => {
                 format!("<p>No law of the best size: {}.</p>\n", escape(reason))
             }

@@ -167,9 +167,8 @@ async fn discriminations(
     corpus: &Corpus,
     points: &[Point],
 ) -> Result<Vec<Discrimination>, ReportError> {
-    let compute = |p: &Point| p.budget.unwrap_or(p.flops);
     let best = points.iter().max_by(|a, b| {
-        let larger = compute(a).total_cmp(&compute(b));
+        let larger = a.compute().total_cmp(&b.compute());
         larger.then_with(|| b.loss.total_cmp(&a.loss))
     });
     let Some(best) = best else {

@@ -173,10 +173,10 @@ fn valleys(report: &Report) -> Option<Figure> {
             .name("best size (parabola)"),
         );
     }
-    let mut caption = match (&analysis.best_size, &analysis.best_size_refused) {
-        (Some(law), _) => format!(
+    let mut caption = match (&analysis.optimal, &analysis.optimal_refused) {
+        (Some(laws), _) => format!(
             "The best size grows as C^{:.3} (95%: {:.3} to {:.3}).",
-            law.exponent, law.exponent_interval.lo, law.exponent_interval.hi
+            laws.size.exponent, laws.size.exponent_interval.lo, laws.size.exponent_interval.hi
         ),
         (None, Some(reason)) => format!("No law of the best size: {reason}."),
         (None, None) => String::new(),
