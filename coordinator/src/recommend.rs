@@ -350,6 +350,7 @@ lr = { 1M = 1e-3 }
                     flops: budget,
                     tokens,
                     budget: Some(budget),
+                    policies: None,
                     seed: 1,
                     loss: 0.2 + noise + 2.0 / n.powf(0.2) + 5.0 / tokens.powf(0.2),
                 });

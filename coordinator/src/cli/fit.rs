@@ -4,12 +4,14 @@ use super::Error;
 use crate::{
     fit::{
         self, Fits, Law,
+        report::report_input,
         table::{Quantity, Reading, Table},
     },
     laws::{
         Bootstrap, Comparison, Interval, PowerLaw,
         isoflop::{Method, Valley},
     },
+    report::{Fitting, build_with},
 };
 use std::{fs::File, path::PathBuf};
 
@@ -41,6 +43,9 @@ pub(super) struct FitArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Write report.html with figures, report.json, points.csv and pictures into this folder
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
 }
 
 fn column(text: &str) -> Result<(Quantity, String), String> {
@@ -75,6 +80,20 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
         println!("{}", serde_json::to_string_pretty(&fits)?);
     } else {
         print(&fits, &table);
+    }
+    if let Some(folder) = &args.report {
+        let name = args.table.file_name().unwrap_or(args.table.as_os_str());
+        let input = report_input(&name.to_string_lossy(), &table).map_err(|e| named(&e))?;
+        let fitting = Fitting {
+            bootstrap: options.bootstrap,
+            valley: options.valley,
+        };
+        let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        for (name, bytes) in build_with(&input, fitting).files()? {
+            std::fs::write(folder.join(name), bytes).map_err(failed)?;
+        }
+        eprintln!("report {}", folder.join("report.html").display());
     }
     Ok(())
 }

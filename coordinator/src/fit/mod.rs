@@ -10,6 +10,7 @@
 //! Unasked, all of them are fitted whose columns are there, except that rows are taken for optima or for a power law
 //! only if there is nothing else that they could be.
 
+pub mod report;
 pub mod table;
 
 use crate::laws::{

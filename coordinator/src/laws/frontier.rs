@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::CHANCE_LOSS;
 use super::power::Observation;
 
 /// The outcome of one finished trial.
@@ -24,6 +23,9 @@ pub struct Point {
     pub tokens: f64,
     /// Compute budget in FLOPs that sizes compete at; `None` where the sweep has none.
     pub budget: Option<f64>,
+    /// Policies that it was trained on, where the sweep varies them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<u32>,
     /// Seed of the run.
     pub seed: u64,
     /// Final validation loss in nats per triplet.
@@ -72,10 +74,12 @@ pub struct Selection {
     pub cautions: Vec<String>,
 }
 
-/// Points of the law in parameters: for each size the cell of lowest loss, which is its largest budget unless training
+/// Points of the law in parameters, leaving out what is no better than `chance`: for each size the cell of lowest loss, which is its largest budget unless training
 /// longer stopped helping.
-pub fn by_params(points: &[Point], failed: &[FailedTrial]) -> Selection {
-    let (cells, mut selection) = usable_cells(points, failed);
+pub fn by_params(points: &[Point], failed: &[FailedTrial], chance: Option<f64>) -> Selection {
+    let (cells, mut selection) = usable_cells(points, failed, chance);
+    // A table may not say how large its models are.
+    let cells: Vec<Cell> = cells.into_iter().filter(|cell| cell.params > 0).collect();
     let mut sizes: BTreeMap<(u64, &str), Vec<&Cell>> = BTreeMap::new();
     for cell in &cells {
         sizes
@@ -110,8 +114,8 @@ pub fn by_params(points: &[Point], failed: &[FailedTrial]) -> Selection {
 
 /// Points of the law in compute: for each budget the size of lowest loss. Trials without a budget enter when no other
 /// trial reached a loss as low with no more compute.
-pub fn by_compute(points: &[Point], failed: &[FailedTrial]) -> Selection {
-    let (cells, mut selection) = usable_cells(points, failed);
+pub fn by_compute(points: &[Point], failed: &[FailedTrial], chance: Option<f64>) -> Selection {
+    let (cells, mut selection) = usable_cells(points, failed, chance);
     // Positive floats sort as their bits do.
     let mut budgets: BTreeMap<u64, Vec<&Cell>> = BTreeMap::new();
     for cell in &cells {
@@ -204,7 +208,11 @@ impl Selection {
 }
 
 /// The cells that a law may choose from, by size and then compute, and a selection that already lists what can't enter any.
-fn usable_cells<'a>(points: &'a [Point], failed: &[FailedTrial]) -> (Vec<Cell<'a>>, Selection) {
+fn usable_cells<'a>(
+    points: &'a [Point],
+    failed: &[FailedTrial],
+    chance: Option<f64>,
+) -> (Vec<Cell<'a>>, Selection) {
     let mut selection = Selection::default();
     let positive = |value: f64| value.is_finite() && value > 0.0;
     // Several trials of one size, budget and seed differ in something else (a learning rate, say): the best stands for them.
@@ -215,16 +223,12 @@ fn usable_cells<'a>(points: &'a [Point], failed: &[FailedTrial]) -> (Vec<Cell<'a
                 &point.trial,
                 format!("loss {} is not a finite number above zero", point.loss),
             );
-        } else if !positive(point.flops) || point.params == 0 || !point.budget.is_none_or(positive)
-        {
+        } else if !positive(point.flops) || !point.budget.is_none_or(positive) {
+            selection.drop_point(&point.trial, "its FLOPs or budget are not above zero");
+        } else if let Some(chance) = chance.filter(|chance| point.loss >= *chance) {
             selection.drop_point(
                 &point.trial,
-                "its parameters, FLOPs or budget are not above zero",
-            );
-        } else if point.loss >= CHANCE_LOSS {
-            selection.drop_point(
-                &point.trial,
-                format!("loss {:.4} is not below chance (ln 2 = 0.6931)", point.loss),
+                format!("loss {:.4} is not below chance ({chance:.4})", point.loss),
             );
         } else {
             let compute = point.compute().to_bits();
@@ -290,6 +294,7 @@ fn edge_caution(budget: f64, best: &Cell, cells: &[&Cell]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::laws::CHANCE_LOSS;
 
     fn point(size: &str, params: u64, budget: Option<f64>, seed: u64, loss: f64) -> Point {
         let flops = budget.unwrap_or(params as f64 * 1e6);
@@ -301,6 +306,7 @@ mod tests {
             flops,
             tokens: flops / params as f64,
             budget,
+            policies: None,
             seed,
             loss,
         }
@@ -334,11 +340,11 @@ mod tests {
 
     #[test]
     fn each_size_enters_at_its_best_and_each_budget_with_its_best_size() {
-        let by_size = by_params(&grid(), &[]);
+        let by_size = by_params(&grid(), &[], Some(CHANCE_LOSS));
         assert_eq!(chosen(&by_size), ["s-1e10-0", "m-1e10-0", "l-1e10-0"]);
         assert_eq!(by_size.chosen[1].x, 30.0);
 
-        let by_budget = by_compute(&grid(), &[]);
+        let by_budget = by_compute(&grid(), &[], Some(CHANCE_LOSS));
         assert_eq!(chosen(&by_budget), ["m-1e9-0", "l-1e10-0"]);
         assert_eq!(by_budget.chosen[1].x, 1e10);
         assert_eq!(by_budget.excluded.len(), 4);
@@ -365,7 +371,7 @@ mod tests {
         ]);
         // Means at the first budget: s 0.45, m 0.54.
         assert_eq!(
-            chosen(&by_compute(&points, &[]))[..2],
+            chosen(&by_compute(&points, &[], Some(CHANCE_LOSS)))[..2],
             ["s-1e9-0", "s-1e9-1"]
         );
     }
@@ -382,7 +388,10 @@ mod tests {
             trial: "xl".into(),
             reason: "out of memory".into(),
         }];
-        for selection in [by_params(&points, &failed), by_compute(&points, &failed)] {
+        for selection in [
+            by_params(&points, &failed, Some(CHANCE_LOSS)),
+            by_compute(&points, &failed, Some(CHANCE_LOSS)),
+        ] {
             assert_eq!(
                 selection.chosen.len() + selection.excluded.len(),
                 points.len() + failed.len()
@@ -409,7 +418,7 @@ mod tests {
             point("m", 30, None, 0, 0.52),
             point("l", 90, None, 0, 0.45),
         ];
-        let selection = by_compute(&points, &[]);
+        let selection = by_compute(&points, &[], Some(CHANCE_LOSS));
         assert_eq!(chosen(&selection), ["s-1e7-0", "l-9e7-0"]);
         assert!(
             selection.excluded[0]

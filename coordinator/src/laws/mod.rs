@@ -1,12 +1,13 @@
 //! Scaling laws: which trials a law may be fitted to, the fit itself, and how far it can be trusted.
 //!
 //! Everything here is a pure function over finished trials. One file per law ([`power`], [`saturating`], [`parametric`],
-//! [`isoflop`]), [`compare`] for the choice between two forms, [`frontier`] for the choice of points, and the machinery
+//! [`isoflop`], [`envelope`]), [`compare`] for the choice between two forms, [`frontier`] for the choice of points, and the machinery
 //! laws share: [`bootstrap`], [`interval`], [`minimize`] and [`akima`].
 
 pub mod akima;
 pub mod bootstrap;
 pub mod compare;
+pub mod envelope;
 pub mod frontier;
 pub mod interval;
 pub mod isoflop;
@@ -21,6 +22,7 @@ pub(crate) mod planted;
 
 pub use bootstrap::Bootstrap;
 pub use compare::Comparison;
+pub use envelope::{Envelope, Track};
 pub use frontier::{Excluded, FailedTrial, Point, Selection};
 pub use interval::Interval;
 pub use parametric::{Parametric, ParametricError, Run};

@@ -1,10 +1,10 @@
 //! Fits beyond the two laws: valleys of each budget, the law in N and D together, and what they say of
 //! the largest budget before it is looked at.
 
-use super::Quantity;
+use super::{ByPolicies, Fitting, Quantity, ReportInput, policies::by_policies};
 use crate::laws::{
-    Bootstrap, Interval, Parametric, Point, PowerLaw, Run, frontier,
-    isoflop::{Cell, Method, NoValley, Optimal, Valley, valleys},
+    Bootstrap, Envelope, Interval, Parametric, Point, PowerLaw, Run, Track, frontier,
+    isoflop::{Cell, NoValley, Optimal, Valley, valleys},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -24,6 +24,12 @@ pub struct Analysis {
     pub parametric: Option<Parametric>,
     /// Why there is none.
     pub parametric_refused: Option<String>,
+    /// The law along training curves, if the sweep was made for it.
+    pub envelope: Option<Envelope>,
+    /// Why there is none.
+    pub envelope_refused: Option<String>,
+    /// How loss falls with the number of policies, where the sweep varies it.
+    pub by_policies: Vec<ByPolicies>,
     /// The largest budget, predicted from the others.
     pub hold_out: Vec<HoldOut>,
 }
@@ -44,17 +50,23 @@ pub struct HoldOut {
 }
 
 /// Looks at finished trials.
-pub(super) fn analyse(points: &[Point]) -> Analysis {
-    let sound: Vec<&Point> = points
+pub(super) fn analyse(input: &ReportInput, fitting: Fitting) -> Analysis {
+    let Fitting { bootstrap, valley } = fitting;
+    let sound: Vec<&Point> = input
+        .points
         .iter()
-        .filter(|p| p.loss.is_finite() && p.loss > 0.0 && p.flops > 0.0 && p.tokens > 0.0)
+        .filter(|p| p.loss.is_finite() && p.loss > 0.0 && p.flops > 0.0)
         .collect();
     let cells: Vec<Cell> = sound.iter().filter_map(|p| cell(p)).collect();
-    let (valleys, no_valleys) = valleys(&cells, Method::Parabola);
-    let (optimal, optimal_refused) = told(Optimal::of(&valleys, Bootstrap::default()));
+    let (valleys, no_valleys) = valleys(&cells, valley);
+    let (optimal, optimal_refused) = told(Optimal::of(&valleys, bootstrap));
     let runs: Vec<Run> = sound.iter().map(|p| run(p)).collect();
-    let fit = Parametric::fit_grouped(&runs, &groups(&sound), Bootstrap::default());
+    let fit = Parametric::fit_grouped(&runs, &groups(&sound), bootstrap);
     let (parametric, parametric_refused) = told(fit);
+    let (envelope, envelope_refused) = match input.envelope {
+        true => told(Envelope::fit(&tracks(input), bootstrap)),
+        false => (None, None),
+    };
     Analysis {
         valleys,
         no_valleys,
@@ -62,7 +74,10 @@ pub(super) fn analyse(points: &[Point]) -> Analysis {
         optimal_refused,
         parametric,
         parametric_refused,
-        hold_out: hold_out(&sound),
+        envelope,
+        envelope_refused,
+        by_policies: by_policies(&sound),
+        hold_out: hold_out(input, &sound, bootstrap),
     }
 }
 
@@ -75,15 +90,31 @@ fn run(point: &Point) -> Run {
 }
 
 /// A fit, or the sentence that says why there is none.
-fn told<T>(fit: Result<T, impl std::fmt::Display>) -> (Option<T>, Option<String>) {
+pub(super) fn told<T>(fit: Result<T, impl std::fmt::Display>) -> (Option<T>, Option<String>) {
     match fit {
         Ok(law) => (Some(law), None),
         Err(reason) => (None, Some(reason.to_string())),
     }
 }
 
+/// Validation along each trial.
+fn tracks(input: &ReportInput) -> Vec<Track> {
+    let track = |curve: &super::Curve| {
+        let points = curve.points.iter();
+        let points = points.filter_map(|p| Some((p.flops, p.val_loss?)));
+        Track {
+            trial: curve.trial.clone(),
+            points: points.filter(|p| p.0 > 0.0 && p.1 > 0.0).collect(),
+        }
+    };
+    input.curves.iter().map(track).collect()
+}
+
 /// What a trial says of its size at its budget.
 fn cell(point: &Point) -> Option<Cell> {
+    if point.params == 0 {
+        return None;
+    }
     Some(Cell {
         flops: point.budget?,
         n: point.params as f64,
@@ -102,7 +133,7 @@ fn groups(points: &[&Point]) -> Vec<Vec<usize>> {
 }
 
 /// The largest compute, predicted by laws that haven't seen it.
-fn hold_out(points: &[&Point]) -> Vec<HoldOut> {
+fn hold_out(input: &ReportInput, points: &[&Point], bootstrap: Bootstrap) -> Vec<HoldOut> {
     let Some(largest) = points.iter().map(|p| p.compute()).max_by(f64::total_cmp) else {
         return Vec::new();
     };
@@ -122,8 +153,8 @@ fn hold_out(points: &[&Point]) -> Vec<HoldOut> {
             band,
         });
     };
-    let chosen = frontier::by_compute(&known, &[]).chosen;
-    if let Ok(law) = PowerLaw::fit(Quantity::Compute.symbol(), &chosen, Bootstrap::default()) {
+    let chosen = frontier::by_compute(&known, &[], input.chance).chosen;
+    if let Ok(law) = PowerLaw::fit(Quantity::Compute.symbol(), &chosen, bootstrap) {
         predict(
             "law in compute",
             law.predict(best.flops),
@@ -147,7 +178,7 @@ mod tests {
     use super::*;
 
     /// Trials of a planted law, sizes by budgets, D = C / 6N.
-    fn planted() -> Vec<Point> {
+    fn planted() -> ReportInput {
         let mut points = Vec::new();
         for budget in [1e15, 4e15, 1.6e16, 6.4e16] {
             for size in 0..9 {
@@ -160,17 +191,21 @@ mod tests {
                     flops: budget,
                     tokens,
                     budget: Some(budget),
+                    policies: None,
                     seed: 1,
                     loss: 0.2 + 20.0 / n.powf(0.35) + 60.0 / tokens.powf(0.35),
                 });
             }
         }
-        points
+        ReportInput {
+            points,
+            ..ReportInput::default()
+        }
     }
 
     #[test]
     fn a_planted_law_is_found_and_predicts_the_largest_budget() {
-        let found = analyse(&planted());
+        let found = analyse(&planted(), Fitting::default());
         assert_eq!((found.valleys.len(), found.no_valleys.len()), (4, 0));
         let exponent = found.optimal.unwrap().size.exponent;
         assert!((exponent - 0.5).abs() < 0.02, "{exponent}");
@@ -191,11 +226,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let one_size: Vec<Point> = planted().into_iter().filter(|p| p.size == "3").collect();
-        let found = analyse(&one_size);
+        let mut one_size = planted();
+        one_size.points.retain(|p| p.size == "3");
+        let found = analyse(&one_size, Fitting::default());
         assert_eq!(found.no_valleys.len(), 4);
         assert!(found.optimal.is_none() && found.optimal_refused.is_some());
         assert!(found.parametric.is_none() && found.parametric_refused.is_some());
-        assert!(analyse(&[]).hold_out.is_empty());
+        let nothing = analyse(&ReportInput::default(), Fitting::default());
+        assert!(nothing.hold_out.is_empty());
     }
 }

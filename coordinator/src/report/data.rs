@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{Analysis, Law, Report, ReportInput};
-use crate::laws::{CHANCE_LOSS, Interval};
+use crate::laws::Interval;
 
 #[derive(Serialize)]
 struct Document<'a> {
     provisional: bool,
-    chance_loss: f64,
+    chance_loss: Option<f64>,
     laws: [&'a Law; 2],
     analysis: &'a Analysis,
     /// In the order of `input.validation`.
@@ -21,7 +21,7 @@ pub(super) fn json(report: &Report) -> Result<Vec<u8>, serde_json::Error> {
     let validation = &report.input.validation;
     let mut bytes = serde_json::to_vec_pretty(&Document {
         provisional: report.is_provisional(),
-        chance_loss: CHANCE_LOSS,
+        chance_loss: report.input.chance,
         laws: [&report.by_params, &report.by_compute],
         analysis: &report.analysis,
         validation_accuracy_95: validation
@@ -37,7 +37,7 @@ pub(super) fn json(report: &Report) -> Result<Vec<u8>, serde_json::Error> {
 /// points.csv: one line a finished trial, with its place in each law.
 pub(super) fn csv(report: &Report) -> String {
     let mut text = String::from(
-        "trial,size,params,flops,tokens,budget,seed,loss,law_in_parameters,law_in_compute\n",
+        "trial,size,params,flops,tokens,budget,policies,seed,loss,law_in_parameters,law_in_compute\n",
     );
     for point in &report.input.points {
         let fields = [
@@ -49,6 +49,10 @@ pub(super) fn csv(report: &Report) -> String {
             point
                 .budget
                 .map(|budget| budget.to_string())
+                .unwrap_or_default(),
+            point
+                .policies
+                .map(|policies| policies.to_string())
                 .unwrap_or_default(),
             point.seed.to_string(),
             point.loss.to_string(),

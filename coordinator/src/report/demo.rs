@@ -69,6 +69,7 @@ pub(super) fn demo_input() -> ReportInput {
             ("N".into(), "all parameters but the embedding".into()),
             ("C".into(), "forward and backward FLOPs of the tokens really computed, shared prefix counted once".into()),
         ],
+        chance: Some(CHANCE_LOSS),
         optimum: Some(OPTIMUM),
         baselines: vec![("length alone".into(), 0.641), ("TF-IDF of character 3-4-grams".into(), 0.653)],
         ..ReportInput::default()
@@ -85,6 +86,7 @@ pub(super) fn demo_input() -> ReportInput {
                 flops: budget,
                 tokens,
                 budget: Some(budget),
+                policies: None,
                 seed: 0,
                 loss: loss.min(0.6943),
             });

@@ -90,6 +90,19 @@ impl Discrimination {
     }
 }
 
+impl Discrimination {
+    /// Every policy of the pairs, by name.
+    pub fn policies(&self) -> Vec<&str> {
+        let pairs = self.pairs.iter();
+        let mut policies: Vec<&str> = pairs
+            .flat_map(|p| [p.policy.as_str(), p.other.as_str()])
+            .collect();
+        policies.sort_unstable();
+        policies.dedup();
+        policies
+    }
+}
+
 fn credit(margin: f64) -> f64 {
     match margin.total_cmp(&0.0) {
         std::cmp::Ordering::Greater => 1.0,

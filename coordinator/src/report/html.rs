@@ -2,56 +2,45 @@
 //! all that is lost are the figures to explore.
 
 use super::{Law, Outcome, Quantity, Report, interactive, number, paper};
-use crate::laws::{Excluded, Interval, PowerLaw};
+use crate::laws::{Comparison, Excluded, Interval, PowerLaw, compare};
 
 const STYLE: &str = include_str!("style.css");
 
-/// The figures' SVG.
-pub(super) struct Figures<'a> {
-    /// Loss against parameters.
-    pub params: &'a str,
-    /// Loss against compute.
-    pub compute: &'a str,
-    /// Training curves.
-    pub curves: &'a str,
-}
-
 /// report.html.
-pub(super) fn page(report: &Report, figures: &Figures) -> String {
+pub(super) fn page(report: &Report, figures: &[(&str, String)]) -> String {
     let input = &report.input;
     let mut title = escape(&input.title);
     if report.is_provisional() {
         title += " (provisional)";
     }
     let mut body = format!("<header>\n<h1>{title}</h1>\n");
-    body += &format!(
-        "<p class=\"muted\">POLAR scaling laws · run <code>{}</code> · corpus {} · {}</p>\n</header>\n",
-        escape(&input.run_id),
-        escape(&input.corpus.name),
-        escape(&input.created)
-    );
+    body += &match input.run_id.as_str() {
+        "" => format!(
+            "<p class=\"muted\">Scaling laws of a table · {}</p>\n</header>\n",
+            escape(&input.created)
+        ),
+        run => format!(
+            "<p class=\"muted\">POLAR scaling laws · run <code>{}</code> · corpus {} · {}</p>\n</header>\n",
+            escape(run),
+            escape(&input.corpus.name),
+            escape(&input.created)
+        ),
+    };
     body += &provisional(report);
     body += &format!(
         "<div class=\"laws\">\n{}{}</div>\n",
         card(&report.by_params),
         card(&report.by_compute)
     );
-    body += &figure(
-        figures.params,
-        "Each size at its lowest final loss. Solid marks enter the fit, hollow ones do not; the band is where the law itself lies with 95% \
-         confidence, not where single runs fall.",
-    );
-    body += &figure(
-        figures.compute,
-        "Each compute budget with its best size. Thin lines are the training curves: validation loss against the FLOPs spent so far.",
-    );
-    body += &figure(
-        figures.curves,
-        "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it.",
-    );
+    // The others stand further down, to point at.
+    for (name, svg) in figures.iter().filter(|(name, _)| !caption(name).is_empty()) {
+        body += &figure(svg, caption(name));
+    }
     body += &analysis(report);
     body += &interactive::section(report);
-    body += &comparison();
+    if input.chance.is_some() {
+        body += &comparison();
+    }
     body += &validation(report);
     body += &trials(report);
     body += &left_out(report);
@@ -61,6 +50,24 @@ pub(super) fn page(report: &Report, figures: &Figures) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
+}
+
+/// What is said under a figure that the page begins with.
+fn caption(figure: &str) -> &'static str {
+    match figure {
+        "loss-vs-params" => {
+            "Each size at its lowest final loss. Solid marks enter the fit, hollow ones do not; the band is where the law itself lies with 95% \
+             confidence, not where single runs fall."
+        }
+        "loss-vs-compute" => {
+            "Each compute budget with its best size. Thin lines, where there are any, are the training curves: validation loss against the \
+             FLOPs spent so far."
+        }
+        "curves" => {
+            "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it."
+        }
+        _ => "",
+    }
 }
 
 /// Text made safe for HTML and XML, in elements and attributes.
@@ -104,6 +111,7 @@ fn card(law: &Law) -> String {
             escape(&capitalized(reason))
         ),
     };
+    html += &law.comparison.as_ref().map_or_else(String::new, forms);
     if !law.selection.cautions.is_empty() {
         html += &list(law.selection.cautions.iter().map(|caution| escape(caution)));
     }
@@ -132,6 +140,35 @@ fn fitted(quantity: Quantity, fit: &PowerLaw) -> String {
         band.lo,
         band.hi,
     )
+}
+
+/// The law with a floor, and which of the two the points speak for.
+fn forms(compared: &Comparison) -> String {
+    let mut text = match (&compared.saturating, &compared.refused) {
+        (Some(law), _) => format!(
+            "With a floor it is {} ({} to {}), exponent {} ({} to {}).",
+            number::significant(law.floor, 3),
+            number::significant(law.floor_interval.lo, 3),
+            number::significant(law.floor_interval.hi, 3),
+            minus(&format!("{:.3}", law.exponent)),
+            minus(&format!("{:.3}", law.exponent_interval.lo)),
+            minus(&format!("{:.3}", law.exponent_interval.hi)),
+        ),
+        (None, Some(reason)) => format!("With a floor: {}.", escape(reason)),
+        (None, None) => String::new(),
+    };
+    if let Some((best, weight)) = compared
+        .standings
+        .first()
+        .and_then(|s| Some((s, s.weight?)))
+    {
+        let form = match best.form {
+            compare::FLOOR => "with",
+            _ => "without",
+        };
+        text += &format!(" Akaike's criterion speaks for the law {form} it (weight {weight:.2}).");
+    }
+    format!("<p class=\"muted\">{text}</p>\n")
 }
 
 fn figure(svg: &str, caption: &str) -> String {
@@ -245,6 +282,8 @@ fn analysis(report: &Report) -> String {
             escape(reason.as_deref().unwrap_or_default())
         ),
     };
+    html += &envelope(report);
+    html += &policies(report);
     if !found.hold_out.is_empty() {
         html += "<h3>The largest compute, predicted without it</h3>\n";
         let rows = found.hold_out.iter().map(|held| {
@@ -272,6 +311,54 @@ fn analysis(report: &Report) -> String {
         html += &table(&columns, rows);
     }
     html
+}
+
+/// The law along training curves.
+fn envelope(report: &Report) -> String {
+    let found = &report.analysis;
+    let text = match (&found.envelope, &found.envelope_refused) {
+        (Some(law), _) => format!(
+            "L = {} C<sup>{}</sup>, exponent {} to {} (95%, by drawing trials); {} trials are lowest somewhere. \
+             Where learning rates fall at the end of a trial, its curve lies above what a shorter trial would reach.",
+            number::significant(law.coefficient, 3),
+            minus(&format!("{:.4}", law.exponent)),
+            minus(&format!("{:.4}", law.exponent_interval.lo)),
+            minus(&format!("{:.4}", law.exponent_interval.hi)),
+            law.trials,
+        ),
+        (None, Some(reason)) => format!("Not fitted: {}.", escape(reason)),
+        (None, None) => return String::new(),
+    };
+    format!("<h2>The law along training curves</h2>\n<p>{text}</p>\n")
+}
+
+/// Loss against the number of policies.
+fn policies(report: &Report) -> String {
+    let found = &report.analysis.by_policies;
+    if found.is_empty() {
+        return String::new();
+    }
+    let rows = found.iter().map(|group| {
+        let losses = group.losses.iter();
+        let losses = losses.map(|(count, loss)| format!("{count}: {loss:.4}"));
+        let law = match (&group.law, &group.refused) {
+            (Some(law), _) => minus(&format!(
+                "{:.3} ({:.3} to {:.3})",
+                law.exponent, law.exponent_interval.lo, law.exponent_interval.hi
+            )),
+            (None, reason) => reason.clone().unwrap_or_default(),
+        };
+        vec![
+            group.trials.clone(),
+            losses.collect::<Vec<_>>().join(", "),
+            law,
+        ]
+    });
+    let columns = ["Trials", "Policies: loss", "Exponent in policies, 95%"];
+    format!(
+        "<h2>More policies</h2>\n<p>The same training on fewer and on more policies, scored on all of them.</p>\n{}",
+        table(&columns, rows)
+    )
 }
 
 fn validation(report: &Report) -> String {
@@ -404,6 +491,7 @@ fn method(report: &Report) -> String {
         fact("Triplets trained on", number::grouped(corpus.triplets_seen)),
         fact("Tokens trained on", number::grouped(corpus.tokens_seen)),
     ];
+    let is_run = !input.run_id.is_empty();
     let mut html = "<h2>How these numbers came about</h2>\n".to_owned();
     html += "<p>A law is the least-squares line of ln L on ln x. Its intervals come from 2,000 seeded bootstrap resamples of the points, \
              and of the seeds within a point where there are several, widened for the smallness of the sample. \
@@ -418,6 +506,9 @@ fn method(report: &Report) -> String {
                 .iter()
                 .map(|(name, what)| fact(name, what.clone())),
         );
+    }
+    if !is_run {
+        return html;
     }
     html += "<h3>Run and corpus</h3>\n";
     html += &table(&["Fact", "Value"], facts);

@@ -28,6 +28,13 @@ pub struct ReportInput {
     pub missing: Vec<String>,
     /// Training curves.
     pub curves: Vec<Curve>,
+    /// Loss of a model that can't tell, where loss is POLAR's. `None` where it is another quantity, which
+    /// then is not set beside the paper's laws either.
+    #[serde(default)]
+    pub chance: Option<f64>,
+    /// Whether the sweep was made for the law along its training curves.
+    #[serde(default)]
+    pub envelope: bool,
     /// Bayes loss of a corpus with a planted optimum, in nats per triplet.
     pub optimum: Option<f64>,
     /// Results on each validation set.

@@ -12,18 +12,20 @@ mod input;
 mod interactive;
 mod number;
 mod paper;
+mod policies;
 
 #[cfg(test)]
 mod demo;
 
 use serde::Serialize;
 
-use crate::laws::{Bootstrap, PowerLaw, Selection, frontier};
+use crate::laws::{Bootstrap, Comparison, PowerLaw, Selection, frontier, isoflop::Method};
 
 pub use analysis::{Analysis, HoldOut};
 pub use discrimination::{Discrimination, Judged, LengthBand, LengthProbe, Pair};
 pub use figure::FigureError;
 pub use input::{Corpus, Curve, CurvePoint, ReportInput, Validation};
+pub use policies::ByPolicies;
 
 /// A run's findings, ready to be written out.
 #[derive(Clone, Debug)]
@@ -54,6 +56,17 @@ pub struct Law {
     pub selection: Selection,
     /// The fit.
     pub outcome: Outcome,
+    /// How it stands beside the law with a floor.
+    pub comparison: Option<Comparison>,
+}
+
+/// How a report's laws are fitted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fitting {
+    /// What intervals rest on.
+    pub bootstrap: Bootstrap,
+    /// How the best size of a budget is found.
+    pub valley: Method,
 }
 
 /// Whether a law could be fitted.
@@ -85,11 +98,23 @@ pub enum ReportError {
 
 /// Fits what can be fitted.
 pub fn build(input: &ReportInput) -> Report {
-    let (points, failed) = (&input.points, &input.failed);
+    build_with(input, Fitting::default())
+}
+
+/// As [`build`], in a way of one's own.
+pub fn build_with(input: &ReportInput, fitting: Fitting) -> Report {
+    let (points, failed, chance) = (&input.points, &input.failed, input.chance);
+    let law = |quantity, selection| Law::new(quantity, selection, fitting.bootstrap);
     Report {
-        by_params: Law::new(Quantity::Parameters, frontier::by_params(points, failed)),
-        by_compute: Law::new(Quantity::Compute, frontier::by_compute(points, failed)),
-        analysis: analysis::analyse(points),
+        by_params: law(
+            Quantity::Parameters,
+            frontier::by_params(points, failed, chance),
+        ),
+        by_compute: law(
+            Quantity::Compute,
+            frontier::by_compute(points, failed, chance),
+        ),
+        analysis: analysis::analyse(input, fitting),
         input: input.clone(),
     }
 }
@@ -129,20 +154,27 @@ impl Report {
             svg.map_err(|source| ReportError::Draw { figure, source })
                 .map(|svg| (figure, svg))
         };
-        let figures = [
+        let mut figures = vec![
             draw("loss-vs-params", figure::scaling(self, &self.by_params))?,
             draw("loss-vs-compute", figure::scaling(self, &self.by_compute))?,
-            draw("curves", figure::curves(self))?,
         ];
-        let [params, compute, curves] = &figures;
-        let page = html::page(
-            self,
-            &html::Figures {
-                params: &params.1,
-                compute: &compute.1,
-                curves: &curves.1,
-            },
-        );
+        if let Some(svg) = figure::valleys(self) {
+            figures.push(draw("valleys", svg)?);
+        }
+        if let Some(svg) = figure::residuals(self) {
+            figures.push(draw("residuals", svg)?);
+        }
+        // A table of runs has no curves.
+        if self.input.chance.is_some() || !self.input.curves.is_empty() {
+            figures.push(draw("curves", figure::curves(self))?);
+        }
+        let sets = self.input.discriminations.iter();
+        for (found, name) in sets.zip(["pairs-1", "pairs-2"]) {
+            if let Some(svg) = figure::pairs(self, found) {
+                figures.push(draw(name, svg)?);
+            }
+        }
+        let page = html::page(self, &figures);
         let mut files = vec![
             ("report.html".to_owned(), page.into_bytes()),
             (
@@ -190,6 +222,11 @@ impl Report {
     }
 }
 
+/// What models of so many parameters are called where they have no name.
+pub fn size_name(params: f64) -> String {
+    number::count(params)
+}
+
 impl Quantity {
     /// Its letter in the law.
     fn symbol(self) -> &'static str {
@@ -217,12 +254,12 @@ impl Quantity {
 }
 
 impl Law {
-    fn new(quantity: Quantity, mut selection: Selection) -> Self {
+    fn new(quantity: Quantity, mut selection: Selection, bootstrap: Bootstrap) -> Self {
         let unit = match quantity {
             Quantity::Parameters => "parameters",
             Quantity::Compute => "training FLOPs",
         };
-        let outcome = match PowerLaw::fit(unit, &selection.chosen, Bootstrap::default()) {
+        let outcome = match PowerLaw::fit(unit, &selection.chosen, bootstrap) {
             Ok(law) => Outcome::Fitted(law),
             Err(refusal) => Outcome::Refused(refusal.to_string()),
         };
@@ -234,10 +271,15 @@ impl Law {
                 law.exponent_interval.hi
             ));
         }
+        let comparison = match &outcome {
+            Outcome::Fitted(law) => Some(Comparison::with_floor(unit, law, bootstrap)),
+            Outcome::Refused(_) => None,
+        };
         Self {
             quantity,
             selection,
             outcome,
+            comparison,
         }
     }
 

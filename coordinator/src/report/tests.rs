@@ -45,6 +45,10 @@ fn a_complete_sweep_yields_both_laws_and_the_same_bytes_every_time() {
             "loss-vs-params.png",
             "loss-vs-compute.svg",
             "loss-vs-compute.png",
+            "valleys.svg",
+            "valleys.png",
+            "residuals.svg",
+            "residuals.png",
             "curves.svg",
             "curves.png",
         ]
@@ -137,7 +141,7 @@ fn what_can_not_be_fitted_is_a_sentence_with_its_reason() {
                 "{}",
                 law.text()
             );
-            assert!(text(&files, figure).contains("No law: a power law needs"));
+            assert!(text(&files, figure).contains("No law: this law needs"));
         }
         assert!(text(&files, "report.html").contains("No law yet"));
     }

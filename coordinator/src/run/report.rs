@@ -2,7 +2,7 @@
 
 use super::{Run, RunError};
 use crate::{
-    laws::{FailedTrial, Point},
+    laws::{CHANCE_LOSS, FailedTrial, Point},
     report::{self, Curve, CurvePoint, Discrimination, Judged, Report, ReportInput, Validation},
     sweep::Plan,
 };
@@ -89,6 +89,8 @@ async fn gather(
         config_digest: record.plan.digest(),
         created: format!("Polestar {}", record.version),
         conventions: conventions(&record.plan),
+        chance: Some(CHANCE_LOSS),
+        envelope: record.sweep.sweep.envelope.is_some(),
         ..ReportInput::default()
     };
     let samples = &record.sweep.samples;
@@ -145,6 +147,7 @@ async fn gather(
                 flops: outcome.flops_6nd,
                 tokens: outcome.consumed.plain_tokens as f64,
                 budget: planned.budget,
+                policies: planned.config.policies.map(|choice| choice.count),
                 seed: planned.config.seed,
                 loss: score.loss,
             });

@@ -40,6 +40,10 @@ pub struct Axes {
     /// Empty: all. Warm starts always see all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<u32>,
+    /// Validations along each trial, for the law in compute along training curves (their lower envelope). Each
+    /// scores as many triplets as the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<u32>,
     /// Warm-up, constant rate, decay: the lengths of a size share a trunk and only their decays are
     /// trained apart. Takes the place of `train.schedule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +179,20 @@ impl Axes {
         }
         if self.policies.iter().any(|&count| count < 2) {
             return Err("sweep.policies: a triplet compares two, so at least 2 are needed".into());
+        }
+        if let Some(validations) = self.envelope {
+            if validations < 4 {
+                return Err(format!(
+                    "sweep.envelope is {validations}; a curve needs at least 4 validations, and a good one 20"
+                ));
+            }
+            if self.trunk.is_some() {
+                return Err(
+                    "sweep.envelope reads the law off each curve, sweep.trunk shares curves among \
+                     lengths: use one of them"
+                        .into(),
+                );
+            }
         }
         if let Some(trunk) = &self.trunk {
             if !(trunk.decay > 0.0 && trunk.decay <= 1.0) {

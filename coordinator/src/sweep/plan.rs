@@ -518,6 +518,12 @@ impl Maker<'_> {
     ) -> Result<PlannedTrial, PlanError> {
         let sweep = self.sweep;
         let parameters = count::parameters(model);
+        let mut stage = stage;
+        if let (Some(validations), false) = (sweep.sweep.envelope, is_warm_start) {
+            let validation = &mut stage.train.validation;
+            validation.every = (stage.steps / u64::from(validations)).max(1);
+            validation.triplets = validation.at_the_end();
+        }
         let triplets = stage.steps as f64 * f64::from(stage.train.batch);
         let flops_6nd = self.flops(model, stage.train.batch, stage.steps);
         let config = TrialConfig {

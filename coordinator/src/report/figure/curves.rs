@@ -3,10 +3,9 @@
 use super::super::{Curve, Report, number};
 use super::FigureError;
 use super::axis::Axis;
-use super::canvas::{Canvas, Look, MUTED, Type};
-use super::plate::{Key, PLOT, Plate, finish};
+use super::canvas::{Look, MUTED, Type};
+use super::plate::{Key, PLOT, Plate};
 use super::scaling::position;
-use crate::laws::CHANCE_LOSS;
 
 /// Points that a training curve is averaged down to.
 const BINS: usize = 60;
@@ -18,57 +17,55 @@ pub(in crate::report) fn curves(report: &Report) -> Result<String, FigureError> 
     let curves: Vec<Lines> = report.input.curves.iter().map(Lines::of).collect();
     let plate = plate(report, &curves);
     let sizes = report.sizes();
-    let mut svg = String::new();
-    let canvas = Canvas::new(&mut svg)?;
-    let scale = plate.draw(&canvas)?;
-    for (loss, name) in references(report) {
-        if plate.y.contains(loss) {
-            let ends = scale.line(&[(plate.x.lo, loss), (plate.x.hi, loss)]);
-            canvas.line(&ends, MUTED, 1.0, 1.5)?;
-            let y = ends[0].1;
-            // Curves begin at chance on the left and end near the floor on the right.
-            let (x, anchor) = if loss == CHANCE_LOSS {
-                (
-                    PLOT.left + PLOT.width - 8.0,
-                    plotters::style::text_anchor::HPos::Right,
-                )
-            } else {
-                (PLOT.left + 8.0, plotters::style::text_anchor::HPos::Left)
-            };
-            canvas.text(
-                x,
-                y - 13.0,
-                &name,
-                Type::plain(16.0, MUTED).anchored(anchor),
-            )?;
+    plate.figure(|canvas, scale| {
+        for (loss, name) in references(report) {
+            if plate.y.contains(loss) {
+                let ends = scale.line(&[(plate.x.lo, loss), (plate.x.hi, loss)]);
+                canvas.line(&ends, MUTED, 1.0, 1.5)?;
+                let y = ends[0].1;
+                // Curves begin at chance on the left and end near the floor on the right.
+                let (x, anchor) = if Some(loss) == report.input.chance {
+                    (
+                        PLOT.left + PLOT.width - 8.0,
+                        plotters::style::text_anchor::HPos::Right,
+                    )
+                } else {
+                    (PLOT.left + 8.0, plotters::style::text_anchor::HPos::Left)
+                };
+                canvas.text(
+                    x,
+                    y - 13.0,
+                    &name,
+                    Type::plain(16.0, MUTED).anchored(anchor),
+                )?;
+            }
         }
-    }
-    let look = |curve: &Lines| Look::of(position(&sizes, curve.params, curve.size));
-    // Training under all validation: it is the noisier and the less important.
-    let training = curves
-        .iter()
-        .map(|curve| (curve, &curve.training, TRAINING));
-    let validation = curves
-        .iter()
-        .map(|curve| (curve, &curve.validation, VALIDATION));
-    for (curve, line, (opacity, width)) in training.chain(validation) {
-        let from = line.partition_point(|(tokens, _)| *tokens < plate.x.lo);
-        for piece in plate.y.clip(&line[from..]) {
-            canvas.line(&scale.line(&piece), look(curve).color, opacity, width)?;
+        let look = |curve: &Lines| Look::of(position(&sizes, curve.params, curve.size));
+        // Training under all validation: it is the noisier and the less important.
+        let training = curves
+            .iter()
+            .map(|curve| (curve, &curve.training, TRAINING));
+        let validation = curves
+            .iter()
+            .map(|curve| (curve, &curve.validation, VALIDATION));
+        for (curve, line, (opacity, width)) in training.chain(validation) {
+            let from = line.partition_point(|(tokens, _)| *tokens < plate.x.lo);
+            for piece in plate.y.clip(&line[from..]) {
+                canvas.line(&scale.line(&piece), look(curve).color, opacity, width)?;
+            }
         }
-    }
-    for curve in &curves {
-        if let Some(last) = curve
-            .validation
-            .last()
-            .filter(|(tokens, loss)| plate.x.contains(*tokens) && plate.y.contains(*loss))
-        {
-            let (x, y) = scale.at(*last);
-            canvas.marker(x, y, look(curve), true)?;
+        for curve in &curves {
+            if let Some(last) = curve
+                .validation
+                .last()
+                .filter(|(tokens, loss)| plate.x.contains(*tokens) && plate.y.contains(*loss))
+            {
+                let (x, y) = scale.at(*last);
+                canvas.marker(x, y, look(curve), true)?;
+            }
         }
-    }
-    drop(canvas);
-    finish(&svg, &format!("{}. {}", plate.title, plate.finding))
+        Ok(())
+    })
 }
 
 /// (tokens, loss) along one curve.
@@ -110,7 +107,9 @@ fn references(report: &Report) -> impl Iterator<Item = (f64, String)> {
         .input
         .optimum
         .map(|loss| (loss, format!("planted optimum {loss:.3}")));
-    std::iter::once((CHANCE_LOSS, "chance (ln 2)".to_owned())).chain(optimum)
+    let chance = report.input.chance;
+    let chance = chance.map(|loss| (loss, "chance (ln 2)".to_owned()));
+    chance.into_iter().chain(optimum)
 }
 
 fn plate(report: &Report, curves: &[Lines]) -> Plate {
@@ -123,7 +122,8 @@ fn plate(report: &Report, curves: &[Lines]) -> Plate {
             }
         })
     };
-    let near = |loss: &f64| *loss < CHANCE_LOSS * 1.05;
+    let top = report.diverged();
+    let near = |loss: &f64| *loss < top;
     let x = Axis::around(measured().map(|at| at.0), 0.04).unwrap_or_else(|| Axis::new(1e5, 1e8));
     let y = Axis::around(measured().map(|at| at.1).filter(near), 0.05);
     let mut y = y.unwrap_or_else(|| Axis::new(0.4, 0.7));

@@ -4,13 +4,19 @@ mod axis;
 mod canvas;
 mod curves;
 mod labels;
+mod pairs;
 mod plate;
 mod raster;
+mod residuals;
 mod scaling;
+mod valleys;
 
 pub(super) use curves::curves;
+pub(super) use pairs::pairs;
 pub(super) use raster::png;
+pub(super) use residuals::residuals;
 pub(super) use scaling::scaling;
+pub(super) use valleys::valleys;
 
 /// Width of a figure in pixels.
 const WIDTH: u32 = 1200;

@@ -17,7 +17,7 @@ pub(super) const PLOT: Rect = Rect {
     width: 872.0,
     height: 474.0,
 };
-const MARGIN: f64 = 40.0;
+pub(super) const MARGIN: f64 = 40.0;
 const LEGEND_LEFT: f64 = 988.0;
 const LEGEND_STEP: f64 = 26.0;
 /// Sizes a legend lists by name; further ones are counted.
@@ -110,8 +110,21 @@ impl Scale {
 }
 
 impl Plate {
+    /// The whole figure: the plate, and on it what `marks` draws.
+    pub(super) fn figure(
+        &self,
+        marks: impl FnOnce(&Canvas, Scale) -> Result<(), FigureError>,
+    ) -> Result<String, FigureError> {
+        let mut svg = String::new();
+        let canvas = Canvas::new(&mut svg)?;
+        let scale = self.draw(&canvas)?;
+        marks(&canvas, scale)?;
+        drop(canvas);
+        finish(&svg, &format!("{}. {}", self.title, self.finding))
+    }
+
     /// Draws all but the data, and says where these go.
-    pub(super) fn draw(&self, canvas: &Canvas) -> Result<Scale, FigureError> {
+    fn draw(&self, canvas: &Canvas) -> Result<Scale, FigureError> {
         canvas.text(MARGIN, 44.0, &self.title, Type::plain(29.0, INK).bold())?;
         if let Some(badge) = &self.badge {
             let right = f64::from(WIDTH) - MARGIN;

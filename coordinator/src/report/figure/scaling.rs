@@ -7,28 +7,22 @@ use super::FigureError;
 use super::axis::Axis;
 use super::canvas::{Canvas, INK, Look, MUTED, Type};
 use super::labels::{Placer, Rect, text_width};
-use super::plate::{Key, PLOT, Plate, Scale, finish};
-use crate::laws::{CHANCE_LOSS, Point, PowerLaw};
+use super::plate::{Key, PLOT, Plate, Scale};
+use crate::laws::{Point, PowerLaw};
 
 const LABEL: f64 = 16.0;
 const BAND_OPACITY: f64 = 0.13;
 /// Opacity and width of a training curve.
 const CURVE: (f64, f64) = (0.4, 1.5);
-/// Losses above this say that a trial diverged, not how it scales; they would flatten everything else.
-const TOP: f64 = CHANCE_LOSS * 1.05;
+/// Losses so far above chance say that a trial diverged, not how it scales; they would flatten everything else.
+const DIVERGED: f64 = 1.05;
 
 /// The figure of one law.
 pub(in crate::report) fn scaling(report: &Report, law: &Law) -> Result<String, FigureError> {
     let scene = Scene::new(report, law);
-    let mut svg = String::new();
-    let canvas = Canvas::new(&mut svg)?;
-    let scale = scene.plate.draw(&canvas)?;
-    scene.draw(&canvas, scale)?;
-    drop(canvas);
-    finish(
-        &svg,
-        &format!("{}. {}", scene.plate.title, scene.plate.finding),
-    )
+    scene
+        .plate
+        .figure(|canvas, scale| scene.draw(canvas, scale))
 }
 
 /// Everything that decides what is drawn where.
@@ -37,7 +31,7 @@ struct Scene<'a> {
     law: &'a Law,
     sizes: Vec<(u64, &'a str)>,
     plate: Plate,
-    chance: bool,
+    chance: Option<f64>,
     optimum: Option<f64>,
     paper: Vec<Vec<(f64, f64)>>,
 }
@@ -55,7 +49,10 @@ impl<'a> Scene<'a> {
             }
             reached
         };
-        let chance = reach(&mut y, "Chance (ln 2)", CHANCE_LOSS);
+        let chance = report
+            .input
+            .chance
+            .filter(|loss| reach(&mut y, "Chance (ln 2)", *loss));
         let optimum = report
             .input
             .optimum
@@ -69,10 +66,11 @@ impl<'a> Scene<'a> {
         }
         let published = quantity.paper();
         let line: Vec<_> = x.steps(64).map(|x| (x, published.loss(x))).collect();
-        let mut paper = y.clip(&line);
+        let is_polar = report.input.chance.is_some();
+        let mut paper = if is_polar { y.clip(&line) } else { Vec::new() };
         // A stub in a corner explains nothing.
         let drawn: usize = paper.iter().map(Vec::len).sum();
-        if drawn < line.len() / 4 {
+        if is_polar && drawn < line.len() / 4 {
             paper.clear();
             let (from, to) = (published.loss(x.lo), published.loss(x.hi));
             notes.push(format!(
@@ -82,8 +80,8 @@ impl<'a> Scene<'a> {
         }
         let plate = Plate {
             title: match quantity {
-                Quantity::Parameters => "Validation loss against model parameters".into(),
-                Quantity::Compute => "Validation loss against training compute".into(),
+                Quantity::Parameters => "Loss against model parameters".into(),
+                Quantity::Compute => "Loss against training compute".into(),
             },
             badge: report.progress(),
             finding: law.text(),
@@ -91,7 +89,7 @@ impl<'a> Scene<'a> {
                 Quantity::Parameters => "model parameters N",
                 Quantity::Compute => "training compute C (FLOPs)",
             },
-            y_title: "validation loss (nats per triplet)",
+            y_title: report.loss_title(),
             x,
             y,
             x_format: match quantity {
@@ -158,8 +156,7 @@ impl<'a> Scene<'a> {
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
         let Plate { x, .. } = &self.plate;
-        let chance = self.chance.then_some(CHANCE_LOSS);
-        for loss in chance.into_iter().chain(self.optimum) {
+        for loss in self.chance.into_iter().chain(self.optimum) {
             let ends = scale.line(&[(x.lo, loss), (x.hi, loss)]);
             canvas.line(&ends, MUTED, 1.0, 1.5)?;
             sample(placer, &ends);
@@ -253,9 +250,7 @@ impl<'a> Scene<'a> {
         scale: Scale,
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
-        let chance = self
-            .chance
-            .then(|| ("chance (ln 2)".to_owned(), CHANCE_LOSS));
+        let chance = self.chance.map(|loss| ("chance (ln 2)".to_owned(), loss));
         let optimum = self
             .optimum
             .map(|loss| (format!("planted optimum {loss:.3}"), loss));
@@ -342,16 +337,34 @@ impl Report {
     /// Run, corpus and date on one line.
     pub(super) fn source(&self) -> String {
         let input = &self.input;
+        if input.run_id.is_empty() {
+            return format!("{} · {}", input.title, input.created);
+        }
         format!(
             "{} · run {} · corpus {} · {}",
             input.title, input.run_id, input.corpus.name, input.created
         )
     }
+
+    /// A loss from which on a trial has diverged.
+    pub(super) fn diverged(&self) -> f64 {
+        let chance = self.input.chance;
+        chance.map_or(f64::INFINITY, |chance| DIVERGED * chance)
+    }
+
+    /// What the axis of losses is called.
+    pub(in crate::report) fn loss_title(&self) -> &'static str {
+        match self.input.chance {
+            Some(_) => "validation loss (nats per triplet)",
+            None => "loss (nats)",
+        }
+    }
 }
 
 /// Axes around the points; compute begins earlier where curves show how each size got there.
 fn axes(report: &Report, quantity: Quantity) -> (Axis, Axis) {
-    let points = || report.input.points.iter().filter(|point| point.loss < TOP);
+    let top = report.diverged();
+    let points = || report.input.points.iter().filter(|point| point.loss < top);
     let x = Axis::around(points().map(|point| quantity.of(point)), 0.1);
     let y = Axis::around(points().map(|point| point.loss), 0.08);
     let mut x = x.unwrap_or_else(|| match quantity {

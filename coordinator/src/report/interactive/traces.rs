@@ -2,7 +2,7 @@
 
 use super::{Figure, linear, logarithmic, plot};
 use crate::{
-    laws::{CHANCE_LOSS, Point},
+    laws::Point,
     report::{Law, Quantity, Report, number},
 };
 use plotly::{
@@ -60,11 +60,7 @@ fn law(report: &Report, law: &Law, id: &'static str) -> Figure {
         Quantity::Parameters => ("parameters N", |p| p.params as f64),
         Quantity::Compute => ("compute C (FLOPs)", |p| p.flops),
     };
-    let mut plot = plot(
-        id,
-        logarithmic(x_title),
-        logarithmic("validation loss (nats)"),
-    );
+    let mut plot = plot(id, logarithmic(x_title), logarithmic(report.loss_title()));
     for (params, size) in report.sizes() {
         let of_size = |p: &&Point| p.params == params && p.size == size;
         let points: Vec<&Point> = report.input.points.iter().filter(of_size).collect();
@@ -112,22 +108,34 @@ fn law(report: &Report, law: &Law, id: &'static str) -> Figure {
             );
         }
     }
-    let paper = quantity.paper();
-    let line = x.iter().map(|&x| paper.loss(x)).collect();
-    plot.add_trace(
-        Scatter::new(x, line)
-            .mode(Mode::Lines)
-            .line(Line::new().dash(DashType::Dot))
-            .name("POLAR paper (other corpus)")
-            .visible(Visible::LegendOnly),
-    );
+    if let Some(floor) = law.comparison.as_ref().and_then(|c| c.saturating.as_ref()) {
+        let line = x.iter().map(|&x| floor.predict(x)).collect();
+        plot.add_trace(
+            Scatter::new(x.clone(), line)
+                .mode(Mode::Lines)
+                .line(Line::new().dash(DashType::Dash))
+                .name("with a floor")
+                .visible(Visible::LegendOnly),
+        );
+    }
+    let mut caption = law.text().trim_end_matches('.').to_owned();
+    caption += ". Every finished trial";
+    if report.input.chance.is_some() {
+        let paper = quantity.paper();
+        let line = x.iter().map(|&x| paper.loss(x)).collect();
+        plot.add_trace(
+            Scatter::new(x, line)
+                .mode(Mode::Lines)
+                .line(Line::new().dash(DashType::Dot))
+                .name("POLAR paper (other corpus)")
+                .visible(Visible::LegendOnly),
+        );
+        caption += "; the paper's law is in the legend, with the warning below";
+    }
     Figure {
         id,
         title: format!("Loss against {x_title}"),
-        caption: format!(
-            "{}. Every finished trial; the paper's law is in the legend, with the warning below.",
-            law.text().trim_end_matches('.')
-        ),
+        caption: caption + ".",
         plot,
     }
 }
@@ -143,7 +151,7 @@ fn valleys(report: &Report) -> Option<Figure> {
     let mut plot = plot(
         "valleys",
         logarithmic("parameters N"),
-        linear("validation loss (nats)"),
+        linear(report.loss_title()),
     );
     for (bits, mut points) in budgets {
         points.sort_by_key(|p| p.params);
@@ -230,7 +238,7 @@ fn curves(report: &Report) -> Option<Figure> {
     let mut plot = plot(
         "curves-explored",
         logarithmic("tokens"),
-        linear("validation loss (nats)"),
+        linear(report.loss_title()),
     );
     let mut any = false;
     for curve in &report.input.curves {
@@ -246,11 +254,13 @@ fn curves(report: &Report) -> Option<Figure> {
                 .name(&curve.trial),
         );
     }
+    let chance = report.input.chance;
+    let chance = chance.map_or_else(String::new, |loss| format!("; chance is {loss:.4}"));
     any.then(|| Figure {
         id: "curves-explored",
         title: "Along training".into(),
         caption: format!(
-            "Loss on held-out prompts whenever it was taken; chance is {CHANCE_LOSS:.4}. Along the way fewer triplets are scored than at the end."
+            "Loss on held-out prompts whenever it was taken{chance}. Along the way fewer triplets may be scored than at the end."
         ),
         plot,
     })
@@ -296,13 +306,7 @@ fn length(report: &Report) -> Option<Figure> {
 
 fn pairs(report: &Report, at: usize, id: &'static str) -> Option<Figure> {
     let found = report.input.discriminations.get(at)?;
-    let mut policies: Vec<&str> = found
-        .pairs
-        .iter()
-        .flat_map(|p| [p.policy.as_str(), p.other.as_str()])
-        .collect();
-    policies.sort_unstable();
-    policies.dedup();
+    let policies = found.policies();
     if policies.len() < 2 {
         return None;
     }
