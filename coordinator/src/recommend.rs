@@ -6,14 +6,10 @@
 use crate::{
     laws::{Interval, Point},
     report::{Analysis, Law},
-    sweep::{LrAxis, Sweep},
+    sweep::{GIB, LrAxis, Share, Sweep},
 };
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
-use polestar_worker::{
-    WorldSize,
-    memory::{Holding, memory},
-    sharding::Zero,
-};
+use polestar_worker::sharding::Zero;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +131,8 @@ pub fn recommend(evidence: &Evidence, wish: Wish) -> Result<Recommendation, Refu
     axes.batch = None;
     axes.trunk = None;
     axes.policies = vec![];
+    axes.distance = vec![];
+    axes.envelope = None;
     axes.seeds.truncate(1);
     let loss = evidence.by_compute.fitted();
     let loss = loss.map(|law| (law.predict(wish.flops), law.band(wish.flops)));
@@ -232,40 +230,25 @@ fn rates(evidence: &Evidence, sweep: &mut Sweep) -> Option<String> {
 
 /// The smallest world and the lowest ZeRO stage that hold the model.
 fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Option<String> {
-    const GIB: f64 = (1_u64 << 30) as f64;
     let limit = limit.or_else(|| sweep.pool.memory_gib.map(|gib| gib * GIB))?;
     let layout = ModelLayout::new(model, HeadKind::Reward);
     let train = &mut sweep.train;
-    let bytes = |zero, world| {
-        let holding = Holding {
-            zero,
-            world: WorldSize(world),
-            lanes: train.lanes,
-            reduction: train.reduction,
-            recompute: train.recompute,
-        };
-        memory(&layout, holding).total() as f64
+    let found = Share::smallest(1..=train.lanes, limit, &layout, train);
+    let most = Share {
+        world: train.lanes,
+        zero: Zero::Weights,
     };
-    let mut world = 1;
-    while world <= train.lanes {
-        for zero in [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights] {
-            if bytes(zero, world) <= limit {
-                train.zero = zero;
-                sweep.pool.workers_per_trial = world;
-                sweep.pool.workers = sweep.pool.workers.max(world);
-                return None;
-            }
-        }
-        world *= 2;
-    }
-    let needs = bytes(Zero::Weights, train.lanes) / GIB;
-    train.zero = Zero::Weights;
-    sweep.pool.workers_per_trial = train.lanes;
-    sweep.pool.workers = sweep.pool.workers.max(train.lanes);
-    Some(format!(
-        "even sharded over all {} lanes it needs {needs:.1} GiB a worker: raise train.lanes and the workers",
-        train.lanes
-    ))
+    let share = found.unwrap_or(most);
+    train.zero = share.zero;
+    sweep.pool.workers_per_trial = share.world;
+    sweep.pool.workers = sweep.pool.workers.max(share.world);
+    found.is_none().then(|| {
+        format!(
+            "even sharded over all {} lanes it needs {:.1} GiB a worker: raise train.lanes and the workers",
+            train.lanes,
+            most.bytes(&layout, train) as f64 / GIB
+        )
+    })
 }
 
 impl Recommendation {
@@ -351,6 +334,7 @@ lr = { 1M = 1e-3 }
                     tokens,
                     budget: Some(budget),
                     policies: None,
+                    distance: None,
                     seed: 1,
                     loss: 0.2 + noise + 2.0 / n.powf(0.2) + 5.0 / tokens.powf(0.2),
                 });
@@ -392,7 +376,16 @@ lr = { 1M = 1e-3 }
         assert!((found.extrapolation - 1e18 / 6.4e16).abs() < 1e-9);
         let text = found.toml(1e18, "a run").unwrap();
         let sweep = sweep::read_str("recommended.toml", &text).expect(&text);
-        let planned = sweep::plan(&sweep, "f", 256, 700.0).unwrap();
+        let planned = sweep::plan(
+            &sweep,
+            &sweep::CorpusFacts {
+                fingerprint: "f".into(),
+                vocab: 256,
+                tokens_per_triplet: 700.0,
+                distances: None,
+            },
+        )
+        .unwrap();
         assert_eq!(planned.trials.len(), 1);
         let spent = planned.trials[0].flops_6nd;
         assert!((spent / 1e18 - 1.0).abs() < 0.01, "{spent}");

@@ -254,10 +254,10 @@ impl Corpus {
             None => Arc::clone(&roles),
             Some(choice) => {
                 let mut chosen = Roles::clone(&roles);
-                let of = chosen.choose_policies(&manifest.policies, choice);
+                let of = chosen.choose_policies(&manifest.policies, &choice);
                 of.map_err(|has| Error::Policies {
                     url: url.into(),
-                    count: choice.count,
+                    count: choice.count(),
                     has,
                 })?;
                 Arc::new(chosen)
@@ -303,6 +303,11 @@ impl Corpus {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// How many policies there are to train on; aliases of each other count once.
+    pub fn training_policies(&self) -> usize {
+        self.roles.training_policies().len()
     }
 
     /// A policy's name, or `None` for a number that is no policy.

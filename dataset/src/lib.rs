@@ -8,6 +8,7 @@
 mod assemble;
 pub mod cache;
 pub mod corpus;
+pub mod distance;
 pub mod files;
 pub mod import;
 pub mod inspect;
@@ -26,6 +27,7 @@ pub mod verify;
 
 pub use assemble::Error as AssembleError;
 pub use corpus::{Corpus, LeftOut, Split};
+pub use distance::PolicyDistances;
 pub use import::{ColumnMapping, FileLayout, HeldOut, ImportOptions, Progress, Stage, import};
 pub use inspect::{Inspection, inspect};
 pub use lanes::{LaneOrder, PromptRef};

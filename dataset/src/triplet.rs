@@ -66,15 +66,32 @@ pub struct Roles {
     left_out: Vec<bool>,
 }
 
-/// Some of a corpus's training policies, chosen by a seed. The choices of one seed are nested: a larger
-/// one holds every smaller one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyChoice {
-    /// How many; aliases of each other count once.
-    pub count: u32,
-    /// Which.
-    pub seed: u64,
+/// Some of a corpus's training policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum PolicyChoice {
+    /// Drawn by a seed. The draws of one seed are nested: a larger one holds every smaller one.
+    Drawn {
+        /// How many; aliases of each other count once.
+        count: u32,
+        /// Which.
+        seed: u64,
+    },
+    /// These; aliases of them as well.
+    Named {
+        /// Their names.
+        names: Vec<String>,
+    },
+}
+
+impl PolicyChoice {
+    /// How many.
+    pub fn count(&self) -> u32 {
+        match self {
+            PolicyChoice::Drawn { count, .. } => *count,
+            PolicyChoice::Named { names } => names.len() as u32,
+        }
+    }
 }
 
 impl Roles {
@@ -101,27 +118,45 @@ impl Roles {
     pub(crate) fn choose_policies(
         &mut self,
         policies: &[Policy],
-        choice: PolicyChoice,
+        choice: &PolicyChoice,
     ) -> Result<(), u32> {
-        let mut ranked: Vec<(blake3::Hash, usize)> = (0..policies.len())
-            .filter(|&number| !self.held_out[number] && self.identity[number] == number)
-            .map(|number| {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&choice.seed.to_le_bytes());
-                hasher.update(policies[number].name.as_bytes());
-                (hasher.finalize(), number)
-            })
-            .collect();
-        let count = choice.count as usize;
-        if !(2..=ranked.len()).contains(&count) {
-            return Err(ranked.len() as u32);
+        let trained = self.training_policies();
+        let name = |number: usize| &policies[number].name;
+        let chosen: Vec<usize> = match choice {
+            PolicyChoice::Drawn { count, seed } => {
+                let mut ranked = trained.clone();
+                ranked.sort_by_cached_key(|&number| {
+                    let mut hasher = blake3::Hasher::new();
+                    hasher.update(&seed.to_le_bytes());
+                    hasher.update(name(number).as_bytes());
+                    *hasher.finalize().as_bytes()
+                });
+                ranked.into_iter().take(*count as usize).collect()
+            }
+            PolicyChoice::Named { names } => {
+                let named = trained.iter().copied();
+                named.filter(|&n| names.contains(name(n))).collect()
+            }
+        };
+        if chosen.len() < 2 || chosen.len() != choice.count() as usize {
+            return Err(trained.len() as u32);
         }
-        ranked.sort_by_key(|(hash, _)| *hash.as_bytes());
-        let chosen: Vec<usize> = ranked[..count].iter().map(|(_, number)| *number).collect();
         for (left_out, identity) in self.left_out.iter_mut().zip(&self.identity) {
             *left_out = !chosen.contains(identity);
         }
         Ok(())
+    }
+
+    /// Policies that training may see, aliases once.
+    pub(crate) fn training_policies(&self) -> Vec<usize> {
+        (0..self.identity.len())
+            .filter(|&number| !self.held_out[number] && self.identity[number] == number)
+            .collect()
+    }
+
+    /// The policy that stands for this one and its aliases.
+    pub(crate) fn identity(&self, policy: u32) -> u32 {
+        self.identity[policy as usize] as u32
     }
 
     /// Whether `other` may be the negative of `policy`.

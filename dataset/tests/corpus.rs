@@ -111,7 +111,7 @@ async fn training_on_some_policies_leaves_validation_alone() {
         set.await.unwrap()
     };
     let of = |count| {
-        let choice = PolicyChoice { count, seed: 5 };
+        let choice = PolicyChoice::Drawn { count, seed: 5 };
         Corpus::open_with(all.url(), &[], Some(choice))
     };
     let mut seen = BTreeSet::new();

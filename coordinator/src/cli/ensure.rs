@@ -1,9 +1,9 @@
 //! Having a sweep's corpus and plan before anything runs.
 
 use super::{Error, corpus::Watcher};
-use crate::sweep::{Plan, Sweep, plan};
+use crate::sweep::{CorpusFacts, Plan, Sweep, plan};
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Loader, PolicyChoice, Store, SynthOptions, import,
+    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions, import,
     manifest::{MANIFEST_KEY, Origin},
     synth,
     synth::SynthOrigin,
@@ -44,10 +44,13 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
     }
     let corpus = Corpus::open_without(store.url(), &table.quarantine).await?;
     // Whether it has so many policies is better known before anything is trained.
-    for &count in &sweep.sweep.policies {
-        let choice = PolicyChoice { count, seed: 0 };
-        let opened = Corpus::open_with(store.url(), &table.quarantine, Some(choice)).await;
-        opened.map_err(|error| format!("sweep.policies: {error}"))?;
+    let there = corpus.training_policies();
+    if let Some(count) = sweep.sweep.policies.iter().find(|&&n| n as usize > there) {
+        return Err(format!(
+            "sweep.policies has {count}, and the corpus at {} has {there} policies to train on (held-out ones and aliases not counted)",
+            store.url()
+        )
+        .into());
     }
     if !table.quarantine.is_empty() {
         let left_out = table.quarantine.len();
@@ -82,11 +85,18 @@ fn with_variables(mut options: ImportOptions) -> Result<ImportOptions, Error> {
 }
 
 /// Plans a sweep on its corpus.
-pub(crate) fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan, Error> {
-    let tokens = tokens_per_triplet(sweep, corpus)?;
-    let fingerprint = corpus.fingerprint().to_string();
-    let vocab = corpus.tokenizer().vocab_size();
-    let planned = plan(sweep, &fingerprint, vocab, tokens)?;
+pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan, Error> {
+    let distances = match sweep.sweep.needs_distances() {
+        true => Some(corpus.policy_distances().await?),
+        false => None,
+    };
+    let facts = CorpusFacts {
+        fingerprint: corpus.fingerprint().to_string(),
+        vocab: corpus.tokenizer().vocab_size(),
+        tokens_per_triplet: tokens_per_triplet(sweep, corpus)?,
+        distances,
+    };
+    let planned = plan(sweep, &facts)?;
     Ok(Plan {
         left_out: corpus.left_out(),
         ..planned

@@ -30,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) async fn show_plan(file: &Path, store: Option<String>) -> Result<(), Error> {
     let mut sweep = read(file, store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
-    let plan = ensure::plan_on(&sweep, &corpus)?;
+    let plan = ensure::plan_on(&sweep, &corpus).await?;
     print!("{}", describe(&sweep, &plan));
     Ok(())
 }
@@ -58,7 +58,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
-    let plan = ensure::plan_on(&sweep, &corpus)?;
+    let plan = ensure::plan_on(&sweep, &corpus).await?;
     print!("{}", describe(&sweep, &plan));
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);

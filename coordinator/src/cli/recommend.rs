@@ -4,6 +4,7 @@ use super::{Error, inspect_run};
 use crate::{
     recommend::{Evidence, Wish, recommend},
     run::report_of,
+    sweep::GIB,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -28,7 +29,6 @@ pub(super) struct RecommendArgs {
 
 /// Prints or writes a sweep file.
 pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
-    const GIB: f64 = (1_u64 << 30) as f64;
     let positive = |x: f64| x.is_finite() && x > 0.0;
     if !positive(args.flops) || !args.memory_gib.is_none_or(positive) {
         return Err("--flops and --memory-gib must be above zero".into());

@@ -34,6 +34,7 @@ pub fn report_input(name: &str, table: &Table) -> Result<ReportInput, String> {
             tokens: d.or(n.map(|n| flops / (6.0 * n))).unwrap_or_default(),
             budget: of(budgets, row),
             policies: None,
+            distance: None,
             seed: 0,
             loss,
         }

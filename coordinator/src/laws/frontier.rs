@@ -26,6 +26,9 @@ pub struct Point {
     /// Policies that it was trained on, where the sweep varies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<u32>,
+    /// Mean distance between them, where they were chosen by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<f64>,
     /// Seed of the run.
     pub seed: u64,
     /// Final validation loss in nats per triplet.
@@ -307,6 +310,7 @@ mod tests {
             tokens: flops / params as f64,
             budget,
             policies: None,
+            distance: None,
             seed,
             loss,
         }

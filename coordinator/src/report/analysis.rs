@@ -192,6 +192,7 @@ mod tests {
                     tokens,
                     budget: Some(budget),
                     policies: None,
+                    distance: None,
                     seed: 1,
                     loss: 0.2 + 20.0 / n.powf(0.35) + 60.0 / tokens.powf(0.35),
                 });

@@ -37,7 +37,7 @@ pub(super) fn json(report: &Report) -> Result<Vec<u8>, serde_json::Error> {
 /// points.csv: one line a finished trial, with its place in each law.
 pub(super) fn csv(report: &Report) -> String {
     let mut text = String::from(
-        "trial,size,params,flops,tokens,budget,policies,seed,loss,law_in_parameters,law_in_compute\n",
+        "trial,size,params,flops,tokens,budget,policies,policy_distance,seed,loss,law_in_parameters,law_in_compute\n",
     );
     for point in &report.input.points {
         let fields = [
@@ -53,6 +53,10 @@ pub(super) fn csv(report: &Report) -> String {
             point
                 .policies
                 .map(|policies| policies.to_string())
+                .unwrap_or_default(),
+            point
+                .distance
+                .map(|distance| distance.to_string())
                 .unwrap_or_default(),
             point.seed.to_string(),
             point.loss.to_string(),

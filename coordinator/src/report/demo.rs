@@ -87,6 +87,7 @@ pub(super) fn demo_input() -> ReportInput {
                 tokens,
                 budget: Some(budget),
                 policies: None,
+                distance: None,
                 seed: 0,
                 loss: loss.min(0.6943),
             });

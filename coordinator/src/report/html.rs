@@ -340,7 +340,10 @@ fn policies(report: &Report) -> String {
     }
     let rows = found.iter().map(|group| {
         let losses = group.losses.iter();
-        let losses = losses.map(|(count, loss)| format!("{count}: {loss:.4}"));
+        let losses = losses.map(|(count, distance, loss)| {
+            let apart = distance.map_or_else(String::new, |d| format!(" ({d:.3} apart)"));
+            format!("{count}{apart}: {loss:.4}")
+        });
         let law = match (&group.law, &group.refused) {
             (Some(law), _) => minus(&format!(
                 "{:.3} ({:.3} to {:.3})",

@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 pub struct ByPolicies {
     /// What they have in common, as in their names.
     pub trials: String,
-    /// Number of policies and loss of each trial.
-    pub losses: Vec<(u32, f64)>,
+    /// Of each trial the number of policies, their mean distance if they were chosen by it, and the loss.
+    pub losses: Vec<(u32, Option<f64>, f64)>,
     /// L = c · P^e.
     pub law: Option<PowerLaw>,
     /// Why there is none.
     pub refused: Option<String>,
 }
 
-/// Every group of trials with at least two numbers of policies.
+/// Every group of trials with at least two numbers of policies, or with policies chosen by their distance.
 pub(super) fn by_policies(points: &[&Point]) -> Vec<ByPolicies> {
     let mut groups: BTreeMap<&str, Vec<(u32, &Point)>> = BTreeMap::new();
     for point in points {
@@ -43,9 +43,12 @@ pub(super) fn by_policies(points: &[&Point]) -> Vec<ByPolicies> {
             .collect();
         let fit = PowerLaw::fit("policies", &observations, Bootstrap::default());
         let (law, refused) = told(fit);
-        several.then(|| ByPolicies {
+        (several || group[0].1.distance.is_some()).then(|| ByPolicies {
             trials: trials.to_owned(),
-            losses: group.iter().map(|(n, p)| (*n, p.loss)).collect(),
+            losses: group
+                .iter()
+                .map(|(n, p)| (*n, p.distance, p.loss))
+                .collect(),
             law,
             refused,
         })
@@ -66,6 +69,7 @@ mod tests {
             tokens: 1.0,
             budget: None,
             policies: Some(count),
+            distance: None,
             seed,
             loss,
         }

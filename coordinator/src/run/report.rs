@@ -147,7 +147,8 @@ async fn gather(
                 flops: outcome.flops_6nd,
                 tokens: outcome.consumed.plain_tokens as f64,
                 budget: planned.budget,
-                policies: planned.config.policies.map(|choice| choice.count),
+                policies: planned.config.policies.as_ref().map(|p| p.count()),
+                distance: planned.distance,
                 seed: planned.config.seed,
                 loss: score.loss,
             });

@@ -40,6 +40,10 @@ pub struct Axes {
     /// Empty: all. Warm starts always see all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<u32>,
+    /// How the policies of each number lie: drawn by the seed (`"any"`), close together or far apart, by how
+    /// differently they write. Empty: drawn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distance: Vec<Spread>,
     /// Validations along each trial, for the law in compute along training curves (their lower envelope). Each
     /// scores as many triplets as the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +89,18 @@ pub enum BatchAxis {
     Each(Vec<u32>),
 }
 
+/// How chosen policies lie to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// As the seed draws them.
+    Any,
+    /// Close together.
+    Near,
+    /// Far apart.
+    Far,
+}
+
 /// By whose law.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +128,26 @@ fn default_decay() -> f64 {
 }
 
 impl Axes {
+    /// Every choice among policies: how they lie, and how many.
+    pub(super) fn choices(&self) -> Vec<Option<(Spread, u32)>> {
+        if self.policies.is_empty() {
+            return vec![None];
+        }
+        let spreads: &[Spread] = match self.distance.is_empty() {
+            true => &[Spread::Any],
+            false => &self.distance,
+        };
+        let counts = self.policies.iter();
+        counts
+            .flat_map(|&count| spreads.iter().map(move |&spread| Some((spread, count))))
+            .collect()
+    }
+
+    /// Whether policies are chosen by how differently they write.
+    pub fn needs_distances(&self) -> bool {
+        self.distance.iter().any(|spread| *spread != Spread::Any)
+    }
+
     /// Checks what serde can't.
     ///
     /// # Errors
@@ -179,6 +215,12 @@ impl Axes {
         }
         if self.policies.iter().any(|&count| count < 2) {
             return Err("sweep.policies: a triplet compares two, so at least 2 are needed".into());
+        }
+        if !self.distance.is_empty() && self.policies.is_empty() {
+            return Err(
+                "sweep.distance says how chosen policies lie; say in sweep.policies how many"
+                    .into(),
+            );
         }
         if let Some(validations) = self.envelope {
             if validations < 4 {

@@ -1,11 +1,17 @@
 //! A sweep file: what it may say, and reading it.
 
 mod axes;
+mod error;
+mod memory;
 mod plan;
 mod read;
+mod trunk;
+mod variants;
 
-pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
-pub use plan::{Plan, PlanError, PlannedTrial, plan};
+pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, Spread, TrunkTable};
+pub use error::PlanError;
+pub use memory::{GIB, Share};
+pub use plan::{CorpusFacts, Plan, PlannedTrial, plan};
 pub use read::{ReadError, read, read_str};
 
 use polestar_dataset::{

@@ -1,20 +1,31 @@
 //! From a sweep to its trials, as data: printed, compared and executed elsewhere.
 
 use super::{
-    Sweep,
-    axes::{BatchAxis, LrAxis, TrunkTable},
+    PlanError, Sweep,
+    axes::{LrAxis, Spread},
+    memory::{GIB, Share},
+    trunk::grow,
+    variants::{Length, Variant},
 };
-use crate::laws::polar;
-use polestar_dataset::{LeftOut, PolicyChoice};
+use polestar_dataset::{LeftOut, PolicyChoice, PolicyDistances};
 use polestar_model::{ModelConfig, ModelLayout, Preset, count};
 use polestar_worker::{
-    Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, Trunk, WorldSize,
-    config::ConfigError,
-    memory::{Holding, memory},
-    schedule::Schedule,
-    sharding::Zero,
+    Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, Trunk, sharding::Zero,
 };
 use serde::{Deserialize, Serialize};
+
+/// What a plan has to know of the corpus.
+#[derive(Clone, Debug)]
+pub struct CorpusFacts {
+    /// Names its content.
+    pub fingerprint: String,
+    /// Entries of its tokenizer.
+    pub vocab: u32,
+    /// Mean tokens of a triplet, plain layout.
+    pub tokens_per_triplet: f64,
+    /// How far apart its policies write, if the sweep varies that.
+    pub distances: Option<PolicyDistances>,
+}
 
 /// All trials of a sweep on one corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +56,9 @@ pub struct PlannedTrial {
     pub parameters: u64,
     /// Without the embedding table.
     pub non_embedding: u64,
+    /// Mean distance between the policies it trains on, where the sweep chose them by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<f64>,
     /// Expected tokens, plain layout.
     pub plain_tokens: f64,
     /// Expected FLOPs, convention `6ND`.
@@ -53,98 +67,17 @@ pub struct PlannedTrial {
     pub state_bytes: u64,
 }
 
-/// Why a sweep can't be planned.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// `sweep.sizes` has a name that nothing has.
-    #[error(
-        "sweep.sizes has `{name}`; name a preset or a number of parameters such as \"120M\", or define [models.{name}]"
-    )]
-    Size {
-        /// The name.
-        name: String,
-        /// What is known.
-        #[source]
-        source: polestar_model::ModelError,
-    },
-    /// A budget is too small to train anything.
-    #[error(
-        "sweep.budgets: {budget:.3e} FLOPs are {steps} steps of size `{size}`; a trial needs at least {MIN_STEPS}. Raise the budget to {enough:.1e}, lower train.batch or leave out the size"
-    )]
-    BudgetTooSmall {
-        /// The budget.
-        budget: f64,
-        /// The size.
-        size: String,
-        /// How many steps it pays for.
-        steps: u64,
-        /// What would do.
-        enough: f64,
-    },
-    /// A token multiple is too small to train anything.
-    #[error(
-        "sweep.tokens_per_parameter: {steps} steps of size `{size}`; a trial needs at least {MIN_STEPS}. Raise it to {enough:.1}, lower train.batch or leave out the size"
-    )]
-    TooShort {
-        /// The size.
-        size: String,
-        /// How many steps there would be.
-        steps: u64,
-        /// What would do.
-        enough: f64,
-    },
-    /// More than a worker can hold.
-    #[error(
-        "trial {trial} needs {needs:.1} GiB on each worker, and pool.memory_gib is {has}; {remedy}"
-    )]
-    Memory {
-        /// The trial.
-        trial: TrialId,
-        /// GiB.
-        needs: f64,
-        /// GiB.
-        has: f64,
-        /// What would fit.
-        remedy: String,
-    },
-    /// Two trials would have one name.
-    #[error("two trials are called {0}; each axis must list everything once")]
-    Twice(TrialId),
-    /// A trial's configuration doesn't hold.
-    #[error("trial {trial} can't be trained as it is configured")]
-    Config {
-        /// The trial.
-        trial: TrialId,
-        /// Why.
-        #[source]
-        source: ConfigError,
-    },
-}
-
-/// Fewer steps than this are no training.
-const MIN_STEPS: u64 = 4;
-
-/// Expands a sweep for a corpus whose triplets have `tokens_per_triplet` tokens on average in the
-/// plain layout and whose tokenizer has `vocab` entries.
+/// Expands a sweep for a corpus.
 ///
 /// # Errors
 /// [`PlanError`] names the key and what would do.
-pub fn plan(
-    sweep: &Sweep,
-    fingerprint: &str,
-    vocab: u32,
-    tokens_per_triplet: f64,
-) -> Result<Plan, PlanError> {
-    let maker = Maker {
-        sweep,
-        fingerprint,
-        tokens_per_triplet,
-    };
+pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
+    let maker = Maker { sweep, corpus };
     let axes = &sweep.sweep;
     let mut starts = Vec::new();
     let mut trials = Vec::new();
     for size in &axes.sizes {
-        let model = model(sweep, size, vocab)?;
+        let model = model(sweep, size, corpus.vocab)?;
         let mut train = sweep.train.clone();
         if let LrAxis::BySize(by_size) = &axes.lr
             && let Some(&lr) = by_size.get(size)
@@ -181,13 +114,17 @@ pub fn plan(
             }
             for variant in maker.variants(size, &model, &train)? {
                 let Variant { train, suffix, .. } = &variant;
+                let policies = match variant.policies {
+                    Some((spread, count)) => Some(maker.choice(spread, count, seed)?),
+                    None => None,
+                };
                 let stage = |length: &Length| Stage {
                     id: TrialId(format!("{size}-{}{suffix}-s{seed}", length.label)),
                     objective: axes.objective,
                     train: train.clone(),
                     steps: length.steps,
                     budget: length.budget,
-                    policies: variant.policies.map(|count| PolicyChoice { count, seed }),
+                    policies: policies.clone(),
                     start: start.clone(),
                     trunk: None,
                 };
@@ -222,8 +159,8 @@ pub fn plan(
         return Err(PlanError::Twice(pair[0].clone()));
     }
     Ok(Plan {
-        fingerprint: fingerprint.to_owned(),
-        tokens_per_triplet,
+        fingerprint: corpus.fingerprint.clone(),
+        tokens_per_triplet: corpus.tokens_per_triplet,
         left_out: None,
         trials: starts,
     })
@@ -259,253 +196,48 @@ fn parameters(size: &str) -> Option<u64> {
     (number.is_finite() && number > 0.0).then_some((number * unit).round() as u64)
 }
 
-/// The trunk of some trials that differ only in their lengths, and these as its branches. A length so
-/// short that it has nothing in common with others stays as it is.
-fn grow(id: TrialId, table: TrunkTable, mut branches: Vec<Stage>) -> (Option<Stage>, Vec<Stage>) {
-    let shortest = branches.iter().map(|b| b.steps).min().unwrap_or(0);
-    let warmup = table
-        .warmup
-        .unwrap_or_else(|| (0.03 * shortest as f64).ceil() as u64);
-    let schedule = |decay| Schedule::WsdSteps {
-        warmup,
-        decay,
-        floor: table.floor,
-    };
-    let mut left = Vec::new();
-    for branch in &mut branches {
-        let decay = (table.decay * branch.steps as f64).round().max(1.0) as u64;
-        branch.train.schedule = schedule(decay);
-        let step = branch.steps.saturating_sub(decay);
-        if step > 0 {
-            left.push(Step(step));
-            branch.trunk = Some(Trunk {
-                trial: id.clone(),
-                identity: String::new(),
-                step: Step(step),
-            });
-        }
-    }
-    left.sort();
-    left.dedup();
-    let (Some(&last), Some(any)) = (left.last(), branches.first()) else {
-        return (None, branches);
-    };
-    let mut train = any.train.clone();
-    train.schedule = schedule(0);
-    train.checkpoint.at = left;
-    let trunk = Stage {
-        id,
-        train,
-        steps: last.0,
-        budget: None,
-        trunk: None,
-        ..any.clone()
-    };
-    (Some(trunk), branches)
+/// Makes trials of a sweep on a corpus.
+pub(super) struct Maker<'a> {
+    pub sweep: &'a Sweep,
+    corpus: &'a CorpusFacts,
 }
 
-struct Maker<'a> {
-    sweep: &'a Sweep,
-    fingerprint: &'a str,
-    tokens_per_triplet: f64,
-}
-
+/// What tells a trial from the others of its size.
 #[derive(Clone)]
-struct Stage {
-    id: TrialId,
-    objective: Objective,
-    train: TrainConfig,
-    steps: u64,
-    budget: Option<f64>,
-    policies: Option<PolicyChoice>,
-    start: Option<StartFrom>,
-    trunk: Option<Trunk>,
-}
-
-/// How long a trial is.
-#[derive(Clone)]
-struct Length {
-    label: String,
-    budget: Option<f64>,
-    steps: u64,
-}
-
-/// Trials of one size that differ in their lengths only.
-struct Variant {
-    /// What tells them from those of another learning rate, batch or number of policies.
-    suffix: String,
-    train: TrainConfig,
-    policies: Option<u32>,
-    lengths: Vec<Length>,
+pub(super) struct Stage {
+    pub id: TrialId,
+    pub objective: Objective,
+    pub train: TrainConfig,
+    pub steps: u64,
+    pub budget: Option<f64>,
+    pub policies: Option<PolicyChoice>,
+    pub start: Option<StartFrom>,
+    pub trunk: Option<Trunk>,
 }
 
 impl Maker<'_> {
-    /// Learning rates, batches and numbers of policies of a size, each with its lengths.
-    fn variants(
-        &self,
-        size: &str,
-        model: &ModelConfig,
-        train: &TrainConfig,
-    ) -> Result<Vec<Variant>, PlanError> {
-        let axes = &self.sweep.sweep;
-        let batches = match &axes.batch {
-            Some(BatchAxis::Each(batches)) => batches.clone(),
-            _ => vec![train.batch],
+    /// Mean tokens of a triplet, plain layout.
+    pub(super) fn tokens_per_triplet(&self) -> f64 {
+        self.corpus.tokens_per_triplet
+    }
+
+    /// Policies that lie as they should, by name where the seed doesn't draw them.
+    fn choice(&self, spread: Spread, count: u32, seed: u64) -> Result<PolicyChoice, PlanError> {
+        let distances = self.corpus.distances.as_ref();
+        let chosen = |of: fn(&PolicyDistances, usize) -> Option<Vec<String>>| {
+            distances.and_then(|distances| of(distances, count as usize))
         };
-        let rates = match &axes.lr {
-            LrAxis::Each(rates) => rates.clone(),
-            _ => vec![train.optimizer.lr],
+        let (names, spread) = match spread {
+            Spread::Any => return Ok(PolicyChoice::Drawn { count, seed }),
+            Spread::Near => (chosen(PolicyDistances::near), "near"),
+            Spread::Far => (chosen(PolicyDistances::far), "far from"),
         };
-        let policies: Vec<Option<u32>> = match axes.policies.is_empty() {
-            true => vec![None],
-            false => axes.policies.iter().copied().map(Some).collect(),
-        };
-        let mut variants = Vec::new();
-        for &batch in &batches {
-            let lengths = self.lengths(size, model, batch)?;
-            for &lr in &rates {
-                for &policies in &policies {
-                    let mut suffix = String::new();
-                    if batches.len() > 1 {
-                        suffix += &format!("-b{batch}");
-                    }
-                    if rates.len() > 1 {
-                        suffix += &format!("-lr{lr:e}");
-                    }
-                    if let Some(count) = policies {
-                        suffix += &format!("-p{count}");
-                    }
-                    let mut train = train.clone();
-                    train.batch = batch;
-                    train.optimizer.lr = lr;
-                    variants.push(Variant {
-                        suffix,
-                        train,
-                        policies,
-                        lengths: lengths.clone(),
-                    });
-                }
-            }
-        }
-        if !self.follows_a_law() {
-            return Ok(variants);
-        }
-        // By the paper's laws every length is a variant of its own.
-        let apart = variants.into_iter().flat_map(|variant| {
-            let lengths = variant.lengths.clone();
-            lengths.into_iter().map(move |length| Variant {
-                suffix: variant.suffix.clone(),
-                train: variant.train.clone(),
-                policies: variant.policies,
-                lengths: vec![length],
-            })
-        });
-        let mut variants: Vec<Variant> = apart.collect();
-        for variant in &mut variants {
-            self.by_law(size, model, variant)?;
-        }
-        Ok(variants)
-    }
-
-    fn follows_a_law(&self) -> bool {
-        let axes = &self.sweep.sweep;
-        matches!(axes.lr, LrAxis::Law(_)) || matches!(axes.batch, Some(BatchAxis::Law(_)))
-    }
-
-    /// Batch and learning rate of one length by the paper's laws: the batch first, rounded to whole
-    /// lanes, and as many steps as then make the same number of tokens.
-    fn by_law(
-        &self,
-        size: &str,
-        model: &ModelConfig,
-        variant: &mut Variant,
-    ) -> Result<(), PlanError> {
-        let axes = &self.sweep.sweep;
-        let parameters = count::parameters(model).total as f64;
-        for length in &mut variant.lengths {
-            let triplets = length.steps as f64 * f64::from(variant.train.batch);
-            let tokens = triplets * self.tokens_per_triplet;
-            if let Some(BatchAxis::Law(_)) = axes.batch {
-                let lanes = f64::from(variant.train.lanes);
-                let lawful = (polar::batch(parameters, tokens) / lanes).round().max(1.0) * lanes;
-                variant.train.batch = lawful as u32;
-                length.steps = self.enough(size, length.budget, model, lawful as u32, triplets)?;
-            }
-            if let (LrAxis::Law(_), Some(before)) = (&axes.lr, axes.pretrain_tokens) {
-                variant.train.optimizer.lr =
-                    polar::learning_rate(parameters, before, tokens) as f32;
-            }
-        }
-        Ok(())
-    }
-
-    /// Label, budget and steps of each length on the sweep's axis.
-    fn lengths(
-        &self,
-        size: &str,
-        model: &ModelConfig,
-        batch: u32,
-    ) -> Result<Vec<Length>, PlanError> {
-        let axes = &self.sweep.sweep;
-        let non_embedding = count::parameters(model).non_embedding as f64;
-        let mut lengths = Vec::new();
-        for &budget in &axes.budgets {
-            let triplets = budget / self.flops(model, 1, 1);
-            lengths.push(Length {
-                label: format!("{budget:.2e}").replace(".00e", "e"),
-                budget: Some(budget),
-                steps: self.enough(size, Some(budget), model, batch, triplets)?,
-            });
-        }
-        for &multiple in &axes.tokens_per_parameter {
-            let triplets = multiple * non_embedding / self.tokens_per_triplet;
-            lengths.push(Length {
-                label: format!("{multiple}x"),
-                budget: None,
-                steps: self.enough(size, None, model, batch, triplets)?,
-            });
-        }
-        for &steps in &axes.steps {
-            lengths.push(Length {
-                label: format!("{steps}steps"),
-                budget: None,
-                steps,
-            });
-        }
-        Ok(lengths)
-    }
-
-    /// Steps of `batch` triplets that make `triplets`.
-    fn enough(
-        &self,
-        size: &str,
-        budget: Option<f64>,
-        model: &ModelConfig,
-        batch: u32,
-        triplets: f64,
-    ) -> Result<u64, PlanError> {
-        let steps = (triplets / f64::from(batch)).round() as u64;
-        if steps >= MIN_STEPS {
-            return Ok(steps);
-        }
-        Err(match budget {
-            Some(budget) => PlanError::BudgetTooSmall {
-                budget,
-                size: size.to_owned(),
-                steps,
-                enough: self.flops(model, batch, MIN_STEPS),
-            },
-            None => PlanError::TooShort {
-                size: size.to_owned(),
-                steps,
-                enough: MIN_STEPS as f64 * f64::from(batch) * self.tokens_per_triplet
-                    / count::parameters(model).non_embedding as f64,
-            },
-        })
-    }
-
-    fn flops(&self, model: &ModelConfig, batch: u32, steps: u64) -> f64 {
-        count::flops_6nd(model, 1) * self.tokens_per_triplet * f64::from(batch) * steps as f64
+        let names = names.ok_or(PlanError::Spread {
+            count,
+            spread,
+            placed: distances.map_or(0, |distances| distances.names().len()),
+        })?;
+        Ok(PolicyChoice::Named { names })
     }
 
     fn trial(
@@ -526,6 +258,10 @@ impl Maker<'_> {
         }
         let triplets = stage.steps as f64 * f64::from(stage.train.batch);
         let flops_6nd = self.flops(model, stage.train.batch, stage.steps);
+        let distance = match (&stage.policies, &self.corpus.distances) {
+            (Some(PolicyChoice::Named { names }), Some(distances)) => distances.mean(names),
+            _ => None,
+        };
         let config = TrialConfig {
             id: stage.id,
             objective: stage.objective,
@@ -533,7 +269,7 @@ impl Maker<'_> {
             model: model.clone(),
             steps: stage.steps,
             corpus: sweep.corpus.url.clone(),
-            fingerprint: self.fingerprint.to_owned(),
+            fingerprint: self.corpus.fingerprint.clone(),
             quarantine: sweep.corpus.quarantine.clone(),
             samples: sweep.samples.clone(),
             weighting: sweep.weighting,
@@ -555,49 +291,41 @@ impl Maker<'_> {
             is_warm_start,
             parameters: parameters.total,
             non_embedding: parameters.non_embedding,
-            plain_tokens: triplets * self.tokens_per_triplet,
+            plain_tokens: triplets * self.tokens_per_triplet(),
+            distance,
             flops_6nd,
             state_bytes,
             config,
         })
     }
-}
 
-impl Maker<'_> {
     /// Bytes of state on a rank, if a worker has them.
     fn fitting(&self, config: &TrialConfig, layout: &ModelLayout) -> Result<u64, PlanError> {
-        const GIB: f64 = (1_u64 << 30) as f64;
         let (pool, train) = (&self.sweep.pool, &config.train);
-        let bytes = |zero, world: u32| {
-            let holding = Holding {
-                zero,
-                world: WorldSize(world.min(train.lanes)),
-                lanes: train.lanes,
-                reduction: train.reduction,
-                recompute: train.recompute,
-            };
-            memory(layout, holding).total()
+        let own = Share {
+            world: pool.workers_per_trial.min(train.lanes),
+            zero: train.zero,
         };
-        let needs = bytes(train.zero, pool.workers_per_trial);
-        let Some(has) = pool.memory_gib else {
+        let needs = own.bytes(layout, train);
+        let Some(has) = pool.memory_gib.filter(|has| needs as f64 > has * GIB) else {
             return Ok(needs);
         };
-        if needs as f64 <= has * GIB {
-            return Ok(needs);
-        }
         let most = pool.workers.min(train.lanes);
-        let worlds = (pool.workers_per_trial..=most).filter(|world| world.is_power_of_two());
-        let stages = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
-        let mut ways = worlds.flat_map(|world| stages.map(|zero| (world, zero)));
-        let remedy = match ways.find(|&(world, zero)| bytes(zero, world) as f64 <= has * GIB) {
-            Some((world, zero)) => format!(
-                "train.zero = {} with pool.workers_per_trial = {world} needs {:.1} GiB",
-                u8::from(zero),
-                bytes(zero, world) as f64 / GIB
+        let gib = |share: Share| share.bytes(layout, train) as f64 / GIB;
+        let worlds = pool.workers_per_trial..=most;
+        let remedy = match Share::smallest(worlds, has * GIB, layout, train) {
+            Some(share) => format!(
+                "train.zero = {} with pool.workers_per_trial = {} needs {:.1} GiB",
+                u8::from(share.zero),
+                share.world,
+                gib(share)
             ),
             None => format!(
                 "even train.zero = 3 over {most} workers needs {:.1} GiB: leave the size out, or give the pool more workers and the batch as many lanes",
-                bytes(Zero::Weights, most) as f64 / GIB
+                gib(Share {
+                    world: most,
+                    zero: Zero::Weights
+                })
             ),
         };
         Err(PlanError::Memory {

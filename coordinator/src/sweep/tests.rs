@@ -1,6 +1,6 @@
 //! Every kind of sweep, expanded.
 
-use super::{Plan, PlanError, plan, read_str};
+use super::{CorpusFacts, Plan, PlanError, plan, read_str};
 use polestar_worker::Step;
 
 const BASE: &str = r#"
@@ -15,15 +15,24 @@ lr = 1e-3
 [sweep]
 "#;
 
+fn facts() -> CorpusFacts {
+    CorpusFacts {
+        fingerprint: "f".into(),
+        vocab: 300,
+        tokens_per_triplet: 100.0,
+        distances: None,
+    }
+}
+
 fn planned(sweep: &str) -> Result<Plan, PlanError> {
     let text = format!("{BASE}{sweep}");
-    plan(&read_str("t.toml", &text).unwrap(), "f", 300, 100.0)
+    plan(&read_str("t.toml", &text).unwrap(), &facts())
 }
 
 fn refused(sweep: &str) -> String {
     match read_str("t.toml", &format!("{BASE}{sweep}")) {
         Err(error) => error.to_string(),
-        Ok(sweep) => plan(&sweep, "f", 300, 100.0).unwrap_err().to_string(),
+        Ok(sweep) => plan(&sweep, &facts()).unwrap_err().to_string(),
     }
 }
 

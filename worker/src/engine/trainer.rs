@@ -120,7 +120,7 @@ impl<'a> Trainer<'a> {
             .block_on(Corpus::open_with(
                 &trial.corpus,
                 &trial.quarantine,
-                trial.policies,
+                trial.policies.clone(),
             ))
             .map_err(data)?;
         laps.lap("corpus");

@@ -1,0 +1,84 @@
+//! Why a sweep can't be planned.
+
+use super::variants::MIN_STEPS;
+use polestar_worker::{TrialId, config::ConfigError};
+
+/// Why a sweep can't be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// `sweep.sizes` has a name that nothing has.
+    #[error(
+        "sweep.sizes has `{name}`; name a preset or a number of parameters such as \"120M\", or define [models.{name}]"
+    )]
+    Size {
+        /// The name.
+        name: String,
+        /// What is known.
+        #[source]
+        source: polestar_model::ModelError,
+    },
+    /// A budget is too small to train anything.
+    #[error(
+        "sweep.budgets: {budget:.3e} FLOPs are {steps} steps of size `{size}`; a trial needs at least {MIN_STEPS}. Raise the budget to {enough:.1e}, lower train.batch or leave out the size"
+    )]
+    BudgetTooSmall {
+        /// The budget.
+        budget: f64,
+        /// The size.
+        size: String,
+        /// How many steps it pays for.
+        steps: u64,
+        /// What would do.
+        enough: f64,
+    },
+    /// A token multiple is too small to train anything.
+    #[error(
+        "sweep.tokens_per_parameter: {steps} steps of size `{size}`; a trial needs at least {MIN_STEPS}. Raise it to {enough:.1}, lower train.batch or leave out the size"
+    )]
+    TooShort {
+        /// The size.
+        size: String,
+        /// How many steps there would be.
+        steps: u64,
+        /// What would do.
+        enough: f64,
+    },
+    /// More than a worker can hold.
+    #[error(
+        "trial {trial} needs {needs:.1} GiB on each worker, and pool.memory_gib is {has}; {remedy}"
+    )]
+    Memory {
+        /// The trial.
+        trial: TrialId,
+        /// GiB.
+        needs: f64,
+        /// GiB.
+        has: f64,
+        /// What would fit.
+        remedy: String,
+    },
+    /// Not so many policies can be placed by how they write.
+    #[error(
+        "sweep.policies asks for {count} that lie {spread} each other, and {placed} training policies have answers enough to tell; ask for fewer"
+    )]
+    Spread {
+        /// Asked for.
+        count: u32,
+        /// How.
+        spread: &'static str,
+        /// There are.
+        placed: usize,
+    },
+    /// Two trials would have one name.
+    #[error("two trials are called {0}; each axis must list everything once")]
+    Twice(TrialId),
+    /// A trial's configuration doesn't hold.
+    #[error("trial {trial} can't be trained as it is configured")]
+    Config {
+        /// The trial.
+        trial: TrialId,
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+}

@@ -1,0 +1,202 @@
+//! The trials of one size: every learning rate, batch and choice of policies with every length.
+
+use super::{
+    PlanError,
+    axes::{BatchAxis, LrAxis, Spread},
+    plan::Maker,
+};
+use crate::laws::polar;
+use polestar_model::{ModelConfig, count};
+use polestar_worker::TrainConfig;
+
+/// Fewer steps than this are no training.
+pub(super) const MIN_STEPS: u64 = 4;
+
+/// How long a trial is.
+#[derive(Clone)]
+pub(super) struct Length {
+    pub label: String,
+    pub budget: Option<f64>,
+    pub steps: u64,
+}
+
+/// Trials of one size that differ in their lengths only.
+pub(super) struct Variant {
+    /// What tells them from those of another learning rate, batch or number of policies.
+    pub suffix: String,
+    pub train: TrainConfig,
+    /// How they lie, and how many.
+    pub policies: Option<(Spread, u32)>,
+    pub lengths: Vec<Length>,
+}
+
+impl Maker<'_> {
+    /// Learning rates, batches and policies of a size, each with its lengths.
+    pub(super) fn variants(
+        &self,
+        size: &str,
+        model: &ModelConfig,
+        train: &TrainConfig,
+    ) -> Result<Vec<Variant>, PlanError> {
+        let axes = &self.sweep.sweep;
+        let batches = match &axes.batch {
+            Some(BatchAxis::Each(batches)) => batches.clone(),
+            _ => vec![train.batch],
+        };
+        let rates = match &axes.lr {
+            LrAxis::Each(rates) => rates.clone(),
+            _ => vec![train.optimizer.lr],
+        };
+        let policies = axes.choices();
+        let mut variants = Vec::new();
+        for &batch in &batches {
+            let lengths = self.lengths(size, model, batch)?;
+            for &lr in &rates {
+                for &policies in &policies {
+                    let mut suffix = String::new();
+                    if batches.len() > 1 {
+                        suffix += &format!("-b{batch}");
+                    }
+                    if rates.len() > 1 {
+                        suffix += &format!("-lr{lr:e}");
+                    }
+                    if let Some((spread, count)) = policies {
+                        // The count comes last: trials that differ in nothing else share a law in it.
+                        suffix += match (axes.distance.is_empty(), spread) {
+                            (true, _) => "",
+                            (false, Spread::Any) => "-any",
+                            (false, Spread::Near) => "-near",
+                            (false, Spread::Far) => "-far",
+                        };
+                        suffix += &format!("-p{count}");
+                    }
+                    let mut train = train.clone();
+                    train.batch = batch;
+                    train.optimizer.lr = lr;
+                    variants.push(Variant {
+                        suffix,
+                        train,
+                        policies,
+                        lengths: lengths.clone(),
+                    });
+                }
+            }
+        }
+        if !self.follows_a_law() {
+            return Ok(variants);
+        }
+        // By the paper's laws every length is a variant of its own.
+        let mut apart = Vec::new();
+        for variant in variants {
+            for length in &variant.lengths {
+                apart.push(self.by_law(size, model, &variant, length)?);
+            }
+        }
+        Ok(apart)
+    }
+
+    fn follows_a_law(&self) -> bool {
+        let axes = &self.sweep.sweep;
+        matches!(axes.lr, LrAxis::Law(_)) || matches!(axes.batch, Some(BatchAxis::Law(_)))
+    }
+
+    /// One length, with batch and learning rate by the paper's laws: the batch first, rounded to whole
+    /// lanes, and as many steps as then make the same number of tokens.
+    fn by_law(
+        &self,
+        size: &str,
+        model: &ModelConfig,
+        variant: &Variant,
+        length: &Length,
+    ) -> Result<Variant, PlanError> {
+        let axes = &self.sweep.sweep;
+        let (mut train, mut length) = (variant.train.clone(), length.clone());
+        let parameters = count::parameters(model).total as f64;
+        let triplets = length.steps as f64 * f64::from(train.batch);
+        let tokens = triplets * self.tokens_per_triplet();
+        if let Some(BatchAxis::Law(_)) = axes.batch {
+            let lanes = f64::from(train.lanes);
+            let lawful = (polar::batch(parameters, tokens) / lanes).round().max(1.0) * lanes;
+            train.batch = lawful as u32;
+            length.steps = self.enough(size, length.budget, model, train.batch, triplets)?;
+        }
+        if let (LrAxis::Law(_), Some(before)) = (&axes.lr, axes.pretrain_tokens) {
+            train.optimizer.lr = polar::learning_rate(parameters, before, tokens) as f32;
+        }
+        Ok(Variant {
+            suffix: variant.suffix.clone(),
+            train,
+            policies: variant.policies,
+            lengths: vec![length],
+        })
+    }
+
+    /// Label, budget and steps of each length on the sweep's axis.
+    fn lengths(
+        &self,
+        size: &str,
+        model: &ModelConfig,
+        batch: u32,
+    ) -> Result<Vec<Length>, PlanError> {
+        let axes = &self.sweep.sweep;
+        let non_embedding = count::parameters(model).non_embedding as f64;
+        let mut lengths = Vec::new();
+        for &budget in &axes.budgets {
+            let triplets = budget / self.flops(model, 1, 1);
+            lengths.push(Length {
+                label: format!("{budget:.2e}").replace(".00e", "e"),
+                budget: Some(budget),
+                steps: self.enough(size, Some(budget), model, batch, triplets)?,
+            });
+        }
+        for &multiple in &axes.tokens_per_parameter {
+            let triplets = multiple * non_embedding / self.tokens_per_triplet();
+            lengths.push(Length {
+                label: format!("{multiple}x"),
+                budget: None,
+                steps: self.enough(size, None, model, batch, triplets)?,
+            });
+        }
+        for &steps in &axes.steps {
+            lengths.push(Length {
+                label: format!("{steps}steps"),
+                budget: None,
+                steps,
+            });
+        }
+        Ok(lengths)
+    }
+
+    /// Steps of `batch` triplets that make `triplets`.
+    fn enough(
+        &self,
+        size: &str,
+        budget: Option<f64>,
+        model: &ModelConfig,
+        batch: u32,
+        triplets: f64,
+    ) -> Result<u64, PlanError> {
+        let steps = (triplets / f64::from(batch)).round() as u64;
+        if steps >= MIN_STEPS {
+            return Ok(steps);
+        }
+        Err(match budget {
+            Some(budget) => PlanError::BudgetTooSmall {
+                budget,
+                size: size.to_owned(),
+                steps,
+                enough: self.flops(model, batch, MIN_STEPS),
+            },
+            None => PlanError::TooShort {
+                size: size.to_owned(),
+                steps,
+                enough: MIN_STEPS as f64 * f64::from(batch) * self.tokens_per_triplet()
+                    / count::parameters(model).non_embedding as f64,
+            },
+        })
+    }
+
+    pub(super) fn flops(&self, model: &ModelConfig, batch: u32, steps: u64) -> f64 {
+        count::flops_6nd(model, 1) * self.tokens_per_triplet() * f64::from(batch) * steps as f64
+    }
+}
