@@ -2,12 +2,12 @@
 
 use super::{Error, table::table};
 use crate::{
-    report::{Law, Report},
+    report::{Compared, Report},
     run::{Run, report_of, write_report},
 };
 use polestar_dataset::{Corpus, Store};
 use polestar_worker::checkpoint;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is.
 pub(super) async fn status(url: &str) -> Result<(), Error> {
@@ -70,81 +70,29 @@ pub(super) async fn open(url: &str) -> Result<(Run, Arc<Corpus>), Error> {
     Ok((run, corpus))
 }
 
-/// Prints the laws of two runs side by side, and whether they may be compared.
-pub(super) async fn compare(one: &str, other: &str) -> Result<(), Error> {
-    let mut reports = Vec::new();
-    for url in [one, other] {
+/// Prints the laws of two runs side by side, and whether they may be compared; as a page too, if there is a
+/// place for one.
+pub(super) async fn compare(one: &str, other: &str, page: Option<&Path>) -> Result<(), Error> {
+    let report = async |url: &str| -> Result<Report, Error> {
         let (run, corpus) = open(url).await?;
-        reports.push(report_of(&run, &corpus, &BTreeMap::new()).await?);
-    }
-    let [a, b] = &reports[..] else {
-        return Ok(());
+        Ok(report_of(&run, &corpus, &BTreeMap::new()).await?)
     };
-    print!("{}", side_by_side(a, b));
-    Ok(())
-}
-
-fn side_by_side(a: &Report, b: &Report) -> String {
-    let (one, two) = (a.input(), b.input());
-    let mut rows = Vec::new();
-    let mut row = |what: &str, a: String, b: String, verdict: String| {
-        rows.push(vec![what.to_owned(), a, b, verdict]);
-    };
-    let same = |equal: bool| if equal { "same" } else { "DIFFERENT" }.to_owned();
-    let (x, y) = (&one.corpus.fingerprint, &two.corpus.fingerprint);
-    let short = |text: &str| text.chars().take(12).collect::<String>();
-    row("corpus", short(x), short(y), same(x == y));
-    let done = |r: &Report| {
-        let input = r.input();
-        let all = input.points.len() + input.failed.len() + input.missing.len();
-        format!("{} of {all}", input.points.len())
-    };
-    row("trials", done(a), done(b), String::new());
-    for (name, x, y) in [
-        ("law in N", a.by_params(), b.by_params()),
-        ("law in C", a.by_compute(), b.by_compute()),
-    ] {
-        let exponent = |law: &Law| match law.fitted() {
-            Some(fit) => format!(
-                "{:.4} ({:.4} to {:.4})",
-                fit.exponent, fit.exponent_interval.lo, fit.exponent_interval.hi
-            ),
-            None => "none".to_owned(),
-        };
-        let verdict = match (x.fitted(), y.fitted()) {
-            (Some(x), Some(y)) => {
-                let (x, y) = (x.exponent_interval, y.exponent_interval);
-                let apart = x.hi < y.lo || y.hi < x.lo;
-                if apart { "apart" } else { "not told apart" }.to_owned()
-            }
-            _ => String::new(),
-        };
-        row(name, exponent(x), exponent(y), verdict);
-    }
-    let best = |r: &Report| {
-        let losses = r.input().points.iter().map(|p| p.loss);
-        losses
-            .min_by(f64::total_cmp)
-            .map_or_else(|| "none".to_owned(), |loss| format!("{loss:.4}"))
-    };
-    row("lowest loss", best(a), best(b), String::new());
-    let shared: Vec<bool> = one
-        .digests
+    let (a, b) = (report(one).await?, report(other).await?);
+    let compared = Compared::of(&a, &b);
+    let rows: Vec<Vec<String>> = compared
+        .rows
         .iter()
-        .filter_map(|(trial, digest)| {
-            let (_, theirs) = two.digests.iter().find(|(name, _)| name == trial)?;
-            Some(digest == theirs)
-        })
+        .cloned()
+        .map(|row| vec![row.what, row.first, row.second, row.verdict])
         .collect();
-    let equal = shared.iter().filter(|same| **same).count();
-    let verdict = format!("{equal} of {} equal", shared.len());
-    row("trials of one name", String::new(), String::new(), verdict);
-    let mut text = table(&["", &one.run_id, &two.run_id, ""], &rows);
-    if one.corpus.fingerprint != two.corpus.fingerprint {
-        text += "The corpora differ, and with them the held-out triplets: compare slopes, not losses.\n";
+    let [first, second] = compared.names();
+    print!("{}", table(&["", first, second, ""], &rows));
+    for caution in &compared.cautions {
+        println!("{caution}");
     }
-    if one.conventions != two.conventions {
-        text += "The conventions differ; see the header of each report.\n";
+    if let Some(file) = page {
+        std::fs::write(file, compared.page()).map_err(|e| format!("{}: {e}", file.display()))?;
+        println!("page {}", file.display());
     }
-    text
+    Ok(())
 }

@@ -1,15 +1,15 @@
-//! `launch` and `plan`: from a sweep file to finished trials and a report.
+//! `launch`: from a sweep file to finished trials and a report.
 
 use super::{
-    Error, LaunchArgs, ensure,
+    Error, LaunchArgs, ensure, plan,
     progress::Display,
-    table::{bytes, duration, si, table},
+    table::{duration, table},
 };
 use crate::{
     cluster::{Cluster, Command, Event, Job, Limits, WorkerId},
     pool::{self, LocalPool, PoolServer, Told},
     run::{Run, TrialResult, write_report},
-    sweep::{self, Plan, PlannedTrial, PoolTable, Sweep},
+    sweep::Sweep,
 };
 use polestar_dataset::Store;
 use polestar_worker::{
@@ -20,25 +20,15 @@ use polestar_worker::{
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Prints a sweep's plan.
-pub(super) async fn show_plan(file: &Path, store: Option<String>) -> Result<(), Error> {
-    let mut sweep = read(file, store)?;
-    let corpus = ensure::corpus(&mut sweep).await?;
-    let plan = ensure::plan_on(&sweep, &corpus).await?;
-    print!("{}", describe(&sweep, &plan));
-    Ok(())
-}
-
 /// Runs what is missing of a sweep and writes its report.
 pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let begun = Instant::now();
-    let mut sweep = read(&args.sweep, args.store)?;
+    let mut sweep = plan::read(&args.sweep, args.store)?;
     if let Some(workers) = args.workers {
         if workers == 0 {
             return Err("--workers 0: somebody has to train".into());
@@ -58,12 +48,12 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
-    let plan = ensure::plan_on(&sweep, &corpus).await?;
-    print!("{}", describe(&sweep, &plan));
+    let planned = ensure::plan_on(&sweep, &corpus).await?;
+    print!("{}", plan::describe(&sweep, &planned));
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    let run = Run::begin(&root, &sweep, plan).await?;
+    let run = Run::begin(&root, &sweep, planned).await?;
     println!("run {}", run.store.url());
 
     let results = run.results().await?;
@@ -95,102 +85,6 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
         eprintln!("error: {trial} was given up: {story}");
     }
     Ok(ExitCode::FAILURE)
-}
-
-fn read(file: &Path, store: Option<String>) -> Result<Sweep, Error> {
-    let mut sweep = sweep::read(file)?;
-    if let Some(url) = store {
-        sweep.store = url;
-    }
-    Ok(sweep)
-}
-
-fn describe(sweep: &Sweep, plan: &Plan) -> String {
-    let head = [
-        "trial",
-        "parameters",
-        "non-emb.",
-        "steps",
-        "triplets",
-        "tokens",
-        "FLOPs 6ND",
-        "memory/rank",
-    ];
-    let rows: Vec<Vec<String>> = plan
-        .trials
-        .iter()
-        .map(|t| {
-            let triplets = t.config.steps * u64::from(t.config.train.batch);
-            vec![
-                t.config.id.0.clone(),
-                si(t.parameters as f64),
-                si(t.non_embedding as f64),
-                t.config.steps.to_string(),
-                si(triplets as f64),
-                si(t.plain_tokens),
-                format!("{:.2e}", t.flops_6nd),
-                bytes(t.state_bytes),
-            ]
-        })
-        .collect();
-    let total: f64 = plan.trials.iter().map(PlannedTrial::own_flops).sum();
-    let alone: f64 = plan
-        .trials
-        .iter()
-        .filter(|t| !is_trunk(plan, t))
-        .map(|t| t.flops_6nd)
-        .sum();
-    let mut notes = String::new();
-    if plan.trials.iter().any(|t| t.config.trunk.is_some()) {
-        notes += &format!("lengths share trunks: {alone:.2e} FLOPs without them\n");
-    }
-    notes += &cost(&sweep.pool, total);
-    let quarantine = plan.left_out.map_or_else(String::new, |left_out| {
-        format!("in quarantine, not trained on: {left_out}\n")
-    });
-    format!(
-        "{}: {} trial{}, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{notes}{}",
-        sweep.name,
-        plan.trials.len(),
-        if plan.trials.len() == 1 { "" } else { "s" },
-        plan.tokens_per_triplet,
-        table(&head, &rows)
-    )
-}
-
-/// Whether a trial is only there for others to branch from.
-fn is_trunk(plan: &Plan, trial: &PlannedTrial) -> bool {
-    let trunks = plan.trials.iter().filter_map(|t| t.config.trunk.as_ref());
-    trunks
-        .into_iter()
-        .any(|trunk| trunk.trial == trial.config.id)
-}
-
-/// Time and money, as far as the pool says what it can and costs.
-fn cost(pool: &PoolTable, flops: f64) -> String {
-    let Some(rate) = pool.worker_flops else {
-        return match pool.worker_price {
-            Some(_) => "pool.worker_price without pool.worker_flops: no telling what it costs; a \
-                        launch prints the rate at its end\n"
-                .to_owned(),
-            None => String::new(),
-        };
-    };
-    let worker_seconds = flops / rate;
-    // Trials that are waited for at the end are not in this.
-    let elapsed = duration(worker_seconds / f64::from(pool.workers));
-    let mut text = format!(
-        "about {elapsed} on {} workers at {rate:.2e} FLOPs a second each",
-        pool.workers
-    );
-    if let Some(price) = pool.worker_price {
-        let hours = worker_seconds / 3600.0;
-        text += &format!(
-            ", {hours:.1} worker-hours, {:.2} at {price} an hour",
-            hours * price
-        );
-    }
-    text + "\n"
 }
 
 async fn summary(run: &Run) -> Result<String, Error> {
@@ -225,28 +119,20 @@ async fn summary(run: &Run) -> Result<String, Error> {
         "digest",
     ];
     let mut text = format!("held-out loss / accuracy:\n{}", table(&head, &rows));
-    let done = run
-        .record
-        .plan
-        .trials
-        .iter()
-        .filter(|t| results.contains_key(&t.config.id));
-    let flops: f64 = done.map(PlannedTrial::own_flops).sum();
-    // A branch's seconds begin with its trunk's.
-    let seconds: f64 = run
-        .record
-        .plan
-        .trials
-        .iter()
-        .filter_map(|t| {
-            let seconds = |id| Some(results.get(id)?.outcome.consumed.seconds);
-            let shared = t.config.trunk.as_ref().and_then(|trunk| {
-                let steps = results.get(&trunk.trial)?.outcome.steps;
-                Some(seconds(&trunk.trial)? * trunk.step.0 as f64 / steps as f64)
-            });
-            Some((seconds(&t.config.id)? - shared.unwrap_or(0.0)).max(0.0))
-        })
-        .sum();
+    let (mut flops, mut seconds) = (0.0, 0.0);
+    for trial in &run.record.plan.trials {
+        let taken = |id| Some(results.get(id)?.outcome.consumed.seconds);
+        let Some(all) = taken(&trial.config.id) else {
+            continue;
+        };
+        // A branch's seconds begin with its trunk's.
+        let shared = trial.config.trunk.as_ref().and_then(|trunk| {
+            let steps = results.get(&trunk.trial)?.outcome.steps;
+            Some(taken(&trunk.trial)? * trunk.step.0 as f64 / steps as f64)
+        });
+        flops += trial.own_flops();
+        seconds += (all - shared.unwrap_or(0.0)).max(0.0);
+    }
     let world = f64::from(run.record.sweep.pool.workers_per_trial);
     if seconds > 0.0 {
         text += &format!(

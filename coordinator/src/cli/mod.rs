@@ -6,6 +6,7 @@ mod ensure;
 mod fit;
 mod inspect_run;
 mod launch;
+mod plan;
 mod progress;
 mod recommend;
 mod table;
@@ -49,6 +50,9 @@ enum Command {
         /// Write nothing, and set its laws beside another run's
         #[arg(long, value_name = "RUN")]
         compare: Option<String>,
+        /// Write the comparison as a page with both runs' laws, too
+        #[arg(long, value_name = "FILE", requires = "compare")]
+        page: Option<PathBuf>,
     },
     /// Turn a run's laws into the sweep file of the trial that a compute budget is best spent on
     Recommend(recommend::RecommendArgs),
@@ -113,13 +117,18 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Launch(args) => return launch::launch(args).await,
-        Command::Plan { sweep, store } => launch::show_plan(&sweep, store).await?,
+        Command::Plan { sweep, store } => plan::show(&sweep, store).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
-        Command::Report { run, compare: None } => inspect_run::report(&run).await?,
+        Command::Report {
+            run,
+            compare: None,
+            page: _,
+        } => inspect_run::report(&run).await?,
         Command::Report {
             run,
             compare: Some(other),
-        } => inspect_run::compare(&run, &other).await?,
+            page,
+        } => inspect_run::compare(&run, &other, page.as_deref()).await?,
         Command::Recommend(args) => recommend::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,

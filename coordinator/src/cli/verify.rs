@@ -1,10 +1,8 @@
 //! `verify`: whether a run's record, corpus, checkpoints and digests belong together, and whether
 //! training a slice of it again, on another world, gives the recorded bits.
 
-use super::{Error, checkpoint as checkpoints};
-use crate::run::Run;
+use super::{Error, checkpoint as checkpoints, inspect_run};
 use clap::Args;
-use polestar_dataset::{Corpus, Store};
 use polestar_model::count;
 use polestar_worker::{
     Step, TrialConfig, WorldSize, checkpoint,
@@ -38,15 +36,13 @@ struct Candidate<'a> {
 }
 
 pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
-    let run = Run::open(Store::open(&args.run)?).await?;
+    let (run, corpus) = inspect_run::open(&args.run).await?;
     let mut faults = 0;
     let mut fault = |text: String| {
         println!("{text}");
         faults += 1;
     };
     let record = &run.record;
-    let corpus =
-        Corpus::open_without(&record.sweep.corpus.url, &record.sweep.corpus.quarantine).await?;
     let found = corpus.fingerprint().to_string();
     if found == record.plan.fingerprint {
         println!("corpus {} has the fingerprint on record", corpus.url());

@@ -45,6 +45,11 @@ pub(super) fn page(report: &Report, figures: &[(&str, String)]) -> String {
     body += &trials(report);
     body += &left_out(report);
     body += &method(report);
+    document(&title, &body)
+}
+
+/// A whole page around a body; both are HTML already.
+pub(super) fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
@@ -524,7 +529,7 @@ fn method(report: &Report) -> String {
 }
 
 /// A table. A heading that begins with `#` makes a column of numbers, one with a backtick a column of code.
-fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut html = "<div class=\"scroll\"><table>\n<thead><tr>".to_owned();
     for column in columns {
         html += &match column.strip_prefix('#') {
@@ -550,7 +555,7 @@ fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Strin
 }
 
 /// A list of items that are HTML already.
-fn list(items: impl IntoIterator<Item = String>) -> String {
+pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
     let items: String = items
         .into_iter()
         .map(|item| format!("<li>{item}</li>\n"))

@@ -4,6 +4,7 @@
 //! figures as on the page.
 
 mod analysis;
+mod compare;
 mod data;
 mod discrimination;
 mod figure;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use crate::laws::{Bootstrap, Comparison, PowerLaw, Selection, frontier, isoflop::Method};
 
 pub use analysis::{Analysis, HoldOut};
+pub use compare::{Compared, Row};
 pub use discrimination::{Discrimination, Judged, LengthBand, LengthProbe, Pair};
 pub use figure::FigureError;
 pub use input::{Corpus, Curve, CurvePoint, ReportInput, Validation};

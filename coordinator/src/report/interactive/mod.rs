@@ -14,7 +14,15 @@ use plotly::{
 
 /// A section with every figure that there is something to show in.
 pub(super) fn section(report: &Report) -> String {
-    let figures = traces::all(report);
+    shown(traces::all(report))
+}
+
+/// The laws of two runs, each pair in one figure.
+pub(super) fn compared(reports: [&Report; 2]) -> String {
+    shown(traces::compared(reports))
+}
+
+fn shown(figures: Vec<Figure>) -> String {
     if figures.is_empty() {
         return String::new();
     }

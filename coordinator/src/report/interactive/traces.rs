@@ -56,23 +56,14 @@ fn markers(name: &str, points: &[&Point], x: impl Fn(&Point) -> f64) -> Box<Scat
 
 fn law(report: &Report, law: &Law, id: &'static str) -> Figure {
     let quantity = law.quantity;
-    let (x_title, of): (_, fn(&Point) -> f64) = match quantity {
-        Quantity::Parameters => ("parameters N", |p| p.params as f64),
-        Quantity::Compute => ("compute C (FLOPs)", |p| p.flops),
-    };
+    let (x_title, of) = axis(quantity);
     let mut plot = plot(id, logarithmic(x_title), logarithmic(report.loss_title()));
     for (params, size) in report.sizes() {
         let of_size = |p: &&Point| p.params == params && p.size == size;
         let points: Vec<&Point> = report.input.points.iter().filter(of_size).collect();
         plot.add_trace(markers(size, &points, of));
     }
-    let all = report.input.points.iter().map(of);
-    let (lo, hi) = all.fold((f64::INFINITY, 0.0_f64), |(lo, hi), x| {
-        (lo.min(x), hi.max(x))
-    });
-    let x: Vec<f64> = (0..=60)
-        .map(|i| lo * (10.0 * hi / lo).powf(f64::from(i) / 60.0))
-        .collect();
+    let x = beyond(report, of);
     if let Some(fit) = law.fitted() {
         let bands: Vec<_> = x.iter().map(|&x| fit.band(x)).collect();
         let edge = |of: fn(&crate::laws::Interval) -> f64| {
@@ -140,6 +131,65 @@ fn law(report: &Report, law: &Law, id: &'static str) -> Figure {
     }
 }
 
+/// Both runs' points and laws, against parameters and against compute.
+pub(super) fn compared(reports: [&Report; 2]) -> Vec<Figure> {
+    let law_of = |report: &Report, quantity| match quantity {
+        Quantity::Parameters => report.by_params.clone(),
+        Quantity::Compute => report.by_compute.clone(),
+    };
+    let figure = |(quantity, id): (Quantity, &'static str)| {
+        let (x_title, of) = axis(quantity);
+        let mut plot = plot(
+            id,
+            logarithmic(x_title),
+            logarithmic(reports[0].loss_title()),
+        );
+        let mut captions = Vec::new();
+        for report in reports {
+            let name = &report.input.run_id;
+            let points: Vec<&Point> = report.input.points.iter().collect();
+            plot.add_trace(markers(name, &points, of));
+            let law = law_of(report, quantity);
+            if let Some(fit) = law.fitted() {
+                let x = beyond(report, of);
+                let y = x.iter().map(|&x| fit.predict(x)).collect();
+                let line = Scatter::new(x, y).mode(Mode::Lines);
+                plot.add_trace(line.name(format!("law of {name}")));
+            }
+            captions.push(format!("{name}: {}", law.text().trim_end_matches('.')));
+        }
+        Figure {
+            id,
+            title: format!("Loss against {x_title}"),
+            caption: captions.join("; ") + ".",
+            plot,
+        }
+    };
+    let both = [
+        (Quantity::Parameters, "laws-in-parameters"),
+        (Quantity::Compute, "laws-in-compute"),
+    ];
+    both.into_iter().map(figure).collect()
+}
+
+/// What an axis of a law is called, and a trial's place on it.
+fn axis(quantity: Quantity) -> (&'static str, fn(&Point) -> f64) {
+    match quantity {
+        Quantity::Parameters => ("parameters N", |p| p.params as f64),
+        Quantity::Compute => ("compute C (FLOPs)", |p| p.flops),
+    }
+}
+
+/// Places from the first trial to ten times beyond the last.
+fn beyond(report: &Report, of: impl Fn(&Point) -> f64) -> Vec<f64> {
+    let all = report.input.points.iter().map(of).filter(|x| *x > 0.0);
+    let (lo, hi) = all.fold((f64::INFINITY, 0.0_f64), |(lo, hi), x| {
+        (lo.min(x), hi.max(x))
+    });
+    let place = |i| lo * (10.0 * hi / lo).powf(f64::from(i) / 60.0);
+    (0..=60).map(place).filter(|x| x.is_finite()).collect()
+}
+
 fn valleys(report: &Report) -> Option<Figure> {
     let mut budgets: BTreeMap<u64, Vec<&Point>> = BTreeMap::new();
     for point in &report.input.points {
@@ -178,7 +228,7 @@ fn valleys(report: &Report) -> Option<Figure> {
             .marker(Marker::new().symbol(MarkerSymbol::Star).size(13))
             .text_array(bottoms.iter().map(place).collect())
             .hover_template("%{text}<extra></extra>")
-            .name("best size (parabola)"),
+            .name("best size"),
         );
     }
     let mut caption = match (&analysis.optimal, &analysis.optimal_refused) {

@@ -1,0 +1,184 @@
+//! Two reports side by side: whether they may be compared, and what differs.
+
+use super::{Law, Report, html, interactive};
+
+/// A line of the comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What is compared.
+    pub what: String,
+    /// In the first run.
+    pub first: String,
+    /// In the second.
+    pub second: String,
+    /// What follows; empty if nothing does.
+    pub verdict: String,
+}
+
+/// Two runs compared.
+#[derive(Clone, Debug)]
+pub struct Compared<'a> {
+    reports: [&'a Report; 2],
+    /// Line by line.
+    pub rows: Vec<Row>,
+    /// What stands in the way of comparing, in sentences.
+    pub cautions: Vec<String>,
+}
+
+impl<'a> Compared<'a> {
+    /// Compares two reports.
+    pub fn of(a: &'a Report, b: &'a Report) -> Compared<'a> {
+        let (one, two) = (a.input(), b.input());
+        let mut rows = Vec::new();
+        let mut row = |what: &str, [first, second]: [String; 2], verdict: &str| {
+            rows.push(Row {
+                what: what.to_owned(),
+                first,
+                second,
+                verdict: verdict.to_owned(),
+            });
+        };
+        let corpora = [one, two].map(|input| input.corpus.fingerprint.as_str());
+        let same_corpus = corpora[0] == corpora[1];
+        let short = |text: &str| text.chars().take(12).collect::<String>();
+        let verdict = if same_corpus { "same" } else { "DIFFERENT" };
+        row("corpus", corpora.map(short), verdict);
+        let done = |report: &Report| {
+            let input = report.input();
+            let all = input.points.len() + input.failed.len() + input.missing.len();
+            format!("{} of {all}", input.points.len())
+        };
+        row("trials", [a, b].map(done), "");
+        for (name, laws) in [
+            ("law in N", [a.by_params(), b.by_params()]),
+            ("law in C", [a.by_compute(), b.by_compute()]),
+        ] {
+            row(name, laws.map(exponent), told_apart(laws));
+        }
+        let best = |report: &Report| {
+            let losses = report.input().points.iter().map(|p| p.loss);
+            losses
+                .min_by(f64::total_cmp)
+                .map_or_else(|| "none".to_owned(), |loss| format!("{loss:.4}"))
+        };
+        row("lowest loss", [a, b].map(best), "");
+        let shared: Vec<bool> = one
+            .digests
+            .iter()
+            .filter_map(|(trial, digest)| {
+                let (_, theirs) = two.digests.iter().find(|(name, _)| name == trial)?;
+                Some(digest == theirs)
+            })
+            .collect();
+        let equal = shared.iter().filter(|same| **same).count();
+        let verdict = format!("{equal} of {} have equal weights", shared.len());
+        row(
+            "trials of one name",
+            [String::new(), String::new()],
+            &verdict,
+        );
+        let mut cautions = Vec::new();
+        if !same_corpus {
+            cautions.push(
+                "The corpora differ, and with them the held-out triplets: compare slopes, not losses."
+                    .to_owned(),
+            );
+        }
+        if one.conventions != two.conventions {
+            cautions.push("The conventions differ; see the header of each report.".to_owned());
+        }
+        Compared {
+            reports: [a, b],
+            rows,
+            cautions,
+        }
+    }
+
+    /// What the runs are called.
+    pub fn names(&self) -> [&'a str; 2] {
+        self.reports.map(|report| report.input().run_id.as_str())
+    }
+
+    /// The comparison as one page, with both runs' laws in one figure each.
+    pub fn page(&self) -> String {
+        let [first, second] = self.names();
+        let title = format!("{first} and {second}");
+        let mut body = format!(
+            "<header>\n<h1>{}</h1>\n<p class=\"muted\">Two runs of Polestar compared</p>\n</header>\n",
+            html::escape(&title)
+        );
+        let cautions = self.cautions.iter().map(|caution| html::escape(caution));
+        if !self.cautions.is_empty() {
+            body += &format!(
+                "<section class=\"note\">{}</section>\n",
+                html::list(cautions)
+            );
+        }
+        let rows = self.rows.iter().map(|row| {
+            let Row {
+                what,
+                first,
+                second,
+                verdict,
+            } = row.clone();
+            vec![what, first, second, verdict]
+        });
+        body += &html::table(&["", first, second, ""], rows);
+        body += &interactive::compared(self.reports);
+        html::document(&html::escape(&title), &body)
+    }
+}
+
+fn exponent(law: &Law) -> String {
+    match law.fitted() {
+        Some(fit) => format!(
+            "{:.4} ({:.4} to {:.4})",
+            fit.exponent, fit.exponent_interval.lo, fit.exponent_interval.hi
+        ),
+        None => "none".to_owned(),
+    }
+}
+
+/// Whether the intervals of the exponents overlap.
+fn told_apart(laws: [&Law; 2]) -> &'static str {
+    match laws.map(Law::fitted) {
+        [Some(a), Some(b)] => {
+            let (a, b) = (a.exponent_interval, b.exponent_interval);
+            if a.hi < b.lo || b.hi < a.lo {
+                "apart"
+            } else {
+                "not told apart"
+            }
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{build, demo::demo_input};
+
+    #[test]
+    fn what_may_not_be_compared_is_said_and_both_laws_are_drawn() {
+        let input = demo_input();
+        let mut other = input.clone();
+        other.run_id = "other".into();
+        other.corpus.fingerprint = "b3:elsewhere".into();
+        other.digests[0].1 = "b3:another".into();
+        let (a, b) = (build(&input), build(&other));
+        let compared = Compared::of(&a, &b);
+        let verdict = |what: &str| {
+            let row = compared.rows.iter().find(|row| row.what == what);
+            row.unwrap().verdict.as_str()
+        };
+        assert_eq!(verdict("corpus"), "DIFFERENT");
+        assert_eq!(verdict("law in N"), "not told apart");
+        let all = input.digests.len();
+        let expected = format!("{} of {all} have equal weights", all - 1);
+        assert_eq!(verdict("trials of one name"), expected);
+        let page = compared.page();
+        assert!(page.contains("compare slopes, not losses") && page.contains("law of other"));
+        assert!(Compared::of(&a, &a).cautions.is_empty());
+    }
+}
