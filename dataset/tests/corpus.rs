@@ -427,3 +427,42 @@ async fn damage_is_found_and_named() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn policies_chosen_by_distance_are_the_ones_trained_on() {
+    let all = corpus(SynthOptions {
+        policies: 8,
+        families: 4,
+        prompts: 300,
+        ..small("distance")
+    })
+    .await;
+    let distances = all.policy_distances().await.unwrap();
+    assert_eq!(distances.names().len(), all.training_policies());
+    let [near, far] = [distances.near(3).unwrap(), distances.far(3).unwrap()];
+    let mean = |names: &[String]| distances.mean(names).unwrap();
+    assert!(mean(&near) < mean(&far), "{distances:?}");
+    for names in [near, far] {
+        let choice = PolicyChoice::Named {
+            names: names.clone(),
+        };
+        let some = Corpus::open_with(all.url(), &[], Some(choice))
+            .await
+            .unwrap();
+        let steps = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 25);
+        let triplets = steps.iter().flat_map(|s| &s.lanes).flat_map(|(_, t)| t);
+        let trained: BTreeSet<&str> = triplets
+            .flat_map(|t| [t.policy, t.other])
+            .map(|policy| some.policy_name(policy).unwrap())
+            .collect();
+        assert_eq!(trained, names.iter().map(String::as_str).collect());
+    }
+    let stranger = PolicyChoice::Named {
+        names: vec!["nobody".into(), "policy".into()],
+    };
+    assert!(
+        Corpus::open_with(all.url(), &[], Some(stranger))
+            .await
+            .is_err()
+    );
+}

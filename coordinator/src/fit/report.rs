@@ -28,10 +28,10 @@ pub fn report_input(name: &str, table: &Table) -> Result<ReportInput, String> {
         let flops = c.or_else(spent).unwrap_or_default();
         Point {
             trial: format!("line {}", table.lines[row]),
-            size: n.map_or_else(|| "unknown".to_owned(), size_name),
+            size: n.map_or_else(|| "all".to_owned(), size_name),
             params: n.unwrap_or_default().round() as u64,
             flops,
-            tokens: d.or(n.map(|n| flops / (6.0 * n))).unwrap_or_default(),
+            tokens: d.or_else(|| Some(flops / (6.0 * n?))).unwrap_or_default(),
             budget: of(budgets, row),
             policies: None,
             distance: None,

@@ -26,8 +26,8 @@ pub(super) fn by_policies(points: &[&Point]) -> Vec<ByPolicies> {
             continue;
         };
         let count_in_name = format!("-p{count}");
-        let common = point.cell().strip_suffix(&count_in_name);
-        let common = common.unwrap_or(point.cell());
+        let cell = point.cell();
+        let common = cell.strip_suffix(&count_in_name).unwrap_or(cell);
         groups.entry(common).or_default().push((count, point));
     }
     let law = |(trials, mut group): (&str, Vec<(u32, &Point)>)| {

@@ -232,7 +232,7 @@ impl Maker<'_> {
             Spread::Near => (chosen(PolicyDistances::near), "near"),
             Spread::Far => (chosen(PolicyDistances::far), "far from"),
         };
-        let names = names.ok_or(PlanError::Spread {
+        let names = names.ok_or_else(|| PlanError::Spread {
             count,
             spread,
             placed: distances.map_or(0, |distances| distances.names().len()),

@@ -159,3 +159,32 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         assert!(text.contains(says), "{sweep}: {text}");
     }
 }
+
+#[test]
+fn an_envelope_is_read_off_curves_that_score_what_the_end_scores() {
+    let sweep = "sizes = [\"nano\"]\nsteps = [100]\nenvelope = 20\n";
+    let found = planned(sweep).unwrap();
+    let validation = &found.trials[0].config.train.validation;
+    assert_eq!(validation.every, 5);
+    assert_eq!(validation.triplets, validation.at_the_end());
+    let plain = planned("sizes = [\"nano\"]\nsteps = [100]\n").unwrap();
+    let identity = |plan: &Plan| plan.trials[0].config.identity();
+    assert_eq!(
+        identity(&found),
+        identity(&plain),
+        "looking changes nothing"
+    );
+    assert!(refused("sizes = [\"nano\"]\nsteps = [100]\nenvelope = 2\n").contains("at least 4"));
+    let both = "sizes = [\"nano\"]\nsteps = [100]\nenvelope = 20\ntrunk = {}\n";
+    assert!(refused(both).contains("use one of them"));
+}
+
+#[test]
+fn policies_that_nobody_has_measured_are_refused() {
+    let near = "sizes = [\"nano\"]\nsteps = [10]\npolicies = [4]\ndistance = [\"near\", \"any\"]\n";
+    assert!(refused(near).contains("4 that lie near each other"));
+    let any = "sizes = [\"nano\"]\nsteps = [10]\npolicies = [4]\ndistance = [\"any\"]\n";
+    assert_eq!(names(&planned(any).unwrap()), ["nano-10steps-any-p4-s1"]);
+    let alone = "sizes = [\"nano\"]\nsteps = [10]\ndistance = [\"far\"]\n";
+    assert!(refused(alone).contains("sweep.policies"));
+}

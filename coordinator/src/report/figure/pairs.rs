@@ -33,12 +33,12 @@ fn draw(report: &Report, found: &Discrimination, policies: &[&str]) -> Result<St
     let mut svg = String::new();
     let canvas = Canvas::new(&mut svg)?;
     canvas.text(MARGIN, 44.0, &title, Type::plain(29.0, INK).bold())?;
-    let what = match found.by_family {
-        true => "families of policies with the most triplets",
-        false => "policies",
+    let which = match found.by_family {
+        true => " (families with the most triplets)",
+        false => "",
     };
     let finding = format!(
-        "{}; rows are the {what} of reference and positive, columns those of the negative",
+        "{}; rows: policy of reference and positive, columns: of the negative{which}",
         found.trial
     );
     canvas.text(MARGIN, 82.0, &finding, Type::plain(18.0, INK))?;

@@ -68,11 +68,13 @@ impl Key {
     pub(super) fn sizes(sizes: &[(u64, &str)]) -> Vec<Self> {
         let entry = |(index, (params, size)): (usize, &(u64, &str))| {
             let name: String = size.chars().take(12).collect();
-            Self::Marker(
-                Look::of(index),
-                true,
-                format!("{name} · {}", crate::report::number::count(*params as f64)),
-            )
+            let count = crate::report::number::count(*params as f64);
+            // In a table of runs a size has no other name than its number.
+            let text = match (*params, count == name) {
+                (0, _) | (_, true) => name,
+                _ => format!("{name} · {count}"),
+            };
+            Self::Marker(Look::of(index), true, text)
         };
         if sizes.is_empty() {
             return Vec::new();

@@ -10,6 +10,8 @@ use plotters::style::text_anchor::HPos;
 use std::collections::BTreeMap;
 
 const LINE: (f64, f64) = (0.6, 1.5);
+/// Best sizes that can be labelled without their labels running into each other.
+const LABELLED: usize = 6;
 
 /// The figure of all budgets; `None` where the sweep has none.
 pub(in crate::report) fn valleys(report: &Report) -> Option<Result<String, FigureError>> {
@@ -67,6 +69,9 @@ pub(in crate::report) fn valleys(report: &Report) -> Option<Result<String, Figur
             if y.contains(valley.loss) {
                 let (x, y) = scale.at((valley.n, valley.loss));
                 canvas.marker(x, y, Look::ANY, false)?;
+                if report.analysis.valleys.len() > LABELLED {
+                    continue;
+                }
                 let style = Type::plain(14.0, INK).anchored(HPos::Center);
                 canvas.text(x, y + 18.0, &number::count(valley.n), style)?;
             }
