@@ -19,12 +19,16 @@ use small::{run, store, trial};
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
 
-/// The operations of an undisturbed run, and its digest.
-fn undisturbed(runtime: &Runtime, trial: &TrialConfig, world: u32) -> (Vec<Vec<String>>, String) {
-    let base = store(&format!(
-        "undisturbed-{world}-{}",
-        u8::from(trial.train.zero)
-    ));
+/// Bytes of a part: the tests' objects have a few of them.
+const PART: usize = 16 << 10;
+
+/// The operations of an undisturbed run on an empty store, and its digest.
+fn undisturbed(
+    runtime: &Runtime,
+    trial: &TrialConfig,
+    base: &Store,
+    world: u32,
+) -> (Vec<Vec<String>>, String) {
     let watched: Vec<(Store, Arc<FaultLog>)> = (0..world)
         .map(|_| base.with_faults(Faults::default()))
         .collect();
@@ -39,10 +43,25 @@ fn undisturbed(runtime: &Runtime, trial: &TrialConfig, world: u32) -> (Vec<Vec<S
     (operations, outcome.digest.0)
 }
 
-fn enumerate(zero: Zero, world: u32) {
+/// Stops each rank before and after each of its operations. Where there are `parts`, objects go up in
+/// parts of so many bytes.
+fn enumerate(zero: Zero, world: u32, parts: Option<usize>) {
     let runtime = Runtime::new().expect("a runtime");
     let trial = trial(&runtime, zero);
-    let (operations, expected) = undisturbed(&runtime, &trial, world);
+    let place = |what: &str| {
+        let kind = parts.unwrap_or_default();
+        let base = store(&format!("{what}-{world}-{}-{kind}", u8::from(zero)));
+        match parts {
+            Some(bytes) => base.with_parts_of(bytes),
+            None => base,
+        }
+    };
+    let (operations, expected) = undisturbed(&runtime, &trial, &place("undisturbed"), world);
+    let in_parts = operations
+        .iter()
+        .flatten()
+        .filter(|o| o.starts_with("put part"));
+    assert_eq!(in_parts.count() > 0, parts.is_some());
     let mut went_on_from = Vec::new();
     for (rank, of_rank) in operations.iter().enumerate() {
         for operation in 0..of_rank.len() as u64 {
@@ -51,10 +70,7 @@ fn enumerate(zero: Zero, world: u32) {
                     "rank {rank} stops at {operation} ({}), after: {after}",
                     of_rank[operation as usize]
                 );
-                let base = store(&format!(
-                    "{}-{world}-{rank}-{operation}-{after}",
-                    u8::from(zero)
-                ));
+                let base = place(&format!("{rank}-{operation}-{after}"));
                 let stop = Faults {
                     stop: Some(Stop { operation, after }),
                     ..Faults::default()
@@ -109,12 +125,52 @@ fn enumerate(zero: Zero, world: u32) {
 
 #[test]
 fn one_process_may_stop_at_any_operation() {
-    enumerate(Zero::None, 1);
+    enumerate(Zero::None, 1, None);
+}
+
+#[test]
+fn a_process_may_stop_inside_an_upload_in_parts() {
+    enumerate(Zero::None, 1, Some(PART));
+}
+
+/// An upload whose parts arrive and are never joined is sent again; it leaves nothing that a reader takes
+/// for a checkpoint.
+#[test]
+fn uploads_that_are_torn_change_nothing() {
+    let runtime = Runtime::new().expect("a runtime");
+    let trial = trial(&runtime, Zero::Optimizer);
+    let (_, expected) = undisturbed(&runtime, &trial, &store("not-torn"), 2);
+    let base = store("torn").with_parts_of(PART);
+    let (torn, logs): (Vec<Store>, Vec<Arc<FaultLog>>) = (0..2)
+        .map(|seed| {
+            base.with_faults(Faults {
+                seed,
+                one_in: 2,
+                torn_multiparts: 3,
+                ..Faults::default()
+            })
+        })
+        .unzip();
+    for end in run(&runtime, &trial, torn).ends {
+        assert_eq!(end.expect("it is tried again").digest.0, expected);
+    }
+    for log in &logs {
+        assert!(log.fired("torn multipart") > 0, "{:?}", log.operations());
+    }
+    let listed = runtime
+        .block_on(checkpoint::list(&base, &trial.id))
+        .expect("a listing");
+    assert_eq!(listed.len(), 3);
+    for listed in listed {
+        let manifest = listed.manifest.expect("a commit").expect("a manifest");
+        let check = runtime.block_on(checkpoint::check(&base, &manifest));
+        assert!(check.expect("a store").damage.is_empty());
+    }
 }
 
 #[test]
 fn either_of_two_sharded_ranks_may_stop_at_any_operation() {
-    enumerate(Zero::Optimizer, 2);
+    enumerate(Zero::Optimizer, 2, None);
 }
 
 #[test]
@@ -122,7 +178,7 @@ fn storage_trouble_of_one_rank_is_told_as_its_own_and_at_once() {
     let runtime = Runtime::new().expect("a runtime");
     let trial = trial(&runtime, Zero::Weights);
     let base = store("trouble");
-    let (operations, _) = undisturbed(&runtime, &trial, 3);
+    let (operations, _) = undisturbed(&runtime, &trial, &store("no-trouble"), 3);
     let second = operations[2]
         .iter()
         .position(|o| o.starts_with("put"))

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
 /// Why an operation on a store failed. Each variant names the operation and its subject; the cause
@@ -132,12 +132,14 @@ pub struct Store {
     url: Arc<str>,
     /// For remote stores.
     pace: Option<Arc<Pace>>,
+    /// Bytes of a part.
+    part: usize,
 }
 
 /// Requests a second to a remote store, of one process.
 const REQUESTS_PER_SECOND: u32 = 500;
 
-/// What is larger goes up in parts of this many bytes, or of as many as 9,000 parts need.
+/// What is larger than two of them goes up in parts of this many bytes, or of as many as 9,000 parts need.
 const PART: usize = 16 << 20;
 /// Parts that are on their way at a time.
 const PARTS_AT_A_TIME: usize = 4;
@@ -193,6 +195,7 @@ impl Store {
             prefix,
             url: url.trim_end_matches('/').into(),
             pace,
+            part: PART,
         })
     }
 
@@ -216,6 +219,7 @@ impl Store {
             prefix: Path::default(),
             url: url.as_str().trim_end_matches('/').into(),
             pace: None,
+            part: PART,
         })
     }
 
@@ -237,6 +241,15 @@ impl Store {
             prefix: Path::from(format!("{}/{prefix}", self.prefix)),
             url: format!("{}/{prefix}", self.url).into(),
             pace: self.pace.clone(),
+            part: self.part,
+        }
+    }
+
+    /// This store, with smaller parts: so that a test needs no large objects to have an upload torn.
+    pub fn with_parts_of(&self, bytes: usize) -> Self {
+        Self {
+            part: bytes.max(1),
+            ..self.clone()
         }
     }
 
@@ -309,6 +322,20 @@ impl Store {
         read.value.map_err(|e| self.failed("read", key, e))
     }
 
+    /// The object as a file of this machine, or `None` where it has to be asked for.
+    pub async fn file(&self, key: &str) -> Result<Option<std::fs::File>> {
+        if self.is_remote() {
+            return Ok(None);
+        }
+        let path = self.path(key)?;
+        let found = self.attempt(0, || self.inner.get(&path)).await.value;
+        let found = found.map_err(|e| self.failed("read", key, e))?;
+        Ok(match found.payload {
+            GetResultPayload::File(file, _) => Some(file),
+            GetResultPayload::Stream(_) => None,
+        })
+    }
+
     /// The object's size in bytes.
     pub async fn size(&self, key: &str) -> Result<u64> {
         let path = self.path(key)?;
@@ -329,7 +356,7 @@ impl Store {
     /// at all.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         let path = self.path(key)?;
-        let written = if bytes.len() > 2 * PART {
+        let written = if bytes.len() > 2 * self.part {
             self.put_parts(&path, &bytes).await
         } else {
             let write = || self.inner.put(&path, bytes.clone().into());
@@ -340,7 +367,7 @@ impl Store {
     }
 
     async fn put_parts(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
-        let part = PART.max(bytes.len().div_ceil(9000));
+        let part = self.part.max(bytes.len().div_ceil(9000));
         let write = || async {
             let mut upload = self.inner.put_multipart(path).await?;
             let cuts = (0..bytes.len()).step_by(part);
