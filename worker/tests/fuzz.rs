@@ -79,6 +79,13 @@ fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Ma
     manifest
 }
 
+/// A folder, in memory where there is a place for it.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder")
+}
+
 /// Reads a random range of a random segment as a rank of some other world would; checks it.
 fn read(
     runtime: &Runtime,
@@ -118,8 +125,14 @@ fn any_checkpoint_gives_its_numbers_or_an_error() {
     let runtime = Runtime::new().expect("a runtime");
     let layout = layout();
     const { assert!(PAGE > 4096) };
-    for page in [4096, PAGE] {
-        let store = Store::open(&format!("memory://fuzz-{page}")).expect("a store");
+    let folder = folder();
+    for (page, in_files) in [(4096, false), (PAGE, false), (4096, true), (PAGE, true)] {
+        // Files are read in another way.
+        let url = match in_files {
+            true => folder.path().join(page.to_string()).display().to_string(),
+            false => format!("memory://fuzz-{page}"),
+        };
+        let store = Store::open(&url).expect("a store");
         let manifest = save(&runtime, &store, &layout, page);
         let place = checkpoint::place(&manifest.trial, manifest.step);
         let keys: Vec<String> = manifest
@@ -178,8 +191,14 @@ fn pages_and_parts_that_cut_elements_are_refused() {
 fn any_checkpoint_manifest_is_sound_or_refused() {
     let runtime = Runtime::new().expect("a runtime");
     let layout = layout();
-    let store = Store::open("memory://fuzz-checkpoint-manifest").expect("a store");
-    let manifest = save(&runtime, &store, &layout, 4096);
+    let folder = folder();
+    let urls = [
+        "memory://fuzz-checkpoint-manifest",
+        &folder.path().display().to_string(),
+    ];
+    let stores = urls.map(|url| Store::open(url).expect("a store"));
+    let manifest = save(&runtime, &stores[0], &layout, 4096);
+    save(&runtime, &stores[1], &layout, 4096);
     let good = serde_json::to_vec(&manifest).expect("JSON");
     let (mut parsed, mut refused) = (0, 0);
     fuzz("checkpoint manifest", |random| {
@@ -200,14 +219,19 @@ fn any_checkpoint_manifest_is_sound_or_refused() {
                     return;
                 }
                 let segment = random.random_range(0..manifest.segments.len());
-                let mut sink = vec![0.0; manifest.segments[segment].elements as usize];
-                let wanted = vec![Wanted {
-                    segment,
-                    kind: Kind::Second,
-                    start: 0,
-                    sink: &mut sink,
-                }];
-                let _ = runtime.block_on(checkpoint::read(&store, &manifest, wanted));
+                let elements = manifest.segments[segment].elements as usize;
+                let ends = stores.each_ref().map(|store| {
+                    let mut sink = vec![0.0; elements];
+                    let wanted = vec![Wanted {
+                        segment,
+                        kind: Kind::Second,
+                        start: 0,
+                        sink: &mut sink,
+                    }];
+                    let read = runtime.block_on(checkpoint::read(store, &manifest, wanted));
+                    read.is_ok().then_some(sink)
+                });
+                assert!(ends[0] == ends[1], "files and objects tell the same");
             }
         }
     });

@@ -1,7 +1,9 @@
 //! Reading checkpoints: ranges, in whole pages, checked before use.
 
 use super::{
-    Error, Kind, Manifest, manifest_key,
+    Error, Kind, Manifest,
+    direct::{Files, Run, disjoint},
+    manifest_key,
     parts::{Object, overlap},
     place,
 };
@@ -54,6 +56,46 @@ pub struct Wanted<'a> {
 /// [`Error::Damaged`] when something of it is missing or altered; the sinks are then of no use. The
 /// store's errors.
 pub async fn read(
+    store: &Store,
+    manifest: &Manifest,
+    mut wanted: Vec<Wanted<'_>>,
+) -> Result<u64, Error> {
+    let mut runs = runs(manifest, &mut wanted);
+    if disjoint(&mut runs) {
+        let mut objects: Vec<usize> = runs.iter().map(|run| run.object).collect();
+        objects.dedup();
+        if let Some(files) = Files::open(store, manifest, objects.into_iter()).await? {
+            return files.read(manifest, runs);
+        }
+    }
+    read_through(store, manifest, wanted).await
+}
+
+/// Where the bytes of each sink lie.
+fn runs<'a>(manifest: &Manifest, wanted: &'a mut [Wanted<'_>]) -> Vec<Run<'a>> {
+    let mut runs = Vec::new();
+    for wanted in wanted {
+        let range = wanted.start as u64..(wanted.start + wanted.sink.len()) as u64;
+        let mut reads = manifest.reads(wanted.segment, wanted.kind, range);
+        reads.sort_by_key(|(_, read)| read.sink);
+        let mut rest: &mut [u8] = bytemuck::cast_slice_mut(wanted.sink);
+        for (object, read) in reads {
+            let length = (read.bytes.end - read.bytes.start) as usize;
+            let (sink, later) = rest.split_at_mut(length);
+            rest = later;
+            let start = read.bytes.start;
+            runs.push(Run {
+                object,
+                start,
+                sink,
+            });
+        }
+    }
+    runs
+}
+
+/// [`read`] by requests to the store.
+async fn read_through(
     store: &Store,
     manifest: &Manifest,
     mut wanted: Vec<Wanted<'_>>,

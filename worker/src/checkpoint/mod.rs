@@ -14,6 +14,7 @@
 //! else. Objects are hashed in pages; a range is read in whole pages and checked before a single
 //! weight of it is used. Damage is named, and the checkpoint before it is taken.
 
+mod direct;
 mod keep;
 mod load;
 mod parts;
@@ -63,6 +64,15 @@ pub enum Error {
         key: String,
         /// What was found.
         what: String,
+    },
+    /// A file can't be read.
+    #[error("could not read {key}")]
+    Read {
+        /// The object.
+        key: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// A checkpoint of another configuration lies there.
     #[error(
