@@ -3,6 +3,7 @@
 //!
 //! Prints one line of JSON. A row is what a triplet is made of: three of them a triplet.
 
+use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Weighting, import,
 };
@@ -44,6 +45,7 @@ fn main() -> Result<(), Failure> {
             samples: SampleConfig::default(),
             weighting: Weighting::Uniform,
             window: 4096,
+            memory: DEFAULT_MEMORY,
         };
         Loader::start(Arc::clone(&corpus), plan)
     };

@@ -1,12 +1,13 @@
-//! A look at a corpus: policies, prompts, response lengths, and policies that look like aliases of
-//! each other.
+//! A look at a corpus: policies, prompts, response lengths, policies that look like aliases of each
+//! other, answers that nearly repeat each other, and held-out prompts that nearly repeat trained ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{Counts, FileSplit};
 use crate::reader::PromptCells;
+use crate::similarity::Sketch;
 
 /// Responses that are tokenized for the statistics, of each policy.
 const TOKENIZED: usize = 32;
@@ -16,6 +17,10 @@ const TELLING_CHARS: usize = 20;
 const SUSPICIOUS_SHARE: f64 = 0.05;
 /// and from this many.
 const SUSPICIOUS_PROMPTS: u64 = 3;
+/// Texts that resemble each other at least so much are nearly copies.
+const NEARLY_EQUAL: f64 = 0.9;
+/// Leaks that are named.
+const NAMED_LEAKS: usize = 10;
 
 /// What a corpus looks like.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +39,29 @@ pub struct Inspection {
     pub policies: Vec<PolicyView>,
     /// Pairs that look like one policy under two names, the most suspicious first.
     pub suspects: Vec<Suspects>,
+    /// Pairs of answers of one policy to one prompt, and how many of them are nearly equal: no model
+    /// learns from these who wrote them.
+    pub same_policy: Share,
+    /// Held-out prompts, and how many of them nearly equal one that is trained on.
+    pub leaks: Share,
+    /// Some of those: held-out prompt, training prompt, by id.
+    pub leaking: Vec<(String, String)>,
+}
+
+/// So many of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// These.
+    pub some: u64,
+    /// Of these.
+    pub all: u64,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = 100.0 * self.some as f64 / self.all.max(1) as f64;
+        write!(f, "{} of {} ({percent:.1} %)", self.some, self.all)
+    }
 }
 
 /// One policy.
@@ -83,12 +111,12 @@ impl Quantiles {
     }
 }
 
-/// Two policies that often give the very same response.
+/// Two policies that often give the very same response, or nearly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Suspects {
     /// Their names.
     pub policies: [String; 2],
-    /// Prompts on which some response of both is the same.
+    /// Prompts on which some response of both is the same or nearly.
     pub equal: u64,
     /// Prompts that both answered.
     pub shared: u64,
@@ -106,13 +134,16 @@ pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
     let mut lengths: Vec<(Vec<usize>, Vec<usize>)> =
         vec![Default::default(); manifest.policies.len()];
     let mut pairs = Pairs::default();
-    let places = [FileSplit::Train, FileSplit::Heldout]
+    let mut leaks = Leaks::default();
+    // Held-out prompts first: few enough to be remembered.
+    let places = [FileSplit::Heldout, FileSplit::Train]
         .into_iter()
         .flat_map(|split| manifest.row_groups(split));
     for (file, row_group, _) in places {
         let group = corpus.row_group(file, row_group).await?;
         for prompt in &group.prompts {
             pairs.count(prompt);
+            leaks.count(manifest.files[file].split, prompt);
             for cell in &prompt.cells {
                 let (chars, tokens) = &mut lengths[cell.policy as usize];
                 chars.extend(cell.samples.iter().map(|text| text.chars().count()));
@@ -142,7 +173,7 @@ pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
         });
     let name = |policy: u32| &manifest.policies[policy as usize];
     let mut suspects: Vec<Suspects> = pairs
-        .0
+        .policies
         .into_iter()
         .filter(|&((a, b), _)| !name(a).aliases.contains(&name(b).name))
         .map(|((a, b), (equal, shared))| Suspects {
@@ -166,38 +197,88 @@ pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
         ),
         policies: policies.collect(),
         suspects,
+        same_policy: pairs.same_policy,
+        leaks: Share {
+            some: leaks.found.len() as u64,
+            all: leaks.heldout.len() as u64,
+        },
+        leaking: leaks.named(),
     })
 }
 
-/// For every pair of policies: prompts with an equal response, and shared prompts.
+/// Answers that are equal or nearly.
 #[derive(Default)]
-struct Pairs(BTreeMap<(u32, u32), (u64, u64)>);
+struct Pairs {
+    /// For every pair of policies: prompts with such answers, and shared prompts.
+    policies: BTreeMap<(u32, u32), (u64, u64)>,
+    same_policy: Share,
+}
 
 impl Pairs {
     fn count(&mut self, prompt: &PromptCells) {
-        let mut givers: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        let mut answers: Vec<(u32, &str)> = Vec::new();
         for cell in &prompt.cells {
-            for text in cell
-                .samples
-                .iter()
-                .filter(|text| text.len() >= TELLING_CHARS)
-            {
-                givers.entry(text).or_default().push(cell.policy);
+            let samples = cell.samples.iter().map(String::as_str);
+            answers.extend(samples.map(|text| (cell.policy, text)));
+        }
+        answers.retain(|(_, text)| text.len() >= TELLING_CHARS);
+        let sketches: Vec<Sketch> = answers.iter().map(|(_, text)| Sketch::of(text)).collect();
+        let mut alike = BTreeSet::new();
+        for (at, &(policy, text)) in answers.iter().enumerate() {
+            for (&(other, theirs), sketch) in answers[at + 1..].iter().zip(&sketches[at + 1..]) {
+                let near = text == theirs || sketches[at].resembles(sketch, NEARLY_EQUAL);
+                if policy == other {
+                    self.same_policy.all += 1;
+                    self.same_policy.some += u64::from(near);
+                } else if near {
+                    alike.insert((policy, other));
+                }
             }
         }
-        let mut equal: Vec<(u32, u32)> = givers
-            .values()
-            .flat_map(|policies| ordered_pairs(policies))
-            .collect();
-        equal.sort_unstable();
-        equal.dedup();
-        for pair in equal {
-            self.0.entry(pair).or_default().0 += 1;
+        for pair in alike {
+            self.policies.entry(pair).or_default().0 += 1;
         }
         let present: Vec<u32> = prompt.cells.iter().map(|cell| cell.policy).collect();
         for pair in ordered_pairs(&present) {
-            self.0.entry(pair).or_default().1 += 1;
+            self.policies.entry(pair).or_default().1 += 1;
         }
+    }
+}
+
+/// Held-out prompts that nearly repeat one that is trained on.
+#[derive(Default)]
+struct Leaks {
+    heldout: Vec<(String, Sketch)>,
+    /// Which of them share a key.
+    by_key: BTreeMap<u64, Vec<usize>>,
+    /// The first training prompt that each nearly repeats.
+    found: BTreeMap<usize, String>,
+}
+
+impl Leaks {
+    /// Held-out prompts come first.
+    fn count(&mut self, split: FileSplit, prompt: &PromptCells) {
+        let sketch = Sketch::of(&prompt.text);
+        if split == FileSplit::Heldout {
+            for &key in sketch.keys() {
+                self.by_key.entry(key).or_default().push(self.heldout.len());
+            }
+            self.heldout.push((prompt.id.clone(), sketch));
+            return;
+        }
+        let sharing = sketch.keys().iter().filter_map(|key| self.by_key.get(key));
+        let sharing: BTreeSet<usize> = sharing.flatten().copied().collect();
+        for at in sharing {
+            if self.heldout[at].1.resembles(&sketch, NEARLY_EQUAL) {
+                self.found.entry(at).or_insert_with(|| prompt.id.clone());
+            }
+        }
+    }
+
+    fn named(&self) -> Vec<(String, String)> {
+        let pairs = self.found.iter().take(NAMED_LEAKS);
+        let pairs = pairs.map(|(&at, trained)| (self.heldout[at].0.clone(), trained.clone()));
+        pairs.collect()
     }
 }
 
@@ -211,6 +292,7 @@ impl fmt::Display for Inspection {
         let Counts {
             trajectories,
             duplicates,
+            near_duplicates,
             prompts,
             train_prompts,
             heldout_prompts,
@@ -224,10 +306,26 @@ impl fmt::Display for Inspection {
             f,
             "trajectories  {trajectories} distinct ({duplicates} repeated ones left out)"
         )?;
+        if near_duplicates > 0 {
+            writeln!(
+                f,
+                "              {near_duplicates} more left out, which resembled one of the same policy"
+            )?;
+        }
+        writeln!(
+            f,
+            "near copies   {} pairs of one policy's answers to a prompt",
+            self.same_policy
+        )?;
         writeln!(
             f,
             "prompts       {prompts}: {train_prompts} to train on, {heldout_prompts} held out, \
              the rest without a triplet"
+        )?;
+        writeln!(
+            f,
+            "leaks         {} held-out prompts nearly repeat one that is trained on",
+            self.leaks
         )?;
         writeln!(
             f,
@@ -279,11 +377,25 @@ impl fmt::Display for Inspection {
                 quantiles(policy.tokens),
             )?;
         }
+        if !self.leaking.is_empty() {
+            writeln!(
+                f,
+                "\nThese held-out prompts nearly repeat one that is trained on, so their scores \
+                 flatter:"
+            )?;
+            for (heldout, trained) in &self.leaking {
+                writeln!(f, "  {heldout}  ~  {trained}")?;
+            }
+            let more = self.leaks.some.saturating_sub(self.leaking.len() as u64);
+            if more > 0 {
+                writeln!(f, "  and {more} more")?;
+            }
+        }
         if !self.suspects.is_empty() {
             writeln!(
                 f,
-                "\nThese give the very same response unusually often; if they are one policy, \
-                 import with aliases:"
+                "\nThese give the same response, or nearly, unusually often; if they are one \
+                 policy, import with aliases:"
             )?;
             for pair in &self.suspects {
                 let [a, b] = &pair.policies;

@@ -19,6 +19,7 @@ pub mod manifest;
 mod random;
 pub mod reader;
 pub mod schema;
+mod similarity;
 pub mod store;
 pub mod synth;
 pub mod tokenizer;

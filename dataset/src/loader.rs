@@ -1,9 +1,11 @@
 //! The loader: training steps in order, prepared ahead by a background thread.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::oneshot;
 
 use crate::corpus::{self, Corpus, Draw};
@@ -15,6 +17,10 @@ use crate::triplet::{Contest, Weighting};
 
 /// Steps that are ready before they are asked for.
 const STEPS_AHEAD: usize = 4;
+/// Row groups that are on their way at a time.
+const GROUPS_AT_A_TIME: usize = 8;
+/// Bytes of decoded row groups that a loader keeps unless it is told otherwise.
+pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Why a step could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +87,9 @@ pub struct LoadPlan {
     pub weighting: Weighting,
     /// Prompts of a lane that are shuffled among each other.
     pub window: usize,
+    /// Most bytes of decoded row groups to keep; less makes row groups be read more than once. It never
+    /// shows in what is loaded.
+    pub memory: u64,
 }
 
 /// The triplets of one step.
@@ -193,6 +202,8 @@ struct Source<'a> {
     plan: &'a LoadPlan,
     order: LaneOrder,
     reader: Reader,
+    /// Row groups that fit into memory together.
+    fit: usize,
 }
 
 impl<'a> Source<'a> {
@@ -214,17 +225,17 @@ impl<'a> Source<'a> {
         if let Some(&lane) = plan.hosted.iter().find(|&&lane| lane >= lanes) {
             return Err(Error::Lane { lane, lanes });
         }
-        let reader = corpus
-            .reopen(cache_bytes(corpus, plan))
-            .map_err(|source| Error::Step {
-                step: start,
-                source: source.into(),
-            })?;
+        let (memory, group) = cache_bytes(corpus, plan);
+        let reader = corpus.reopen(memory).map_err(|source| Error::Step {
+            step: start,
+            source: source.into(),
+        })?;
         Ok(Self {
             corpus,
             plan,
             order,
             reader,
+            fit: (memory / group.max(1)) as usize,
         })
     }
 
@@ -237,17 +248,29 @@ impl<'a> Source<'a> {
             ..
         } = self.plan;
         let share = u64::from(batch / lanes);
-        let mut loaded = Vec::with_capacity(self.plan.hosted.len());
-        for &lane in &self.plan.hosted {
+        let positions = step * share..(step + 1) * share;
+        let drawn: Vec<(u32, Vec<PromptRef>)> = self
+            .plan
+            .hosted
+            .iter()
+            .map(|&lane| {
+                let order = positions.clone().map(|at| self.order.locate(lane, at));
+                (lane, order.collect())
+            })
+            .collect();
+        self.fetch(step, drawn.iter().flat_map(|(_, drawn)| drawn))
+            .await?;
+        let mut loaded = Vec::with_capacity(drawn.len());
+        for (lane, drawn) in drawn {
             let mut triplets = Vec::with_capacity(share as usize);
-            for position in step * share..(step + 1) * share {
+            for prompt in drawn {
                 let PromptRef {
                     file,
                     row_group,
                     prompt,
                     epoch,
                     index,
-                } = self.order.locate(lane, position);
+                } = prompt;
                 let contest = Contest::Training;
                 let draw = Draw {
                     file,
@@ -278,13 +301,36 @@ impl<'a> Source<'a> {
             lanes: loaded,
         })
     }
+
+    /// Has the row groups of these prompts in memory, several read at a time.
+    async fn fetch(
+        &self,
+        step: u64,
+        prompts: impl Iterator<Item = &PromptRef>,
+    ) -> Result<(), Error> {
+        let places: BTreeSet<_> = prompts.map(|p| (p.file, p.row_group)).collect();
+        // Those that would be thrown out again before their turn are read when it comes.
+        let places = places.into_iter().take(self.fit);
+        let reads = places.map(|(file, row_group)| self.reader.row_group(file, row_group));
+        let mut reads = stream::iter(reads).buffer_unordered(GROUPS_AT_A_TIME);
+        let read = async {
+            while reads.try_next().await?.is_some() {}
+            Ok(())
+        };
+        read.await.map_err(|source| Error::Step {
+            step,
+            source: Box::new(corpus::Error::Read {
+                url: self.corpus.url().to_owned(),
+                source,
+            }),
+        })
+    }
 }
 
-/// Enough for the row groups under every hosted lane's window, within reason: beyond it row groups
-/// are read more than once.
-fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> u64 {
+/// Bytes to keep: enough for the row groups under every hosted lane's window, and no more than the plan
+/// allows. And the bytes of a row group, about.
+fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> (u64, u64) {
     const LEAST: u64 = 64 << 20;
-    const MOST: u64 = 1 << 30;
     let manifest = corpus.manifest();
     let (groups, prompts) = manifest
         .row_groups(FileSplit::Train)
@@ -294,7 +340,10 @@ fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> u64 {
     let spanned = (plan.window as u64).saturating_mul(groups) / prompts.max(1) + 2;
     let wanted = spanned.saturating_mul(plan.hosted.len() as u64).min(groups);
     let text = manifest.counts.text_bytes + 64 * manifest.counts.trajectories;
-    (text / groups.max(1))
-        .saturating_mul(2 * wanted)
-        .clamp(LEAST, MOST)
+    // Tokens are beside the texts, or will be.
+    let group = 2 * text / groups.max(1);
+    (
+        group.saturating_mul(wanted).max(LEAST).min(plan.memory),
+        group,
+    )
 }

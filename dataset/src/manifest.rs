@@ -100,6 +100,10 @@ pub struct Counts {
     /// Trajectories left out because the same policy gave the same response to the same prompt
     /// before.
     pub duplicates: u64,
+    /// Trajectories left out because they resemble another that the same policy gave to the same
+    /// prompt, where the import was told to.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub near_duplicates: u64,
     /// Prompts.
     pub prompts: u64,
     /// Prompts of the training split that have a triplet.
@@ -128,6 +132,10 @@ pub struct TokenizerEntry {
 
 pub(crate) fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One policy.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, LoadPlan, Loader, Objective, PolicyChoice, SampleConfig, Split, StepBatch,
     Store, SynthOptions, Weighting, inspect, loader, pack, planted_optimum, synth, verify,
@@ -37,6 +38,7 @@ fn plan(hosted: &[u32], start: u64) -> LoadPlan {
         samples: SampleConfig::default(),
         weighting: Weighting::Balanced,
         window: 8,
+        memory: DEFAULT_MEMORY,
     }
 }
 

@@ -5,6 +5,7 @@
 mod mutate;
 
 use mutate::{fuzz, mutate, mutate_json};
+use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, LoadPlan, Loader, Manifest, SampleConfig, StepBatch, Store, SynthOptions,
     Weighting, synth,
@@ -35,6 +36,7 @@ fn first_steps(corpus: &Arc<Corpus>) -> Result<Vec<StepBatch>, polestar_dataset:
         samples: SampleConfig::default(),
         weighting: Weighting::Uniform,
         window: 8,
+        memory: DEFAULT_MEMORY,
     };
     let mut loader = Loader::start(Arc::clone(corpus), plan);
     (0..5).map(|_| loader.next()).collect()

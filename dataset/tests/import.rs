@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use parquet::arrow::ArrowWriter;
 use polestar_dataset::import::Error;
+use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::manifest::FileSplit;
 use polestar_dataset::{
     AssembleError, ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, LoadPlan, Loader,
-    Manifest, Prompt, SampleConfig, Split, StepBatch, Store, TokenTriplet, Trajectory, Weighting,
-    import, schema, verify,
+    Manifest, Progress, Prompt, SampleConfig, Split, Stage, StepBatch, Store, TokenTriplet,
+    Trajectory, Weighting, import, inspect, schema, verify,
 };
+use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 /// 40 prompts, 6 policies (two of them aliases), 3 samples, now and then a repeated answer.
@@ -67,6 +69,7 @@ fn options(input: &Path, output: &Path) -> ImportOptions {
             row_group_rows: 100,
             ..FileLayout::default()
         },
+        temp_dir: input.parent().map(Path::to_owned),
         ..ImportOptions::default()
     }
 }
@@ -257,6 +260,224 @@ async fn the_memory_limit_never_shows_in_the_corpus() {
     assert_eq!(fingerprints[0], fingerprints[1]);
 }
 
+/// What an import left in its folder for such things.
+fn left_behind(folder: &TempDir) -> usize {
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| name.to_str().unwrap().starts_with("polestar-import-"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_stopped_anywhere_goes_on_and_makes_the_same_corpus() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = trajectories();
+    let thirds = rows.chunks(rows.len() / 3).enumerate();
+    let inputs: Vec<PathBuf> = thirds
+        .map(|(at, rows)| write(&folder, &format!("{at}.jsonl"), json_lines(rows).as_bytes()))
+        .collect();
+    let of = |name: &str| ImportOptions {
+        inputs: inputs.clone(),
+        memory: 1 << 16,
+        layout: FileLayout {
+            row_group_rows: 40,
+            file_bytes: 1,
+            ..FileLayout::default()
+        },
+        ..options(&inputs[0], &folder.path().join(name))
+    };
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let count = |told: &Arc<std::sync::Mutex<Vec<Progress>>>| {
+        let told = Arc::clone(told);
+        move |progress: Progress| told.lock().unwrap().push(progress)
+    };
+    let undisturbed = import(of("undisturbed"), &count(&told)).await.unwrap();
+    let files = |split| {
+        undisturbed
+            .files
+            .iter()
+            .filter(|f| f.split == split)
+            .count()
+    };
+    assert!(files(FileSplit::Train) > 3 && files(FileSplit::Heldout) > 1);
+    let moments = told.lock().unwrap().len();
+
+    let mut went_on = std::collections::BTreeMap::new();
+    for moment in 0..moments {
+        let name = format!("stopped-{moment}");
+        let stopped = of(&name);
+        let died = tokio::task::spawn_blocking(move || {
+            let left = std::cell::Cell::new(moment);
+            let dies = |_: Progress| match left.get() {
+                0 => panic!("the process is killed here"),
+                more => left.set(more - 1),
+            };
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(import(stopped, &dies)).map(drop)
+        });
+        assert!(died.await.unwrap_err().is_panic(), "it was stopped");
+        assert_eq!(left_behind(&folder), 1);
+        told.lock().unwrap().clear();
+        let resumed = import(of(&name), &count(&told)).await.unwrap();
+        assert_eq!(resumed, undisturbed, "stopped at moment {moment}");
+        for progress in told.lock().unwrap().iter().filter(|p| p.before > 0) {
+            *went_on.entry(format!("{:?}", progress.stage)).or_insert(0) += 1;
+        }
+        assert_eq!(
+            left_behind(&folder),
+            0,
+            "a folder that is of no use is removed"
+        );
+        let there = Store::open(folder.path().join(&name).to_str().unwrap()).unwrap();
+        let verification = verify(&there).await.unwrap();
+        assert!(verification.sound(), "{verification}");
+    }
+    assert!(
+        went_on.contains_key("Read") && went_on.contains_key("Write"),
+        "it did not only begin again: {went_on:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_read_is_not_read_again_when_more_comes_or_options_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = trajectories();
+    let (first, second) = rows.split_at(rows.len() / 2);
+    let first = write(&folder, "first.jsonl", json_lines(first).as_bytes());
+    let second = write(&folder, "second.jsonl", json_lines(second).as_bytes());
+    let output = folder.path().join("corpus");
+    let wrong = ImportOptions {
+        aliases: vec![vec!["a".into(), "nobody".into()]],
+        ..options(&first, &output)
+    };
+    let refused = told(&imported(wrong).await.unwrap_err());
+    assert!(refused.contains("'nobody'"), "{refused}");
+    let both = |output: &Path| ImportOptions {
+        inputs: vec![first.clone(), second.clone()],
+        ..options(&first, output)
+    };
+    let begun = std::cell::RefCell::new(None);
+    let first_progress = |progress: Progress| {
+        begun.borrow_mut().get_or_insert(progress);
+    };
+    let resumed = import(both(&output), &first_progress).await.unwrap();
+    let begun = begun.take().unwrap();
+    assert_eq!(begun.stage, Stage::Read);
+    assert_eq!(begun.before, std::fs::metadata(&first).unwrap().len());
+    let anew = imported(both(&folder.path().join("anew"))).await.unwrap();
+    assert_eq!(resumed, anew);
+}
+
+#[tokio::test]
+async fn what_was_stored_is_written_again_if_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = write(
+        &folder,
+        "rows.jsonl",
+        json_lines(&trajectories()).as_bytes(),
+    );
+    let of = |name: &str| ImportOptions {
+        layout: FileLayout {
+            row_group_rows: 40,
+            file_bytes: 1,
+            ..FileLayout::default()
+        },
+        memory: 1 << 14,
+        ..options(&input, &folder.path().join(name))
+    };
+    let undisturbed = imported(of("undisturbed")).await.unwrap();
+    let stopped = of("stopped");
+    let died = tokio::task::spawn_blocking(move || {
+        let dies = |progress: Progress| {
+            let late = progress.stage == Stage::Write && 3 * progress.done > 2 * progress.total;
+            assert!(!late, "the process is killed here");
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(import(stopped, &dies)).map(drop)
+    });
+    assert!(died.await.unwrap_err().is_panic());
+    let stored = folder.path().join("stopped").join("train-00000.parquet");
+    std::fs::remove_file(&stored).unwrap();
+    assert_eq!(imported(of("stopped")).await.unwrap(), undisturbed);
+    let there = Store::open(folder.path().join("stopped").to_str().unwrap()).unwrap();
+    assert!(verify(&there).await.unwrap().sound());
+}
+
+#[tokio::test]
+async fn answers_that_nearly_repeat_each_other_are_found_and_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let sentence = |seed: u64, policy: &str| {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let words = (0..40).map(|_| format!("{policy}{}", random.random_range(0..900)));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let mut lines = Vec::new();
+    for prompt in 0..30 {
+        for policy in ["one", "two", "three"] {
+            let first = sentence(prompt, policy);
+            // The second is a near copy, the third is not.
+            let answers = [
+                first.clone(),
+                format!("{first}."),
+                sentence(prompt + 500, policy),
+            ];
+            for answer in answers {
+                // Two of the prompts differ by a full stop.
+                let asked = match prompt {
+                    29 => format!("{}.", sentence(0, "question")),
+                    prompt => sentence(prompt, "question"),
+                };
+                let row =
+                    serde_json::json!({"prompt": asked, "policy": policy, "response": answer});
+                lines.push(row.to_string());
+            }
+        }
+    }
+    let input = write(&folder, "rows.jsonl", lines.join("\n").as_bytes());
+    let of = |name: &str, drop_similar| ImportOptions {
+        heldout_policies: vec![],
+        aliases: vec![],
+        drop_similar,
+        ..options(&input, &folder.path().join(name))
+    };
+    let all = imported(of("all", None)).await.unwrap();
+    let some = imported(of("some", Some(0.9))).await.unwrap();
+    assert_eq!(
+        (all.counts.trajectories, all.counts.near_duplicates),
+        (270, 0)
+    );
+    assert_eq!(
+        (some.counts.trajectories, some.counts.near_duplicates),
+        (180, 90)
+    );
+    let look = async |name: &str| {
+        let corpus = Corpus::open(folder.path().join(name).to_str().unwrap()).await;
+        inspect(&corpus.unwrap()).await.unwrap()
+    };
+    let (all, some) = (look("all").await, look("some").await);
+    assert_eq!((all.same_policy.some, all.same_policy.all), (90, 270));
+    assert_eq!((some.same_policy.some, some.same_policy.all), (0, 90));
+    let refused = told(&imported(of("none", Some(1.5))).await.unwrap_err());
+    assert!(refused.contains("drop_similar is 1.5"), "{refused}");
+
+    // With so many seeds one of the two prompts is held out and the other is not.
+    let mut leaks = 0;
+    for seed in 0..8 {
+        let name = format!("seed-{seed}");
+        imported(ImportOptions {
+            seed,
+            ..of(&name, None)
+        })
+        .await
+        .unwrap();
+        let found = look(&name).await;
+        assert_eq!(found.leaks.some, found.leaking.len() as u64);
+        leaks += found.leaks.some;
+    }
+    assert!((1..8).contains(&leaks), "{leaks}");
+}
+
 /// What training and validation see of a corpus.
 async fn seen(corpus: &Arc<Corpus>, samples: &SampleConfig) -> (Vec<StepBatch>, Vec<TokenTriplet>) {
     let plan = LoadPlan {
@@ -268,6 +489,7 @@ async fn seen(corpus: &Arc<Corpus>, samples: &SampleConfig) -> (Vec<StepBatch>, 
         samples: samples.clone(),
         weighting: Weighting::Balanced,
         window: 8,
+        memory: DEFAULT_MEMORY,
     };
     let mut loader = Loader::start(Arc::clone(corpus), plan);
     let steps = (0..6).map(|_| loader.next().unwrap()).collect();

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split, Store,
     Weighting, import, inspect, verify,
@@ -100,6 +101,7 @@ async fn real_trajectories_import_verify_and_load() {
         samples,
         weighting: Weighting::Uniform,
         window: 64,
+        memory: DEFAULT_MEMORY,
     };
     let mut loader = Loader::start(corpus, plan);
     let started = Instant::now();

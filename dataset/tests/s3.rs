@@ -1,6 +1,7 @@
 //! A corpus on an S3 service. Runs where POLESTAR_S3_URL names a bucket (s3://bucket/prefix, settings
 //! in AWS_*), and says so where it does not.
 
+use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, LoadPlan, Loader, Put, SampleConfig, Split, Store, SynthOptions, Weighting,
     synth, verify,
@@ -55,6 +56,7 @@ async fn a_corpus_lives_on_s3() {
             samples: samples.clone(),
             weighting: Weighting::Uniform,
             window: 16,
+            memory: DEFAULT_MEMORY,
         };
         // The loader has a runtime of its own while this one is blocked.
         let step = Loader::start(corpus, plan).next().unwrap();

@@ -1,18 +1,27 @@
 //! `corpus import | synth | inspect | verify`.
 
-use super::{Error, table::bytes};
+use super::{
+    Error,
+    table::{bytes, duration},
+};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
-    ColumnMapping, Corpus, HeldOut, ImportOptions, Manifest, Progress, Stage, Store, SynthOptions,
-    import, inspect, synth, verify,
+    ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Progress, Stage, Store,
+    SynthOptions, import, inspect, synth, verify,
 };
-use std::{cell::Cell, io::IsTerminal, path::PathBuf, time::Instant};
+use std::{
+    cell::Cell,
+    io::IsTerminal,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a corpus from JSONL (.jsonl, .zst, .gz) and Parquet files of trajectories
-    Import(ImportArgs),
+    /// Make a corpus from JSONL (.jsonl, .zst, .gz) and Parquet files of trajectories; goes on with an
+    /// import to the same output that was stopped
+    Import(Box<ImportArgs>),
     /// Make a corpus of synthetic policies with a computable optimum
     Synth(SynthArgs),
     /// Show what is in a corpus
@@ -72,9 +81,22 @@ pub(crate) struct ImportArgs {
     /// Store tokens beside the texts, so that training reads instead of tokenizing them
     #[arg(long)]
     pretokenize: bool,
+    /// Leave out answers that resemble an earlier one of the same policy to the same prompt at least so
+    /// much: the Jaccard index of their five-letter sequences, say 0.9
+    #[arg(long, value_name = "RESEMBLANCE")]
+    drop_similar: Option<f64>,
+    /// A row group, the unit of reading, ends with the prompt that brings it to so many MiB of text
+    #[arg(long, default_value_t = 4)]
+    row_group_mib: u64,
+    /// A file ends with the row group that brings it to so many MiB
+    #[arg(long, default_value_t = 64)]
+    file_mib: u64,
     /// Memory for grouping, in MiB
     #[arg(long, default_value_t = 512)]
     memory: u64,
+    /// Where rows are kept meanwhile, compressed; what a stopped import leaves there is used by the next
+    #[arg(long, value_name = "FOLDER")]
+    temp_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -161,7 +183,14 @@ impl ImportArgs {
             vocab_size: self.vocab_size,
             pretokenize: self.pretokenize,
             tokenizer: self.tokenizer,
+            drop_similar: self.drop_similar,
+            layout: FileLayout {
+                row_group_bytes: self.row_group_mib << 20,
+                file_bytes: self.file_mib << 20,
+                ..FileLayout::default()
+            },
             memory: self.memory << 20,
+            temp_dir: self.temp_dir,
             ..ImportOptions::default()
         })
     }
@@ -188,50 +217,115 @@ fn describe(store: &Store, manifest: &Manifest) {
     );
 }
 
-/// Shows an import's progress.
+/// Shows an import's progress: a bar on a terminal, a line now and then elsewhere.
 pub(crate) struct Watcher {
     bar: ProgressBar,
-    begun: Instant,
-    stage: Cell<&'static str>,
+    stage: Cell<Option<Stage>>,
+    begun: Cell<Instant>,
+    said: Cell<Instant>,
 }
+
+/// Between two lines in a log.
+const LINE_EVERY: Duration = Duration::from_secs(15);
 
 impl Watcher {
     pub(crate) fn new() -> Watcher {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{prefix:12} {wide_bar} {msg} {eta}");
+        let style = ProgressStyle::with_template("{prefix:10} {wide_bar} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Watcher {
             bar,
-            begun: Instant::now(),
-            stage: Cell::new(""),
+            stage: Cell::new(None),
+            begun: Cell::new(Instant::now()),
+            said: Cell::new(Instant::now()),
         }
     }
 
     pub(crate) fn show(&self, progress: Progress) {
-        let stage = match progress.stage {
-            Stage::Read => "reading",
-            Stage::Count => "counting",
-            Stage::Tokenizer => "tokenizer",
-            Stage::Choose => "choosing",
-            Stage::Write => "writing",
-        };
-        if self.stage.replace(stage) != stage && !std::io::stderr().is_terminal() {
-            eprintln!("{stage} …");
+        let begins = self.stage.replace(Some(progress.stage)) != Some(progress.stage);
+        let now = Instant::now();
+        if begins {
+            self.begun.set(now);
         }
-        self.bar.set_prefix(stage);
+        let name = name(progress.stage);
+        let text = told(progress, now - self.begun.get());
+        self.bar.set_prefix(name);
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
-        if progress.stage == Stage::Read {
-            let rate = progress.done as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
-            let (done, rate) = (bytes(progress.done), bytes(rate as u64));
-            self.bar.set_message(format!("{done}, {rate}/s"));
-        } else {
-            self.bar
-                .set_message(format!("{}/{}", progress.done, progress.total));
+        self.bar.set_message(text.clone());
+        let log = !std::io::stderr().is_terminal();
+        if begins && progress.before > 0 {
+            let before = format!("{name}: going on where an earlier import was stopped");
+            self.bar.suspend(|| eprintln!("{before}"));
+        }
+        if log && (begins || now - self.said.get() >= LINE_EVERY) {
+            self.said.set(now);
+            eprintln!("{name}: {text}");
         }
     }
 
     pub(crate) fn done(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Read => "reading",
+        Stage::Count => "counting",
+        Stage::Tokenizer => "tokenizer",
+        Stage::Choose => "choosing",
+        Stage::Write => "writing",
+    }
+}
+
+/// How far it is, how fast, and how long the rest of the stage takes at this pace.
+fn told(progress: Progress, elapsed: Duration) -> String {
+    let Progress {
+        stage,
+        done,
+        total,
+        rows,
+        before,
+    } = progress;
+    let seconds = elapsed.as_secs_f64();
+    let pace = |new: u64| new as f64 / seconds.max(1e-3);
+    let mut text = match stage {
+        Stage::Read => format!(
+            "{} of {}, {rows} rows, {:.0} rows/s, {}/s",
+            bytes(done),
+            bytes(total),
+            pace(rows),
+            bytes(pace(done - before) as u64)
+        ),
+        _ => format!("{done} of {total} parts"),
+    };
+    // Of the first moments nothing follows.
+    if done < total && done > before && seconds > 1.0 {
+        let left = (total - done) as f64 / pace(done - before);
+        text += &format!(", {} left", duration(left));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_that_goes_on_counts_its_own_pace() {
+        let progress = Progress {
+            stage: Stage::Read,
+            done: 30 << 20,
+            total: 50 << 20,
+            rows: 4000,
+            before: 10 << 20,
+        };
+        let text = told(progress, Duration::from_secs(10));
+        assert!(
+            text.contains("400 rows/s") && text.contains("2.0 MiB/s"),
+            "{text}"
+        );
+        assert!(text.ends_with(", 10.0 s left"), "{text}");
     }
 }

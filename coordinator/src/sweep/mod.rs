@@ -15,7 +15,7 @@ pub use plan::{CorpusFacts, Plan, PlannedTrial, plan};
 pub use read::{ReadError, read, read_str};
 
 use polestar_dataset::{
-    ColumnMapping, HeldOut, ImportOptions, SampleConfig, SynthOptions, Weighting,
+    ColumnMapping, FileLayout, HeldOut, ImportOptions, SampleConfig, SynthOptions, Weighting,
 };
 use polestar_model::ModelConfig;
 use polestar_worker::{Objective, TrainConfig, config::OptimizerConfig, schedule::Schedule};
@@ -107,6 +107,13 @@ pub struct ImportTable {
     pub pretokenize: bool,
     /// A tokenizer.json to use instead.
     pub tokenizer: Option<PathBuf>,
+    /// Leaves out answers that resemble an earlier one of the same policy at least so much, 0 to 1.
+    pub drop_similar: Option<f64>,
+    /// Size of row groups and files.
+    #[serde(default)]
+    pub layout: FileLayout,
+    /// Where rows are kept meanwhile, if not in the system's place.
+    pub temp_dir: Option<PathBuf>,
 }
 
 fn default_heldout_prompts() -> HeldOut {
@@ -131,6 +138,9 @@ impl ImportTable {
             vocab_size: self.vocab_size,
             pretokenize: self.pretokenize,
             tokenizer: self.tokenizer.clone(),
+            drop_similar: self.drop_similar,
+            layout: self.layout,
+            temp_dir: self.temp_dir.clone(),
             ..ImportOptions::default()
         }
     }

@@ -1,15 +1,19 @@
 //! From grouped trajectories to a committed corpus: the policy table, the held-out sets, the
 //! tokenizer, the files, and the manifest last.
 //!
-//! The source is walked three times (count, find the usable prompts, write), so memory holds one
-//! part of it and the files under construction.
+//! The source is walked three times (count, find the usable prompts, write), so memory holds a few
+//! parts of it and the files under construction. What each walk finds is noted where the source has a
+//! place for it, and the last one is noted file by file: a job that was stopped goes on there.
 
+mod notes;
 mod select;
+mod walk;
 mod write;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::files::{self, digest};
 use crate::manifest::{
@@ -20,8 +24,10 @@ use crate::schema::Prompt;
 use crate::store::{self, Put, Store};
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Cell, Roles};
+pub(crate) use notes::{Notes, keep, recall};
 pub(crate) use select::COLUMN_SEPARATOR;
 use select::{HeldOutPrompts, PolicySelection, Tally};
+use walk::walk;
 use write::CorpusWriter;
 
 /// Text that the tokenizer is trained on, at most about this much.
@@ -92,6 +98,9 @@ pub enum Error {
     /// A file could not be written.
     #[error("could not write a corpus file")]
     File(#[source] files::Error),
+    /// What was found could not be noted.
+    #[error("could not note how far the import is; choose a temp_dir with enough free space")]
+    Notes(#[source] std::io::Error),
     /// The store failed.
     #[error("could not write the corpus to {url}")]
     Store {
@@ -157,6 +166,22 @@ pub struct Progress {
     pub done: u64,
     /// Units in this stage.
     pub total: u64,
+    /// Rows read by this job, in the first stage.
+    pub rows: u64,
+    /// Units that an earlier job, which was stopped, had done already.
+    pub before: u64,
+}
+
+impl Progress {
+    fn of(stage: Stage, done: u64, total: u64) -> Self {
+        Self {
+            stage,
+            done,
+            total,
+            rows: 0,
+            before: 0,
+        }
+    }
 }
 
 /// A stage of making a corpus.
@@ -182,6 +207,8 @@ pub(crate) struct Group {
     pub(crate) answers: Vec<Answer>,
     /// Answers left out because they repeat another of the same policy.
     pub(crate) duplicates: u64,
+    /// Answers left out because they resemble another of the same policy.
+    pub(crate) near_duplicates: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,14 +239,36 @@ impl Group {
 }
 
 /// Where the groups come from: the same ones, in the same order, on every walk.
-pub(crate) trait Source {
-    type Error: std::error::Error + From<Error>;
+pub(crate) trait Source: Send + Sync + 'static {
+    type Error: std::error::Error + From<Error> + Send;
 
     fn parts(&self) -> usize;
     /// The groups of one part. A prompt is in one part only.
     fn load(&self, part: usize) -> Result<Vec<Group>, Self::Error>;
     /// Roughly the bytes of all texts.
     fn text_bytes(&self) -> u64;
+    /// How many parts may be in memory, loaded on as many threads.
+    fn loads_ahead(&self) -> usize;
+    /// Where findings are noted, for sources that are there again when the job is stopped.
+    fn notes(&self) -> Option<&Notes> {
+        None
+    }
+}
+
+/// What is noted under `name`, or else what `find` finds, which is then noted.
+async fn once<S: Source, T: Serialize + DeserializeOwned>(
+    source: &S,
+    name: &str,
+    find: impl Future<Output = Result<T, S::Error>>,
+) -> Result<T, S::Error> {
+    if let Some(known) = source.notes().and_then(|notes| notes.recall(name)) {
+        return Ok(known);
+    }
+    let found = find.await?;
+    if let Some(notes) = source.notes() {
+        notes.keep(name, &found).map_err(Error::Notes)?;
+    }
+    Ok(found)
 }
 
 /// What a corpus is made with, apart from its trajectories.
@@ -241,10 +290,17 @@ pub(crate) struct Recipe<'a> {
     pub(crate) origin: Origin,
 }
 
+/// A group's place in its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Place {
+    part: usize,
+    group: usize,
+}
+
 /// Makes the corpus and commits it.
 pub(crate) async fn assemble<S: Source>(
     store: &Store,
-    source: &S,
+    source: Arc<S>,
     recipe: Recipe<'_>,
     progress: &dyn Fn(Progress),
 ) -> Result<Manifest, S::Error> {
@@ -266,62 +322,62 @@ pub(crate) async fn assemble<S: Source>(
         },
     };
 
-    let tally = Tally::count(source, recipe.seed, recipe.tokenizer.is_none(), progress)?;
+    let count = Tally::count(&source, recipe.seed, recipe.tokenizer.is_none(), progress);
+    let tally = once(&*source, "tally", count).await?;
     let policies = PolicySelection::of(&recipe).table(&tally)?;
     let roles = Roles::new(&policies);
-    progress(Progress {
-        stage: Stage::Tokenizer,
-        done: 0,
-        total: 1,
-    });
+    progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
         Some(bytes) => bytes,
         None => {
-            Tokenizer::train(tally.sample.iter(), recipe.vocab_size).map_err(Error::Tokenizer)?
+            let train = async {
+                let trained = Tokenizer::train(tally.sample.iter(), recipe.vocab_size);
+                Ok(trained.map_err(Error::Tokenizer)?)
+            };
+            once(&*source, "tokenizer", train).await?
         }
     };
     let loaded = Tokenizer::from_bytes(&tokenizer).map_err(Error::Tokenizer)?;
-    progress(Progress {
-        stage: Stage::Tokenizer,
-        done: 1,
-        total: 1,
-    });
+    progress(Progress::of(Stage::Tokenizer, 1, 1));
     let numbers: BTreeMap<&str, u32> = (0..)
         .zip(&policies)
         .map(|(number, policy)| (policy.name.as_str(), number))
         .collect();
-    let heldout = HeldOutPrompts::choose(
-        source,
+    let choose = HeldOutPrompts::choose(
+        &source,
         &roles,
         &numbers,
         recipe.heldout_prompts,
         recipe.seed,
         progress,
-    )?;
+    );
+    let heldout = once(&*source, "heldout", choose).await?;
 
     // Over an existing corpus nothing may be written: it is only compared with what would be.
     let target = present.is_none().then_some(store);
     let mut writer = CorpusWriter::new(
         target,
+        source.notes().filter(|_| present.is_none()),
         recipe.layout,
         &roles,
         &numbers,
         recipe.pretokenize.then_some(&loaded),
-    );
-    let mut prompts = 0;
-    for part in 0..source.parts() {
-        for group in source.load(part)? {
-            prompts += 1;
+    )
+    .await?;
+    let parts = source.parts() as u64;
+    let before = writer.first_part();
+    let mut walk = walk(&source, before);
+    while let Some((part, groups)) = walk.try_next().await? {
+        for (at, group) in groups.into_iter().enumerate() {
             let split = match heldout.holds(&group.prompt_id) {
                 true => FileSplit::Heldout,
                 false => FileSplit::Train,
             };
-            writer.add(split, group).await?;
+            writer.add(split, group, Place { part, group: at }).await?;
         }
         progress(Progress {
-            stage: Stage::Write,
-            done: part as u64 + 1,
-            total: source.parts() as u64,
+            before: before as u64,
+            ..Progress::of(Stage::Write, part as u64 + 1, parts)
         });
     }
     let files = writer.finish().await?;
@@ -340,7 +396,8 @@ pub(crate) async fn assemble<S: Source>(
         counts: Counts {
             trajectories: files.iter().map(|file| file.rows).sum(),
             duplicates: tally.duplicates,
-            prompts,
+            near_duplicates: tally.near_duplicates,
+            prompts: tally.prompts,
             train_prompts: usable(FileSplit::Train),
             heldout_prompts: usable(FileSplit::Heldout),
             text_bytes: tally.text_bytes,

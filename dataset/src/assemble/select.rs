@@ -1,9 +1,15 @@
 //! The choices that hold for a whole corpus: the policy table with aliases and held-out policies,
 //! the held-out prompts, the tokenizer's texts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Error, HeldOut, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, HeldOut, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
 use crate::manifest::Policy;
 use crate::random::Stream;
 use crate::triplet::{Contest, Roles};
@@ -24,11 +30,13 @@ fn lot(purpose: &str, seed: u64, name: &str) -> u128 {
 }
 
 /// What the first walk finds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     /// Trajectories and cells by policy.
     policies: BTreeMap<String, (u64, u64)>,
+    pub(super) prompts: u64,
     pub(super) duplicates: u64,
+    pub(super) near_duplicates: u64,
     pub(super) text_bytes: u64,
     /// Texts to train the tokenizer on.
     pub(super) sample: Vec<String>,
@@ -36,8 +44,8 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Walks the source; collects a sample of the texts only if asked to.
-    pub(super) fn count<S: Source>(
-        source: &S,
+    pub(super) async fn count<S: Source>(
+        source: &Arc<S>,
         seed: u64,
         sample: bool,
         progress: &dyn Fn(Progress),
@@ -45,9 +53,13 @@ impl Tally {
         let mut tally = Self::default();
         let share = TOKENIZER_SAMPLE_BYTES as f64 / source.text_bytes().max(1) as f64;
         let threshold = (share.min(1.0) * u64::MAX as f64) as u64;
-        for part in 0..source.parts() {
-            for group in source.load(part)? {
+        let parts = source.parts() as u64;
+        let mut walk = walk(source, 0);
+        while let Some((part, groups)) = walk.try_next().await? {
+            for group in groups {
+                tally.prompts += 1;
                 tally.duplicates += group.duplicates;
+                tally.near_duplicates += group.near_duplicates;
                 for answers in group.by_policy() {
                     let (trajectories, cells) =
                         tally.policies.entry(answers[0].policy.clone()).or_default();
@@ -64,11 +76,7 @@ impl Tally {
                     }
                 }
             }
-            progress(Progress {
-                stage: Stage::Count,
-                done: part as u64 + 1,
-                total: source.parts() as u64,
-            });
+            progress(Progress::of(Stage::Count, part as u64 + 1, parts));
         }
         Ok(tally)
     }
@@ -217,14 +225,16 @@ fn matching<'t>(what: &'static str, name: &str, tally: &'t Tally) -> Result<Vec<
 
 /// The held-out prompts: those with the smallest lots, up to the one that makes the number of
 /// usable ones exact.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct HeldOutPrompts {
     seed: u64,
-    last: Option<u128>,
+    /// The last lot, big-endian.
+    last: Option<[u8; 16]>,
 }
 
 impl HeldOutPrompts {
-    pub(super) fn choose<S: Source>(
-        source: &S,
+    pub(super) async fn choose<S: Source>(
+        source: &Arc<S>,
         roles: &Roles,
         numbers: &BTreeMap<&str, u32>,
         wanted: HeldOut,
@@ -233,8 +243,10 @@ impl HeldOutPrompts {
     ) -> Result<Self, S::Error> {
         let (mut prompts, mut one_policy, mut no_pair) = (0, 0, 0);
         let mut lots = Vec::new();
-        for part in 0..source.parts() {
-            for group in source.load(part)? {
+        let parts = source.parts() as u64;
+        let mut walk = walk(source, 0);
+        while let Some((part, groups)) = walk.try_next().await? {
+            for group in groups {
                 prompts += 1;
                 let cells = group.cells(numbers);
                 if roles.usable(Contest::Training, &cells) {
@@ -245,11 +257,7 @@ impl HeldOutPrompts {
                     no_pair += 1;
                 }
             }
-            progress(Progress {
-                stage: Stage::Choose,
-                done: part as u64 + 1,
-                total: source.parts() as u64,
-            });
+            progress(Progress::of(Stage::Choose, part as u64 + 1, parts));
         }
         let usable = lots.len() as u64;
         if usable == 0 {
@@ -278,14 +286,17 @@ impl HeldOutPrompts {
         }
         lots.sort_unstable();
         let last = count.checked_sub(1).map(|last| lots[last as usize]);
-        Ok(Self { seed, last })
+        Ok(Self {
+            seed,
+            last: last.map(u128::to_be_bytes),
+        })
     }
 
     /// Whether the prompt is held out. Prompts without a triplet among training policies are drawn
     /// alike: they may serve held-out policies.
     pub(super) fn holds(&self, prompt_id: &str) -> bool {
         self.last
-            .is_some_and(|last| lot("held-out prompt", self.seed, prompt_id) <= last)
+            .is_some_and(|last| lot("held-out prompt", self.seed, prompt_id).to_be_bytes() <= last)
     }
 }
 

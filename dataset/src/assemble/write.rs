@@ -1,8 +1,13 @@
 //! The files of a corpus under construction: one open file a split, row groups cut between prompts.
+//!
+//! A file begins with a prompt and ends with one. So when a file is stored it is enough to note it and
+//! the place behind its last prompt: another job begins its split's next file there.
 
 use std::collections::BTreeMap;
 
-use super::{Error, FileLayout, Group};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, FileLayout, Group, Notes, Place};
 use crate::files::{FileWriter, Usable};
 use crate::manifest::{File, FileSplit};
 use crate::schema::{TokenRows, Trajectory};
@@ -10,10 +15,15 @@ use crate::store::Store;
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Contest, Roles};
 
+/// The name under which stored files are noted.
+const NOTE: &str = "files";
+
 /// Writes groups into the files of their split.
 pub(super) struct CorpusWriter<'a> {
     /// Where the files go; nowhere when they are only to be compared.
     target: Option<&'a Store>,
+    /// Where it is noted which are stored.
+    notes: Option<&'a Notes>,
     layout: FileLayout,
     roles: &'a Roles,
     numbers: &'a BTreeMap<&'a str, u32>,
@@ -26,41 +36,67 @@ pub(super) struct CorpusWriter<'a> {
 struct SplitWriter {
     split: FileSplit,
     open: Option<FileWriter>,
-    done: Vec<File>,
+    stored: Stored,
     rows: Vec<Trajectory>,
     text_bytes: u64,
     usable: Usable,
 }
 
+/// The files of a split that are stored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Stored {
+    files: Vec<File>,
+    /// Groups before this place are in them, if they are of this split.
+    next: Place,
+}
+
 impl<'a> CorpusWriter<'a> {
-    pub(super) fn new(
+    /// Goes on behind the files that are noted and still there.
+    pub(super) async fn new(
         target: Option<&'a Store>,
+        notes: Option<&'a Notes>,
         layout: FileLayout,
         roles: &'a Roles,
         numbers: &'a BTreeMap<&'a str, u32>,
         tokenizer: Option<&'a Tokenizer>,
-    ) -> Self {
-        let (train, heldout) = (
-            SplitWriter::new(FileSplit::Train),
-            SplitWriter::new(FileSplit::Heldout),
-        );
-        Self {
+    ) -> Result<Self, Error> {
+        let [train, heldout] = match (notes.and_then(|notes| notes.recall(NOTE)), target) {
+            (Some(noted), Some(store)) => still_there(noted, store).await?,
+            _ => Default::default(),
+        };
+        Ok(Self {
             target,
+            notes,
             layout,
             roles,
             numbers,
             tokenizer,
-            train,
-            heldout,
-        }
+            train: SplitWriter::new(FileSplit::Train, train),
+            heldout: SplitWriter::new(FileSplit::Heldout, heldout),
+        })
     }
 
-    pub(super) async fn add(&mut self, split: FileSplit, group: Group) -> Result<(), Error> {
-        let cells = group.cells(self.numbers);
+    /// The part of the source that comes next.
+    pub(super) fn first_part(&self) -> usize {
+        let next = self.train.stored.next.min(self.heldout.stored.next);
+        next.part
+    }
+
+    /// Takes the group at a place, in the order of places.
+    pub(super) async fn add(
+        &mut self,
+        split: FileSplit,
+        group: Group,
+        place: Place,
+    ) -> Result<(), Error> {
         let writer = match split {
             FileSplit::Train => &mut self.train,
             FileSplit::Heldout => &mut self.heldout,
         };
+        if place < writer.stored.next {
+            return Ok(());
+        }
+        let cells = group.cells(self.numbers);
         writer.usable.prompts += u64::from(self.roles.usable(Contest::Training, &cells));
         if split == FileSplit::Heldout {
             writer.usable.heldout_policy_prompts +=
@@ -77,7 +113,15 @@ impl<'a> CorpusWriter<'a> {
             .as_ref()
             .is_some_and(|file| file.bytes() as u64 >= self.layout.file_bytes)
         {
-            writer.end_file(self.target).await?;
+            let next = Place {
+                group: place.group + 1,
+                ..place
+            };
+            writer.end_file(self.target, next).await?;
+            if let Some(notes) = self.notes {
+                let stored = [&self.train.stored, &self.heldout.stored];
+                notes.keep(NOTE, &stored).map_err(Error::Notes)?;
+            }
         }
         Ok(())
     }
@@ -86,19 +130,35 @@ impl<'a> CorpusWriter<'a> {
     pub(super) async fn finish(mut self) -> Result<Vec<File>, Error> {
         for writer in [&mut self.train, &mut self.heldout] {
             writer.end_row_group(self.tokenizer)?;
-            writer.end_file(self.target).await?;
+            let next = writer.stored.next;
+            writer.end_file(self.target, next).await?;
         }
-        self.train.done.append(&mut self.heldout.done);
-        Ok(self.train.done)
+        let mut files = self.train.stored.files;
+        files.append(&mut self.heldout.stored.files);
+        Ok(files)
+    }
+}
+
+/// What is noted as stored, or nothing if some of it isn't there any more: then all is written again.
+async fn still_there(noted: [Stored; 2], store: &Store) -> Result<[Stored; 2], Error> {
+    let listed = store.list("").await.map_err(|source| Error::Store {
+        url: store.url().into(),
+        source,
+    })?;
+    let sizes: BTreeMap<&str, u64> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
+    let mut files = noted.iter().flat_map(|stored| &stored.files);
+    match files.all(|file| sizes.get(file.path.as_str()) == Some(&file.bytes)) {
+        true => Ok(noted),
+        false => Ok(Default::default()),
     }
 }
 
 impl SplitWriter {
-    fn new(split: FileSplit) -> Self {
+    fn new(split: FileSplit, stored: Stored) -> Self {
         Self {
             split,
             open: None,
-            done: vec![],
+            stored,
             rows: vec![],
             text_bytes: 0,
             usable: Usable::default(),
@@ -131,7 +191,7 @@ impl SplitWriter {
                     FileSplit::Train => "train",
                     FileSplit::Heldout => "heldout",
                 };
-                let path = format!("{name}-{:05}.parquet", self.done.len());
+                let path = format!("{name}-{:05}.parquet", self.stored.files.len());
                 let file = FileWriter::new(path, self.split, tokenizer.is_some());
                 none.insert(file.map_err(Error::File)?)
             }
@@ -146,7 +206,7 @@ impl SplitWriter {
         Ok(())
     }
 
-    async fn end_file(&mut self, target: Option<&Store>) -> Result<(), Error> {
+    async fn end_file(&mut self, target: Option<&Store>, next: Place) -> Result<(), Error> {
         let Some(file) = self.open.take() else {
             return Ok(());
         };
@@ -158,7 +218,8 @@ impl SplitWriter {
                 source,
             })?;
         }
-        self.done.push(entry);
+        self.stored.files.push(entry);
+        self.stored.next = next;
         Ok(())
     }
 }

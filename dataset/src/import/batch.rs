@@ -37,7 +37,7 @@ impl Requests {
     pub(super) fn read(paths: &[std::path::PathBuf]) -> Result<Requests, Error> {
         let mut requests = HashMap::new();
         for path in paths {
-            input::lines(path, &mut |_| {}, &mut |line, fields| {
+            input::lines(path, &mut |line, fields| {
                 let request = request(&fields).ok_or_else(|| lacks(path, line))?;
                 requests.insert(request.0, request.1);
                 Ok(())

@@ -1,4 +1,4 @@
-//! Reading trajectories from JSON lines (plain, zstd, gzip) and Parquet, one row at a time.
+//! Reading trajectories from JSON lines (plain, zstd, gzip) and Parquet, batch by batch.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,9 +16,11 @@ use arrow_schema::DataType;
 use flate2::read::MultiGzDecoder;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use super::batch::{Requests, Trouble};
+use super::spill::Encoded;
 use super::{ColumnMapping, Error, unreadable};
 use crate::assemble::COLUMN_SEPARATOR;
 use crate::schema::{Message, Prompt};
@@ -79,62 +81,134 @@ pub(super) fn text_estimate(path: &Path, bytes: u64) -> u64 {
     bytes.saturating_mul(ratio)
 }
 
-/// Hands every row of a file to `each`, and tells the bytes consumed so far. With requests, lines are
-/// outputs of batch inference; returns how many of them hold a failure instead of an answer.
+/// Rows of an input, in its order.
+pub(super) struct Batch {
+    pub(super) rows: Vec<Encoded>,
+    /// Outputs of batch inference among them that held a failure instead of an answer.
+    pub(super) failed: u64,
+    /// Bytes of the file that are read.
+    pub(super) consumed: u64,
+}
+
+/// What is to be done with a batch: `false` ends the reading.
+type Each<'a, B> = &'a mut dyn FnMut(B) -> Result<bool, Error>;
+
+/// Hands the rows of a file to `each`, scattered over `parts` partitions. Rows of a batch are parsed on
+/// all cores. With requests, lines are outputs of batch inference.
 pub(super) fn read(
     path: &Path,
     columns: &ColumnMapping,
     requests: Option<&Requests>,
-    progress: &mut dyn FnMut(u64),
-    each: &mut dyn FnMut(Row) -> Result<(), Error>,
-) -> Result<u64, Error> {
+    parts: usize,
+    each: Each<'_, Batch>,
+) -> Result<(), Error> {
     if let Some(Format::Parquet) = format(path) {
-        read_parquet(path, open(path)?, columns, each)?;
-        return Ok(0);
+        return read_parquet(path, open(path)?, columns, parts, each);
     }
-    let mut failed = 0;
-    lines(path, progress, &mut |line, fields| {
-        let place = || format!("line {line}");
-        let fields = match requests.map(|requests| requests.join(&fields, columns)) {
-            None => fields,
-            Some(Ok(joined)) => joined,
-            Some(Err(Trouble::Failed)) => {
-                failed += 1;
-                return Ok(());
-            }
-            Some(Err(Trouble::Lacks(field))) => {
-                let available = fields
-                    .keys()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                let column = field.to_owned();
-                return Err(Problem::Missing { column, available }.at(path, place()));
-            }
-            Some(Err(Trouble::Unasked(custom_id))) => {
-                return Err(Error::Unasked {
-                    path: path.into(),
-                    line,
-                    custom_id,
-                });
-            }
+    batches(path, &mut |lines: Lines| {
+        let parsed: Vec<Result<_, Error>> = lines
+            .lines
+            .par_iter()
+            .map(|(line, text)| {
+                let Some(rows) = rows_of_line(path, *line, text, columns, requests)? else {
+                    return Ok(None);
+                };
+                Ok(Some(encode_all(&rows, parts)))
+            })
+            .collect();
+        let mut batch = Batch {
+            rows: Vec::with_capacity(parsed.len()),
+            failed: 0,
+            consumed: lines.consumed,
         };
-        let rows = rows(&fields, columns).map_err(|problem| problem.at(path, place()))?;
-        rows.into_iter().try_for_each(&mut *each)
-    })?;
-    Ok(failed)
+        for rows in parsed {
+            // The first one that is wrong is the one to tell.
+            match rows? {
+                Some(rows) => batch.rows.extend(rows),
+                None => batch.failed += 1,
+            }
+        }
+        each(batch)
+    })
+}
+
+fn encode_all(rows: &[Row], parts: usize) -> Vec<Encoded> {
+    rows.iter().map(|row| Encoded::of(row, parts)).collect()
+}
+
+/// The rows of a line, or `None` if it is the output of a request that failed.
+fn rows_of_line(
+    path: &Path,
+    line: u64,
+    text: &[u8],
+    columns: &ColumnMapping,
+    requests: Option<&Requests>,
+) -> Result<Option<Vec<Row>>, Error> {
+    let fields = parse(path, line, text)?;
+    let place = || format!("line {line}");
+    let fields = match requests.map(|requests| requests.join(&fields, columns)) {
+        None => fields,
+        Some(Ok(joined)) => joined,
+        Some(Err(Trouble::Failed)) => return Ok(None),
+        Some(Err(Trouble::Lacks(field))) => {
+            let problem = Problem::Missing {
+                column: field.to_owned(),
+                available: listed(&fields),
+            };
+            return Err(problem.at(path, place()));
+        }
+        Some(Err(Trouble::Unasked(custom_id))) => {
+            return Err(Error::Unasked {
+                path: path.into(),
+                line,
+                custom_id,
+            });
+        }
+    };
+    let rows = rows(&fields, columns).map_err(|problem| problem.at(path, place()))?;
+    Ok(Some(rows))
+}
+
+fn listed(fields: &Map<String, Value>) -> String {
+    let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    names.join(", ")
 }
 
 fn open(path: &Path) -> Result<File, Error> {
     File::open(path).map_err(|source| unreadable(path, "from the start".into(), source))
 }
 
-/// Hands every line of a JSONL file to `each` with its number, and tells the bytes consumed so far.
+fn parse(path: &Path, line: u64, text: &[u8]) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(text).map_err(|source| Error::Json {
+        path: path.into(),
+        line,
+        source,
+    })
+}
+
+/// Hands every line of a JSONL file to `each` with its number.
 pub(super) fn lines(
     path: &Path,
-    progress: &mut dyn FnMut(u64),
     each: &mut dyn FnMut(u64, Map<String, Value>) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    batches(path, &mut |batch: Lines| {
+        for (line, text) in batch.lines {
+            each(line, parse(path, line, &text)?)?;
+        }
+        Ok(true)
+    })
+}
+
+/// Lines that are not empty, with their numbers from 1.
+struct Lines {
+    lines: Vec<(u64, Vec<u8>)>,
+    consumed: u64,
+}
+
+/// A batch ends with the line that brings it to so many bytes.
+const BATCH_BYTES: usize = 4 << 20;
+
+fn batches(path: &Path, each: Each<'_, Lines>) -> Result<(), Error> {
     let format = format(path).ok_or_else(|| Error::Format { path: path.into() })?;
     let consumed = Rc::new(Cell::new(0));
     let counted = Counted {
@@ -153,26 +227,27 @@ pub(super) fn lines(
             Box::new(decoder.map_err(|source| unreadable(path, "from the start".into(), source))?)
         }
     };
-    let mut lines = BufReader::with_capacity(1 << 18, source);
-    let mut buffer = Vec::new();
+    let mut source = BufReader::with_capacity(1 << 18, source);
+    let (mut lines, mut bytes) = (Vec::new(), 0);
     for line in 1.. {
-        buffer.clear();
-        let length = lines.read_until(b'\n', &mut buffer);
-        if length.map_err(|source| unreadable(path, format!("at line {line}"), source))? == 0 {
-            break;
+        let mut text = Vec::new();
+        let length = source.read_until(b'\n', &mut text);
+        let length =
+            length.map_err(|source| unreadable(path, format!("at line {line}"), source))?;
+        bytes += length;
+        if !text.trim_ascii().is_empty() {
+            lines.push((line, text));
         }
-        if line % 4096 == 0 {
-            progress(consumed.get());
+        if length == 0 || bytes >= BATCH_BYTES {
+            let batch = Lines {
+                lines: std::mem::take(&mut lines),
+                consumed: consumed.get(),
+            };
+            if !each(batch)? || length == 0 {
+                break;
+            }
+            bytes = 0;
         }
-        if buffer.trim_ascii().is_empty() {
-            continue;
-        }
-        let fields = serde_json::from_slice(&buffer).map_err(|source| Error::Json {
-            path: path.into(),
-            line,
-            source,
-        })?;
-        each(line, fields)?;
     }
     Ok(())
 }
@@ -194,16 +269,19 @@ fn read_parquet(
     path: &Path,
     file: File,
     columns: &ColumnMapping,
-    each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    parts: usize,
+    each: Each<'_, Batch>,
 ) -> Result<(), Error> {
     let failed = |source| Error::Parquet {
         path: path.into(),
         source,
     };
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
     // Without the embedded Arrow schema, text of every Arrow type comes as plain strings.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder =
         ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(failed)?;
+    let total = builder.metadata().file_metadata().num_rows().max(1) as u64;
     let wanted = |name: &str| {
         let columns = [
             Some(&columns.prompt),
@@ -232,12 +310,15 @@ fn read_parquet(
         .iter()
         .map(|field| field.name().clone())
         .collect();
-    let mut number = 0u64;
+    let mut before = 0;
     for batch in reader {
         let batch = batch.map_err(|source| failed(source.into()))?;
-        for at in 0..batch.num_rows() {
-            number += 1;
-            let place = |problem: Problem| {
+        let row = |at: usize| {
+            let mut fields = Map::new();
+            for (name, column) in names.iter().zip(batch.columns()) {
+                fields.insert(name.clone(), value(column, at));
+            }
+            let rows = rows(&fields, columns).map_err(|problem| {
                 let problem = match problem {
                     Problem::Missing { column, .. } => Problem::Missing {
                         column,
@@ -245,14 +326,26 @@ fn read_parquet(
                     },
                     other => other,
                 };
-                problem.at(path, format!("row {number}"))
-            };
-            let mut fields = Map::new();
-            for (name, column) in names.iter().zip(batch.columns()) {
-                fields.insert(name.clone(), value(column, at));
-            }
-            let rows = rows(&fields, columns).map_err(place)?;
-            rows.into_iter().try_for_each(&mut *each)?;
+                problem.at(path, format!("row {}", before + at as u64 + 1))
+            })?;
+            Ok(encode_all(&rows, parts))
+        };
+        let parsed: Vec<Result<_, Error>> =
+            (0..batch.num_rows()).into_par_iter().map(row).collect();
+        before += batch.num_rows() as u64;
+        let mut rows = Vec::with_capacity(parsed.len());
+        for parsed in parsed {
+            rows.extend(parsed?);
+        }
+        // How much of the file that took, nobody knows.
+        let consumed = (bytes as f64 * before as f64 / total as f64) as u64;
+        let batch = Batch {
+            rows,
+            failed: 0,
+            consumed,
+        };
+        if !each(batch)? {
+            break;
         }
     }
     Ok(())
@@ -355,11 +448,7 @@ impl Problem {
 fn rows(fields: &Map<String, Value>, columns: &ColumnMapping) -> Result<Vec<Row>, Problem> {
     let missing = |column: &str| Problem::Missing {
         column: column.into(),
-        available: fields
-            .keys()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", "),
+        available: listed(fields),
     };
     let find = |column: &str| fields.get(column).ok_or_else(|| missing(column));
     let mut policy = Vec::with_capacity(columns.policy.len());

@@ -1,27 +1,31 @@
-//! Import: files of trajectories in, a corpus out, in bounded memory.
+//! Import: files of trajectories in, a corpus out, in bounded memory, on all cores.
 //!
 //! ```text
-//! inputs --read--> rows --hash of the prompt--> partitions on disk
-//!        --load one at a time, group, sort--> assemble --> corpus
+//! inputs --read, several at a time--> rows --hash of the prompt--> partitions on disk
+//!        --load a few at a time, group, sort--> assemble --> corpus
 //! ```
-//! Prompts stand in the order of their hash, whatever the number of partitions: the memory limit
-//! never shows in the corpus.
+//! Prompts stand in the order of their hash, whatever the number of partitions: neither the memory
+//! limit nor the number of cores shows in the corpus. What is done stays on disk until the corpus is
+//! there, so an import that was stopped goes on when it is given again.
 
 mod batch;
 mod input;
+mod job;
+mod scatter;
 mod spill;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::batch::Requests;
 use crate::assemble::{self, Recipe, assemble};
 pub use crate::assemble::{FileLayout, HeldOut, Progress, Stage};
 use crate::files::digest;
-use crate::manifest::{Manifest, Origin, is_false};
+use crate::manifest::{Manifest, Origin, is_false, is_zero};
 use crate::store::{self, Store};
-use spill::Spill;
+use job::Job;
+use spill::{MOST_PARTITIONS, Partitions};
 
 /// Why an import failed.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +132,35 @@ pub enum Error {
         /// The id.
         prompt_id: String,
     },
+    /// A resemblance is not one.
+    #[error("drop_similar is {given}; give a resemblance above 0 and below 1, such as 0.9")]
+    Similar {
+        /// The resemblance.
+        given: f64,
+    },
+    /// The same import is running.
+    #[error(
+        "another import to {url} is running (it holds {}); wait for it, or stop it", folder.display()
+    )]
+    Busy {
+        /// The output.
+        url: String,
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// So much text can't be grouped in so little memory.
+    #[error(
+        "about {text_gib} GiB of text can't be grouped in {memory_mib} MiB of memory; give at least \
+         {needed_mib} MiB"
+    )]
+    Memory {
+        /// Text, estimated from the sizes of the inputs.
+        text_gib: u64,
+        /// What was given.
+        memory_mib: u64,
+        /// What is enough.
+        needed_mib: u64,
+    },
     /// Temporary files failed.
     #[error("could not use the temporary file {}; choose a temp_dir with enough free space", path.display())]
     Spill {
@@ -210,9 +243,13 @@ pub struct ImportOptions {
     pub pretokenize: bool,
     /// Size of row groups and files.
     pub layout: FileLayout,
+    /// Leaves out an answer that resembles an earlier one of the same policy to the same prompt at least
+    /// so much: the Jaccard index of their five-letter sequences. Copies are left out in any case.
+    pub drop_similar: Option<f64>,
     /// Bytes of memory for grouping, about.
     pub memory: u64,
-    /// Where partitions are kept meanwhile; the system's place when `None`.
+    /// Where rows are kept meanwhile; the system's place when `None`. What a stopped import leaves there
+    /// is used by the next one to the same output, and removed when that succeeds.
     pub temp_dir: Option<PathBuf>,
 }
 
@@ -232,6 +269,7 @@ impl Default for ImportOptions {
             tokenizer: None,
             pretokenize: false,
             layout: FileLayout::default(),
+            drop_similar: None,
             memory: 1 << 30,
             temp_dir: None,
         }
@@ -269,12 +307,11 @@ pub struct ImportOrigin {
     /// Whether the files hold tokens.
     #[serde(default, skip_serializing_if = "is_false")]
     pub pretokenize: bool,
+    /// From which resemblance on answers were left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_similar: Option<f64>,
     /// Size of row groups and files.
     pub layout: FileLayout,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// An input, by name and size: where it lay does not matter.
@@ -311,41 +348,14 @@ pub async fn import(
     let inputs = named(&options.inputs)?;
     let requests = named(&options.requests)?;
 
-    let total = inputs.iter().map(|input| input.bytes).sum();
-    let text_estimate = options
-        .inputs
-        .iter()
-        .zip(&inputs)
-        .map(|(path, input)| input::text_estimate(path, input.bytes))
-        .sum();
-    let mut spill = Spill::new(options.temp_dir.as_deref(), text_estimate, options.memory)?;
-    let asked = match &options.requests[..] {
-        [] => None,
-        paths => Some(Requests::read(paths)?),
-    };
-    let (mut done, mut failed) = (0, 0);
-    for (path, input) in options.inputs.iter().zip(&inputs) {
-        failed += input::read(
-            path,
-            &options.columns,
-            asked.as_ref(),
-            &mut |read| {
-                progress(Progress {
-                    stage: Stage::Read,
-                    done: done + read,
-                    total,
-                })
-            },
-            &mut |row| spill.push(&row),
-        )?;
-        done += input.bytes;
-        progress(Progress {
-            stage: Stage::Read,
-            done,
-            total,
-        });
+    if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
+        return Err(Error::Similar { given });
     }
-    let partitions = spill.finish()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = partitions(&options, &inputs, cores)?;
+    let job = Job::open(&options, store.url(), parts)?;
+    let read = scatter::scatter(&job, &options, &inputs, cores, progress)?;
+    let failed = read.iter().map(|(_, index)| index.failed).sum();
 
     let origin = Origin::Import(Box::new(ImportOrigin {
         inputs,
@@ -360,8 +370,11 @@ pub async fn import(
         vocab_size: options.vocab_size,
         tokenizer: tokenizer.as_deref().map(digest),
         pretokenize: options.pretokenize,
+        drop_similar: options.drop_similar,
         layout: options.layout,
     }));
+    let notes = job.notes(&origin);
+    let source = Partitions::new(read, job.parts(), cores, options.drop_similar, notes);
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &options.heldout_policies,
@@ -374,7 +387,25 @@ pub async fn import(
         layout: options.layout,
         origin,
     };
-    assemble(&store, &partitions, recipe, progress).await
+    let manifest = assemble(&store, Arc::new(source), recipe, progress).await?;
+    job.done();
+    Ok(manifest)
+}
+
+/// How many partitions the inputs are scattered over.
+fn partitions(options: &ImportOptions, inputs: &[InputFile], cores: usize) -> Result<usize, Error> {
+    let estimates = options.inputs.iter().zip(inputs);
+    let estimates = estimates.map(|(path, input)| input::text_estimate(path, input.bytes));
+    let text = estimates.sum();
+    let wanted = spill::partitions(text, options.memory, cores);
+    if wanted > MOST_PARTITIONS {
+        return Err(Error::Memory {
+            text_gib: text >> 30,
+            memory_mib: options.memory >> 20,
+            needed_mib: (spill::partitions(text, MOST_PARTITIONS, cores) >> 20) + 1,
+        });
+    }
+    Ok(wanted as usize)
 }
 
 /// Names and sizes of files.

@@ -1,126 +1,160 @@
-//! Partitions of the input on disk: rows scattered by the hash of their prompt, so that all answers
-//! to a prompt meet in one partition.
+//! Rows on disk, scattered by the hash of their prompt, so that all answers to a prompt meet in one
+//! partition.
+//!
+//! The rows of one input are one file: compressed frames, each of one partition. An index says where
+//! they lie, and that all of the input is there.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{Read, Write},
+    mem,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
 
-use tempfile::TempDir;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::input::{Row, SampleLabel};
-use crate::assemble::{Answer, Group, Source};
+use crate::assemble::{Answer, Group, Notes, Source};
 use crate::schema::Prompt;
+use crate::similarity::Sketch;
 
-const MOST_PARTITIONS: u64 = 256;
+/// More would make frames of a few bytes.
+pub(super) const MOST_PARTITIONS: u64 = 8192;
 /// A row in memory, grouped, sorted and copied into a row group, takes about this many times its
 /// text.
 const MEMORY_FACTOR: u64 = 4;
 
-/// Partitions that are being filled.
-pub(super) struct Spill {
-    folder: TempDir,
-    parts: Vec<Part>,
-    /// Bytes that a part collects before it writes them.
-    buffer: usize,
+/// As many partitions as it takes to group so much text in `memory` bytes, `ahead` of them at a time.
+pub(super) fn partitions(text: u64, memory: u64, ahead: usize) -> u64 {
+    // One more is being written.
+    let at_a_time = ahead as u64 + 1;
+    text.saturating_mul(MEMORY_FACTOR * at_a_time)
+        .div_ceil(memory.max(1))
+        .max(1)
+}
+
+/// A row, ready to be written.
+pub(super) struct Encoded {
+    part: usize,
+    bytes: Vec<u8>,
     text_bytes: u64,
 }
 
-struct Part {
-    path: PathBuf,
-    file: File,
-    pending: Vec<u8>,
-}
-
-/// Filled partitions, which are removed from disk when this is dropped.
-pub(super) struct Partitions {
-    paths: Vec<PathBuf>,
-    text_bytes: u64,
-    _folder: TempDir,
-}
-
-impl Spill {
-    /// Prepares as many partitions as `memory` bytes need to group one at a time.
-    pub(super) fn new(
-        temp_dir: Option<&Path>,
-        text_estimate: u64,
-        memory: u64,
-    ) -> Result<Self, Error> {
-        let memory = memory.max(1);
-        let count = text_estimate
-            .saturating_mul(MEMORY_FACTOR)
-            .div_ceil(memory)
-            .clamp(1, MOST_PARTITIONS);
-        let parent = temp_dir.map_or_else(std::env::temp_dir, Path::to_owned);
-        let folder = TempDir::with_prefix_in("polestar-import-", &parent);
-        let folder = folder.map_err(|source| Error::Spill {
-            path: parent,
-            source,
-        })?;
-        let parts: Result<Vec<Part>, Error> = (0..count)
-            .map(|number| {
-                let path = folder.path().join(format!("{number:03}"));
-                let file = OpenOptions::new().create_new(true).append(true).open(&path);
-                let file = file.map_err(|source| Error::Spill {
-                    path: path.clone(),
-                    source,
-                })?;
-                Ok(Part {
-                    path,
-                    file,
-                    pending: vec![],
-                })
-            })
-            .collect();
-        let buffer = (memory / 4 / count).clamp(1 << 16, 1 << 20) as usize;
-        Ok(Self {
-            folder,
-            parts: parts?,
-            buffer,
-            text_bytes: 0,
-        })
-    }
-
-    pub(super) fn push(&mut self, row: &Row) -> Result<(), Error> {
+impl Encoded {
+    /// One of `parts` partitions takes it.
+    pub(super) fn of(row: &Row, parts: usize) -> Self {
         let prompt = serde_json::to_string(&row.prompt).expect("messages are text");
         let prompt_id = match &row.prompt_id {
             Some(id) => id.clone(),
             None => blake3::hash(prompt.as_bytes()).to_hex()[..16].to_owned(),
         };
-        self.text_bytes += (prompt.len() + row.response.len()) as u64;
-        let place = (order(&prompt_id) >> 64) * self.parts.len() as u128;
-        let part = &mut self.parts[(place >> 64) as usize];
-        encode(&mut part.pending, &prompt_id, &prompt, row);
-        if part.pending.len() >= self.buffer {
-            part.flush()?;
+        let place = (order(&prompt_id) >> 64) * parts as u128;
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &prompt_id, &prompt, row);
+        Self {
+            part: (place >> 64) as usize,
+            bytes,
+            text_bytes: (prompt.len() + row.response.len()) as u64,
         }
-        Ok(())
-    }
-
-    pub(super) fn finish(mut self) -> Result<Partitions, Error> {
-        for part in &mut self.parts {
-            part.flush()?;
-        }
-        let paths = self.parts.into_iter().map(|part| part.path).collect();
-        Ok(Partitions {
-            paths,
-            text_bytes: self.text_bytes,
-            _folder: self.folder,
-        })
     }
 }
 
-impl Part {
-    /// Appends the pending rows as one zstd frame.
-    fn flush(&mut self) -> Result<(), Error> {
-        let frame = zstd::bulk::compress(&self.pending, 1);
-        let written = frame.and_then(|frame| self.file.write_all(&frame));
-        written.map_err(|source| Error::Spill {
+/// The rows of one input while they are being written.
+pub(super) struct Spill {
+    path: PathBuf,
+    file: File,
+    /// What each partition has not written yet, and all of it together.
+    pending: Vec<Vec<u8>>,
+    held: usize,
+    /// Bytes to hold before they are written.
+    most: usize,
+    index: Index,
+    end: u64,
+}
+
+/// Where the rows of an input lie.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Index {
+    pub(super) rows: u64,
+    /// Outputs of batch inference that hold a failure.
+    pub(super) failed: u64,
+    pub(super) text_bytes: u64,
+    frames: Vec<Frame>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Frame {
+    part: usize,
+    start: u64,
+    bytes: u64,
+}
+
+impl Spill {
+    /// Begins an input's file, over what a stopped import left of it.
+    pub(super) fn create(path: PathBuf, parts: usize, most: usize) -> Result<Self, Error> {
+        match File::create(&path) {
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                pending: vec![Vec::new(); parts],
+                held: 0,
+                most,
+                index: Index::default(),
+                end: 0,
+            }),
+            Err(source) => Err(Error::Spill { path, source }),
+        }
+    }
+
+    pub(super) fn push(&mut self, row: Encoded) -> Result<(), Error> {
+        self.index.rows += 1;
+        self.index.text_bytes += row.text_bytes;
+        self.held += row.bytes.len();
+        self.pending[row.part].extend_from_slice(&row.bytes);
+        match self.held >= self.most {
+            true => self.write(),
+            false => Ok(()),
+        }
+    }
+
+    /// All rows are on disk when this returns.
+    pub(super) fn finish(mut self, failed: u64) -> Result<Index, Error> {
+        self.write()?;
+        let synced = self.file.sync_all();
+        synced.map_err(|source| Error::Spill {
             path: self.path.clone(),
             source,
         })?;
-        self.pending.clear();
+        Ok(Index {
+            failed,
+            ..self.index
+        })
+    }
+
+    /// Appends what is held, one zstd frame a partition.
+    fn write(&mut self) -> Result<(), Error> {
+        for (part, pending) in self.pending.iter_mut().enumerate() {
+            if pending.is_empty() {
+                continue;
+            }
+            // Its memory goes too: partitions are many.
+            let frame = zstd::bulk::compress(&mem::take(pending), 1);
+            let written = frame.and_then(|frame| {
+                self.file.write_all(&frame)?;
+                Ok(frame.len() as u64)
+            });
+            let bytes = written.map_err(|source| Error::Spill {
+                path: self.path.clone(),
+                source,
+            })?;
+            let start = self.end;
+            self.end += bytes;
+            self.index.frames.push(Frame { part, start, bytes });
+        }
+        self.held = 0;
         Ok(())
     }
 }
@@ -130,6 +164,47 @@ fn order(prompt_id: &str) -> u128 {
     let mut first = [0; 16];
     first.copy_from_slice(&blake3::hash(prompt_id.as_bytes()).as_bytes()[..16]);
     u128::from_be_bytes(first)
+}
+
+/// The rows of all inputs, partition by partition.
+pub(super) struct Partitions {
+    /// For each partition its frames in input order, each with the number of its file.
+    frames: Vec<Vec<(usize, Frame)>>,
+    files: Vec<PathBuf>,
+    text_bytes: u64,
+    ahead: usize,
+    /// From which resemblance on an answer is left out.
+    similar: Option<f64>,
+    notes: Notes,
+}
+
+impl Partitions {
+    pub(super) fn new(
+        inputs: Vec<(PathBuf, Index)>,
+        parts: usize,
+        ahead: usize,
+        similar: Option<f64>,
+        notes: Notes,
+    ) -> Self {
+        let mut frames = vec![vec![]; parts];
+        let mut files = Vec::with_capacity(inputs.len());
+        let mut text_bytes = 0;
+        for (number, (path, index)) in inputs.into_iter().enumerate() {
+            text_bytes += index.text_bytes;
+            for frame in index.frames {
+                frames[frame.part].push((number, frame));
+            }
+            files.push(path);
+        }
+        Self {
+            frames,
+            files,
+            text_bytes,
+            ahead,
+            similar,
+            notes,
+        }
+    }
 }
 
 /// The answers to one prompt, in input order.
@@ -142,63 +217,85 @@ impl Source for Partitions {
     type Error = Error;
 
     fn parts(&self) -> usize {
-        self.paths.len()
+        self.frames.len()
     }
 
     fn text_bytes(&self) -> u64 {
         self.text_bytes
     }
 
+    fn loads_ahead(&self) -> usize {
+        self.ahead
+    }
+
+    fn notes(&self) -> Option<&Notes> {
+        Some(&self.notes)
+    }
+
     fn load(&self, part: usize) -> Result<Vec<Group>, Error> {
-        let path = &self.paths[part];
-        let failed = |source| Error::Spill {
-            path: path.clone(),
-            source,
-        };
-        let file = File::open(path).map_err(failed)?;
-        let mut records = Records(BufReader::with_capacity(
-            1 << 18,
-            zstd::Decoder::new(file).map_err(failed)?,
-        ));
         let mut prompts: BTreeMap<(u128, String), Answers> = BTreeMap::new();
-        while let Some(record) = records.next().map_err(failed)? {
-            let Record {
-                prompt_id,
-                prompt,
-                label,
-                answer,
-            } = record;
-            let key = (order(&prompt_id), prompt_id);
-            if let Some(known) = prompts.get_mut(&key) {
-                if known.prompt != prompt {
-                    return Err(Error::PromptClash { prompt_id: key.1 });
+        for frames in self.frames[part].chunk_by(|a, b| a.0 == b.0) {
+            let path = &self.files[frames[0].0];
+            let failed = |source| Error::Spill {
+                path: path.clone(),
+                source,
+            };
+            let file = File::open(path).map_err(failed)?;
+            for (_, frame) in frames {
+                let mut packed = vec![0; frame.bytes as usize];
+                let read = file.read_exact_at(&mut packed, frame.start);
+                let rows = read.and_then(|()| zstd::decode_all(&packed[..]));
+                let mut records = Records(&rows.map_err(failed)?[..]);
+                while let Some(record) = records.next().map_err(failed)? {
+                    take(&mut prompts, record)?;
                 }
-                known.rows.push((label, answer));
-            } else {
-                prompts.insert(
-                    key,
-                    Answers {
-                        prompt,
-                        rows: vec![(label, answer)],
-                    },
-                );
             }
         }
         let groups = prompts.into_iter().map(|((_, prompt_id), answers)| {
             let prompt: Prompt =
-                serde_json::from_str(&answers.prompt).map_err(|error| failed(error.into()))?;
-            Ok(group(prompt_id, prompt, answers.rows))
+                serde_json::from_str(&answers.prompt).map_err(|error| Error::Spill {
+                    path: self.files.first().cloned().unwrap_or_default(),
+                    source: error.into(),
+                })?;
+            Ok(group(prompt_id, prompt, answers.rows, self.similar))
         });
         groups.collect()
     }
 }
 
-/// Numbers the samples, sorts, and drops repeated answers.
-fn group(prompt_id: String, prompt: Prompt, mut rows: Vec<(SampleLabel, Answer)>) -> Group {
+fn take(prompts: &mut BTreeMap<(u128, String), Answers>, record: Record) -> Result<(), Error> {
+    let Record {
+        prompt_id,
+        prompt,
+        label,
+        answer,
+    } = record;
+    let key = (order(&prompt_id), prompt_id);
+    if let Some(known) = prompts.get_mut(&key) {
+        if known.prompt != prompt {
+            return Err(Error::PromptClash { prompt_id: key.1 });
+        }
+        known.rows.push((label, answer));
+    } else {
+        let rows = vec![(label, answer)];
+        prompts.insert(key, Answers { prompt, rows });
+    }
+    Ok(())
+}
+
+/// Numbers the samples, sorts, and drops answers of a policy that repeat one before, or resemble it too
+/// much.
+fn group(
+    prompt_id: String,
+    prompt: Prompt,
+    mut rows: Vec<(SampleLabel, Answer)>,
+    similar: Option<f64>,
+) -> Group {
     let found = rows.len();
     // Stable: without labels the order of the input remains.
     rows.sort_by(|(a_label, a), (b_label, b)| (&a.policy, a_label).cmp(&(&b.policy, b_label)));
-    let mut answers = Vec::with_capacity(found);
+    let mut answers: Vec<Answer> = Vec::with_capacity(found);
+    let mut near_duplicates = 0;
     for cell in rows.chunk_by_mut(|(_, a), (_, b)| a.policy == b.policy) {
         let numbered = cell
             .iter()
@@ -214,14 +311,25 @@ fn group(prompt_id: String, prompt: Prompt, mut rows: Vec<(SampleLabel, Answer)>
         let distinct = cell
             .iter()
             .filter(|(_, answer)| seen.insert(&answer.response));
-        answers.extend(distinct.map(|(_, answer)| answer.clone()));
+        let mut sketches: Vec<Sketch> = Vec::new();
+        for (_, answer) in distinct {
+            if let Some(similar) = similar {
+                let sketch = Sketch::of(&answer.response);
+                if sketches.iter().any(|kept| kept.resembles(&sketch, similar)) {
+                    near_duplicates += 1;
+                    continue;
+                }
+                sketches.push(sketch);
+            }
+            answers.push(answer.clone());
+        }
     }
-    let duplicates = (found - answers.len()) as u64;
     Group {
         prompt_id,
         prompt,
+        duplicates: (found - answers.len()) as u64 - near_duplicates,
+        near_duplicates,
         answers,
-        duplicates,
     }
 }
 

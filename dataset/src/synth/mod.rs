@@ -9,6 +9,8 @@
 mod chains;
 pub mod planted;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::{self, Answer, Group, Recipe, Source, assemble};
@@ -150,12 +152,12 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
     let names = (0..options.policies)
         .map(|policy| policy_name(&options, policy))
         .collect();
-    let source = Artificial {
-        options: &options,
+    let source = Arc::new(Artificial {
         chains: chains(&options),
-        words: &words,
+        words,
         names,
-    };
+        options: options.clone(),
+    });
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &[],
@@ -168,7 +170,7 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
         layout: FileLayout::default(),
         origin: Origin::Synth(SynthOrigin::from(&options)),
     };
-    assemble(&store, &source, recipe, &|_| {}).await
+    assemble(&store, source, recipe, &|_| {}).await
 }
 
 /// Numbered so that the order of names is the order of numbers.
@@ -236,14 +238,14 @@ fn word_tokenizer(words: &[String], vocab_size: u32) -> Result<Vec<u8>, Error> {
 }
 
 /// The trajectories of the chains, made anew on every walk.
-struct Artificial<'a> {
-    options: &'a SynthOptions,
-    words: &'a [String],
+struct Artificial {
+    options: SynthOptions,
+    words: Vec<String>,
     names: Vec<String>,
     chains: Vec<Chain>,
 }
 
-impl Artificial<'_> {
+impl Artificial {
     fn group(&self, prompt: u32) -> Group {
         let &SynthOptions {
             words,
@@ -252,7 +254,7 @@ impl Artificial<'_> {
             samples,
             seed,
             ..
-        } = self.options;
+        } = &self.options;
         let mut stream = Stream::new("synth prompt", &[seed, u64::from(prompt)]);
         let asked: Vec<usize> = (0..prompt_words)
             .map(|_| stream.index(words as usize))
@@ -300,11 +302,12 @@ impl Artificial<'_> {
             prompt: Prompt::plain(text.join(" ")),
             answers,
             duplicates,
+            near_duplicates: 0,
         }
     }
 }
 
-impl Source for Artificial<'_> {
+impl Source for Artificial {
     type Error = Error;
 
     fn parts(&self) -> usize {
@@ -319,6 +322,10 @@ impl Source for Artificial<'_> {
         Ok((first..last).map(|prompt| self.group(prompt)).collect())
     }
 
+    fn loads_ahead(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
     fn text_bytes(&self) -> u64 {
         let &SynthOptions {
             prompts,
@@ -326,7 +333,7 @@ impl Source for Artificial<'_> {
             samples,
             response_words,
             ..
-        } = self.options;
+        } = &self.options;
         u64::from(prompts)
             * u64::from(policies)
             * u64::from(samples)

@@ -1,0 +1,153 @@
+//! Reading the inputs, several at a time, each into a file of its own.
+
+use super::{
+    Error, ImportOptions, InputFile,
+    batch::Requests,
+    input,
+    job::Job,
+    spill::{Index, Spill},
+};
+use crate::assemble::{Progress, Stage, keep, recall};
+use std::{
+    path::PathBuf,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread,
+};
+
+/// Bytes of an input and rows that were read.
+type Told = (u64, u64);
+
+/// Reads what no earlier import has read. Every input's file and index, in order.
+pub(super) fn scatter(
+    job: &Job,
+    options: &ImportOptions,
+    inputs: &[InputFile],
+    cores: usize,
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<(PathBuf, Index)>, Error> {
+    let mut read: Vec<Option<Index>> = (0..inputs.len())
+        .map(|input| recall(&job.index(input)))
+        .collect();
+    let open: Vec<usize> = (0..inputs.len())
+        .filter(|&input| read[input].is_none())
+        .collect();
+    let bytes = |inputs: &mut dyn Iterator<Item = &InputFile>| inputs.map(|i| i.bytes).sum::<u64>();
+    let total = bytes(&mut inputs.iter());
+    let before = total - bytes(&mut open.iter().map(|&input| &inputs[input]));
+    let requests = match &options.requests[..] {
+        [] => None,
+        _ if open.is_empty() => None,
+        paths => Some(Requests::read(paths)?),
+    };
+    let threads = cores.min(open.len());
+    let reading = Reading {
+        job,
+        options,
+        requests,
+        held: (options.memory / 4 / threads.max(1) as u64).max(1) as usize,
+        stop: AtomicBool::new(false),
+    };
+    let next = AtomicUsize::new(0);
+    let work = |tell: Sender<Told>| {
+        let mut ended = Vec::new();
+        while let Some(&input) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if reading.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let index = reading.one(input, &tell);
+            reading.stop.fetch_or(index.is_err(), Ordering::Relaxed);
+            ended.push((input, index));
+        }
+        ended
+    };
+    let ended = thread::scope(|scope| {
+        let (tell, told) = mpsc::channel::<Told>();
+        let work = &work;
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                let tell = tell.clone();
+                scope.spawn(move || work(tell))
+            })
+            .collect();
+        drop(tell);
+        let mut state = Progress {
+            stage: Stage::Read,
+            done: before,
+            total,
+            rows: 0,
+            before,
+        };
+        progress(state);
+        for (bytes, rows) in told {
+            state.done += bytes;
+            state.rows += rows;
+            progress(state);
+        }
+        let ended = workers.into_iter().flat_map(|worker| match worker.join() {
+            Ok(ended) => ended,
+            Err(panicked) => std::panic::resume_unwind(panicked),
+        });
+        ended.collect::<Vec<_>>()
+    });
+    let mut failures = Vec::new();
+    for (input, index) in ended {
+        match index {
+            Ok(index) => read[input] = index,
+            Err(error) => failures.push((input, error)),
+        }
+    }
+    // Of several that fail at a time, the first input's is the one to tell.
+    failures.sort_by_key(|(input, _)| *input);
+    if let Some((_, error)) = failures.into_iter().next() {
+        return Err(error);
+    }
+    let read = read.into_iter().flatten().enumerate();
+    Ok(read
+        .map(|(input, index)| (job.rows(input), index))
+        .collect())
+}
+
+struct Reading<'a> {
+    job: &'a Job,
+    options: &'a ImportOptions,
+    requests: Option<Requests>,
+    /// Bytes of rows that an input holds in memory.
+    held: usize,
+    /// Another input failed.
+    stop: AtomicBool,
+}
+
+impl Reading<'_> {
+    /// Reads one input to its end, or gives up: `None`.
+    fn one(&self, input: usize, tell: &Sender<Told>) -> Result<Option<Index>, Error> {
+        let path = &self.options.inputs[input];
+        let mut spill = Spill::create(self.job.rows(input), self.job.parts(), self.held)?;
+        let (mut told, mut failed) = (0, 0);
+        input::read(
+            path,
+            &self.options.columns,
+            self.requests.as_ref(),
+            self.job.parts(),
+            &mut |batch| {
+                // Whoever shows progress may be gone; the work is the same.
+                let _ = tell.send((batch.consumed - told, batch.rows.len() as u64));
+                told = batch.consumed;
+                failed += batch.failed;
+                for row in batch.rows {
+                    spill.push(row)?;
+                }
+                Ok(!self.stop.load(Ordering::Relaxed))
+            },
+        )?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let index = spill.finish(failed)?;
+        let path = self.job.index(input);
+        keep(&path, &index).map_err(|source| Error::Spill { path, source })?;
+        Ok(Some(index))
+    }
+}
