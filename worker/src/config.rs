@@ -162,6 +162,38 @@ fn default_checkpoint_keep() -> usize {
     2
 }
 
+/// How triplets are brought to a worker. It doesn't show in the weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Most MiB of decoded row groups that a worker keeps; less makes it read some of them again.
+    #[serde(default = "default_loader_memory")]
+    pub memory_mib: u64,
+}
+
+impl LoaderConfig {
+    /// That memory in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory_mib << 20
+    }
+
+    fn is_default(&self) -> bool {
+        *self == LoaderConfig::default()
+    }
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        LoaderConfig {
+            memory_mib: default_loader_memory(),
+        }
+    }
+}
+
+fn default_loader_memory() -> u64 {
+    polestar_dataset::loader::DEFAULT_MEMORY >> 20
+}
+
 /// How a trial is trained, apart from its size and length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,6 +237,9 @@ pub struct TrainConfig {
     /// Checkpoints.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    /// Loading.
+    #[serde(default, skip_serializing_if = "LoaderConfig::is_default")]
+    pub loader: LoaderConfig,
 }
 
 fn default_lanes() -> u32 {
@@ -302,6 +337,9 @@ pub enum ConfigError {
         "train.checkpoint.keep is {0}; it must be at least 2, so that a damaged newest checkpoint has one before it"
     )]
     KeepTooFew(usize),
+    /// A loader needs some memory, and bytes have to be counted.
+    #[error("train.loader.memory_mib is {0}; give 1 to 1048576")]
+    LoaderMemory(u64),
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
     NoValidation,
@@ -341,6 +379,9 @@ impl TrainConfig {
         }
         if self.checkpoint.keep < 2 {
             return Err(ConfigError::KeepTooFew(self.checkpoint.keep));
+        }
+        if !(1..=1 << 20).contains(&self.loader.memory_mib) {
+            return Err(ConfigError::LoaderMemory(self.loader.memory_mib));
         }
         let o = &self.optimizer;
         let wrong = |key, value: f32, must| ConfigError::Optimizer {
@@ -402,14 +443,15 @@ impl TrialConfig {
 }
 
 impl TrialConfig {
-    /// blake3 over everything that the weights are a function of. Where the corpus lies, when
-    /// checkpoints and validations happen, what is sharded and whether segments are recomputed are not
-    /// part of it.
+    /// blake3 over everything that the weights are a function of. Where the corpus lies, how it is
+    /// loaded, when checkpoints and validations happen, what is sharded and whether segments are
+    /// recomputed are not part of it.
     pub fn identity(&self) -> String {
         let mut physics = self.clone();
         physics.corpus = String::new();
         physics.train.checkpoint = CheckpointConfig::default();
         physics.train.validation = ValidationConfig::default();
+        physics.train.loader = LoaderConfig::default();
         physics.train.recompute = false;
         physics.train.zero = Zero::default();
         physics.trunk = None;

@@ -117,6 +117,7 @@ fn tokens_per_triplet(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<f64, Error>
             samples: sweep.samples.clone(),
             weighting: sweep.weighting,
             window: sweep.window,
+            memory: sweep.train.loader.memory(),
         },
     );
     let wrapper = wrapper_tokens(&sweep.samples, corpus.tokenizer().special());

@@ -216,6 +216,7 @@ impl<'a> Trainer<'a> {
                 samples: self.trial.samples.clone(),
                 weighting: self.trial.weighting,
                 window: self.trial.window,
+                memory: train.loader.memory(),
             },
         )
     }
