@@ -13,8 +13,8 @@ use polestar_dataset::{Store, store};
 use polestar_model::SegmentLayout;
 use std::{collections::BTreeMap, ops::Range};
 
-/// Pages of one request.
-const SPAN: u64 = 4;
+/// Most bytes of one request.
+const SPAN: u64 = 16 << 20;
 /// Requests at a time: with [`SPAN`] the bound on memory.
 const AT_A_TIME: usize = 8;
 
@@ -146,7 +146,7 @@ async fn read_through(
     Ok(total)
 }
 
-/// The pages that ranges of an object lie in, as byte ranges of at most [`SPAN`] pages.
+/// The pages that ranges of an object lie in, as byte ranges of at most [`SPAN`] bytes, or of a page.
 fn spans<'a>(
     manifest: &Manifest,
     object: &Object,
@@ -159,7 +159,7 @@ fn spans<'a>(
     pages.sort_unstable();
     pages.dedup();
     let joined = pages.chunk_by(|a, b| a + 1 == *b);
-    let limited = joined.flat_map(|pages| pages.chunks(SPAN as usize));
+    let limited = joined.flat_map(|pages| pages.chunks((SPAN / page).max(1) as usize));
     let bytes = limited.map(|pages| {
         let first = pages[0] * page;
         first..((first / page + pages.len() as u64) * page).min(object.bytes)

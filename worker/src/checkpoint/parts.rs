@@ -6,8 +6,9 @@ use polestar_model::ModelLayout;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Bytes that are hashed together: the unit of reading.
-pub const PAGE: u64 = 4 << 20;
+/// Bytes that are hashed together: the unit of reading. Smaller ones cost hashes in the manifest, larger ones
+/// make a rank of another world read more of its neighbours' elements.
+pub const PAGE: u64 = 1 << 20;
 
 /// The commit record of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
