@@ -337,6 +337,9 @@ pub async fn import(
     if options.columns.policy.is_empty() {
         return Err(Error::NoPolicyColumn);
     }
+    if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
+        return Err(Error::Similar { given });
+    }
     let store = Store::open(&options.output).map_err(Error::Output)?;
     let tokenizer = match &options.tokenizer {
         Some(path) => Some(
@@ -347,12 +350,8 @@ pub async fn import(
     };
     let inputs = named(&options.inputs)?;
     let requests = named(&options.requests)?;
-
-    if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
-        return Err(Error::Similar { given });
-    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = partitions(&options, &inputs, cores)?;
+    let (parts, ahead) = grouping(&options, &inputs, cores)?;
     let job = Job::open(&options, store.url(), parts)?;
     let read = scatter::scatter(&job, &options, &inputs, cores, progress)?;
     let failed = read.iter().map(|(_, index)| index.failed).sum();
@@ -374,7 +373,7 @@ pub async fn import(
         layout: options.layout,
     }));
     let notes = job.notes(&origin);
-    let source = Partitions::new(read, job.parts(), cores, options.drop_similar, notes);
+    let source = Partitions::new(read, job.parts(), ahead, options.drop_similar, notes);
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &options.heldout_policies,
@@ -392,20 +391,26 @@ pub async fn import(
     Ok(manifest)
 }
 
-/// How many partitions the inputs are scattered over.
-fn partitions(options: &ImportOptions, inputs: &[InputFile], cores: usize) -> Result<usize, Error> {
+/// How many partitions the inputs are scattered over, and how many of them are grouped at a time: as
+/// many as there are cores, or as memory has room for.
+fn grouping(
+    options: &ImportOptions,
+    inputs: &[InputFile],
+    cores: usize,
+) -> Result<(usize, usize), Error> {
     let estimates = options.inputs.iter().zip(inputs);
     let estimates = estimates.map(|(path, input)| input::text_estimate(path, input.bytes));
     let text = estimates.sum();
-    let wanted = spill::partitions(text, options.memory, cores);
-    if wanted > MOST_PARTITIONS {
-        return Err(Error::Memory {
+    let partitions = |ahead| spill::partitions(text, options.memory, ahead);
+    let fits = |ahead: &usize| partitions(*ahead) <= MOST_PARTITIONS;
+    match (1..=cores).rev().find(fits) {
+        Some(ahead) => Ok((partitions(ahead) as usize, ahead)),
+        None => Err(Error::Memory {
             text_gib: text >> 30,
             memory_mib: options.memory >> 20,
-            needed_mib: (spill::partitions(text, MOST_PARTITIONS, cores) >> 20) + 1,
-        });
+            needed_mib: (spill::partitions(text, MOST_PARTITIONS, 1) >> 20) + 1,
+        }),
     }
-    Ok(wanted as usize)
 }
 
 /// Names and sizes of files.
@@ -427,5 +432,39 @@ fn unreadable(path: &Path, place: String, source: std::io::Error) -> Error {
         path: path.into(),
         place,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_memory_groups_fewer_at_a_time_and_too_little_is_refused() {
+        let of = |text: u64, memory| {
+            let input = InputFile {
+                name: "rows.jsonl".into(),
+                bytes: text,
+            };
+            let options = ImportOptions {
+                inputs: vec!["rows.jsonl".into()],
+                memory,
+                ..ImportOptions::default()
+            };
+            grouping(&options, &[input], 64)
+        };
+        assert_eq!(of(1 << 20, 1 << 30).unwrap(), (1, 64));
+        let (parts, ahead) = of(1 << 40, 4 << 30).unwrap();
+        assert!(parts <= MOST_PARTITIONS as usize && (1..64).contains(&ahead));
+        let refused = of(10 << 40, 1 << 29).unwrap_err().to_string();
+        let needed = "give at least 10241 MiB";
+        assert!(
+            refused.contains("10240 GiB") && refused.contains(needed),
+            "{refused}"
+        );
+        assert!(
+            of(10 << 40, 10241 << 20).is_ok(),
+            "what is advised is enough"
+        );
     }
 }
