@@ -124,3 +124,18 @@ fn a_worker_with_nobody_to_join() {
         "{said}"
     );
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_trouble() {
+    let sandbox = Sandbox::new();
+    let synth = ["corpus", "synth", "--output", "corpus", "--prompts", "300"];
+    sandbox.succeed(&synth);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut inspect = sandbox.command(&["corpus", "inspect", "corpus"]);
+    let output = inspect.stdout(writer).output().expect("the program starts");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}

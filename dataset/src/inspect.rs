@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use rayon::prelude::*;
+
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{Counts, FileSplit};
 use crate::reader::PromptCells;
@@ -222,7 +224,8 @@ impl Pairs {
             answers.extend(samples.map(|text| (cell.policy, text)));
         }
         answers.retain(|(_, text)| text.len() >= TELLING_CHARS);
-        let sketches: Vec<Sketch> = answers.iter().map(|(_, text)| Sketch::of(text)).collect();
+        let texts = answers.par_iter();
+        let sketches: Vec<Sketch> = texts.map(|(_, text)| Sketch::of(text)).collect();
         let mut alike = BTreeSet::new();
         for (at, &(policy, text)) in answers.iter().enumerate() {
             for (&(other, theirs), sketch) in answers[at + 1..].iter().zip(&sketches[at + 1..]) {

@@ -95,8 +95,24 @@ enum WorkerCommand {
     Join(polestar_worker::agent::JoinArgs),
 }
 
+/// Whoever reads what is printed may have seen enough, as `| head` has: then there is nothing more to do,
+/// and no failure to tell of. The standard library's `print!` knows only panics.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let closed = |text: &str| {
+            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+        };
+        if panic.payload_as_str().is_some_and(closed) {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    end_with_the_reader();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
