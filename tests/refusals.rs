@@ -26,6 +26,8 @@ fn a_line_that_is_not_json() {
     sandbox.write("t.jsonl", &format!("{LINES}{{\"prompt\": oops\n"));
     let said = import(&sandbox, "t.jsonl", &[]);
     assert!(said.contains("t.jsonl") && said.contains('4'), "{said}");
+    let left = sandbox.path("polestar-import-").display().to_string();
+    assert!(said.contains(&left), "{said}");
 }
 
 #[test]

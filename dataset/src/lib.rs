@@ -29,7 +29,9 @@ pub mod verify;
 pub use assemble::Error as AssembleError;
 pub use corpus::{Corpus, LeftOut, Split};
 pub use distance::PolicyDistances;
-pub use import::{ColumnMapping, FileLayout, HeldOut, ImportOptions, Progress, Stage, import};
+pub use import::{
+    ColumnMapping, FileLayout, HeldOut, ImportOptions, Progress, Stage, import, left_behind,
+};
 pub use inspect::{Inspection, inspect};
 pub use lanes::{LaneOrder, PromptRef};
 pub use layout::{

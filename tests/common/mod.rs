@@ -35,6 +35,7 @@ impl Sandbox {
         command
             .args(arguments)
             .current_dir(self.folder.path())
+            .env("TMPDIR", self.folder.path())
             .stdin(Stdio::null());
         for (name, _) in std::env::vars() {
             if name.starts_with("AWS_") {

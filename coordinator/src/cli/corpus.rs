@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
     ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Progress, Stage, Store,
-    SynthOptions, import, inspect, synth, verify,
+    SynthOptions, import, inspect, left_behind, synth, verify,
 };
 use std::{
     cell::Cell,
@@ -119,10 +119,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Import(args) => {
             let store = Store::open(&args.output)?;
-            let options = args.into_options(store.url())?;
-            let watcher = Watcher::new();
-            let manifest = import(options, &|p| watcher.show(p)).await?;
-            watcher.done();
+            let manifest = watched_import(args.into_options(store.url())?).await?;
             describe(&store, &manifest);
         }
         Command::Synth(args) => {
@@ -217,8 +214,26 @@ fn describe(store: &Store, manifest: &Manifest) {
     );
 }
 
+/// Imports and shows how far it is; if it fails, says what it leaves for the next try.
+pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, Error> {
+    let watcher = Watcher::new();
+    let imported = import(options.clone(), &|progress| watcher.show(progress)).await;
+    watcher.done();
+    if imported.is_err()
+        && let Some((folder, size)) = left_behind(&options)
+    {
+        eprintln!(
+            "{} ({}) keeps what was read: the next import to {} goes on from there",
+            folder.display(),
+            bytes(size),
+            options.output
+        );
+    }
+    Ok(imported?)
+}
+
 /// Shows an import's progress: a bar on a terminal, a line now and then elsewhere.
-pub(crate) struct Watcher {
+struct Watcher {
     bar: ProgressBar,
     stage: Cell<Option<Stage>>,
     begun: Cell<Instant>,
@@ -229,7 +244,7 @@ pub(crate) struct Watcher {
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
 impl Watcher {
-    pub(crate) fn new() -> Watcher {
+    fn new() -> Watcher {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{prefix:10} {wide_bar} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -241,7 +256,7 @@ impl Watcher {
         }
     }
 
-    pub(crate) fn show(&self, progress: Progress) {
+    fn show(&self, progress: Progress) {
         let begins = self.stage.replace(Some(progress.stage)) != Some(progress.stage);
         let now = Instant::now();
         if begins {
@@ -264,7 +279,7 @@ impl Watcher {
         }
     }
 
-    pub(crate) fn done(&self) {
+    fn done(&self) {
         self.bar.finish_and_clear();
     }
 }

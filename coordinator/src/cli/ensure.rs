@@ -1,9 +1,9 @@
 //! Having a sweep's corpus and plan before anything runs.
 
-use super::{Error, corpus::Watcher};
+use super::{Error, corpus::watched_import};
 use crate::sweep::{CorpusFacts, Plan, Sweep, plan};
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions, import,
+    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions,
     manifest::{MANIFEST_KEY, Origin},
     synth,
     synth::SynthOrigin,
@@ -29,9 +29,7 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
         (None, Some(options)) if !exists => {
             eprintln!("importing the corpus to {}", store.url());
             let options = with_variables(options.options(store.url()))?;
-            let watcher = Watcher::new();
-            import(options, &|p| watcher.show(p)).await?;
-            watcher.done();
+            watched_import(options).await?;
         }
         _ => {}
     }

@@ -43,14 +43,7 @@ struct Record {
 impl Job {
     /// Opens the folder of this import; at least `parts` partitions are needed.
     pub(super) fn open(options: &ImportOptions, url: &str, parts: usize) -> Result<Self, Error> {
-        let requests: Vec<String> = names(&options.requests)?;
-        let identity = serde_json::json!([FORMAT, url, options.columns, requests]);
-        let parent = match &options.temp_dir {
-            Some(folder) => folder.clone(),
-            None => std::env::temp_dir(),
-        };
-        let name = format!("polestar-import-{}", short(identity.to_string().as_bytes()));
-        let folder = parent.join(name);
+        let folder = folder(options, url)?;
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Spill { path, source }
@@ -112,6 +105,18 @@ impl Job {
         // What stays is a folder in the place for such things, and the corpus is there all the same.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Where the folder of an import to this output is.
+pub(super) fn folder(options: &ImportOptions, url: &str) -> Result<PathBuf, Error> {
+    let requests: Vec<String> = names(&options.requests)?;
+    let identity = serde_json::json!([FORMAT, url, options.columns, requests]);
+    let parent = match &options.temp_dir {
+        Some(folder) => folder.clone(),
+        None => std::env::temp_dir(),
+    };
+    let name = format!("polestar-import-{}", short(identity.to_string().as_bytes()));
+    Ok(parent.join(name))
 }
 
 /// Removes everything but the lock.

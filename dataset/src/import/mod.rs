@@ -391,6 +391,15 @@ pub async fn import(
     Ok(manifest)
 }
 
+/// What an import that failed or was stopped has left for the next one: its folder, and the bytes in it.
+pub fn left_behind(options: &ImportOptions) -> Option<(PathBuf, u64)> {
+    let store = Store::open(&options.output).ok()?;
+    let folder = job::folder(options, store.url()).ok()?;
+    let entries = std::fs::read_dir(&folder).ok()?;
+    let sizes = entries.map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+    Some((folder, sizes.flatten().sum()))
+}
+
 /// How many partitions the inputs are scattered over, and how many of them are grouped at a time: as
 /// many as there are cores, or as memory has room for.
 fn grouping(
