@@ -382,6 +382,8 @@ lr = { 1M = 1e-3 }
                 fingerprint: "f".into(),
                 vocab: 256,
                 tokens_per_triplet: 700.0,
+                polar: sweep::Work::default(),
+                lm: sweep::Work::default(),
                 distances: None,
             },
         )

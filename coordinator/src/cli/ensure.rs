@@ -1,14 +1,17 @@
 //! Having a sweep's corpus and plan before anything runs.
 
 use super::{Error, corpus::watched_import};
-use crate::sweep::{CorpusFacts, Plan, Sweep, plan};
+use crate::sweep::{CorpusFacts, Plan, Sweep, Work, plan};
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions,
+    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions, TokenTriplet,
     manifest::{MANIFEST_KEY, Origin},
     synth,
     synth::SynthOrigin,
 };
-use polestar_worker::engine::{plain_tokens, wrapper_tokens};
+use polestar_worker::{
+    Objective,
+    engine::{laid, plain_tokens, wrapper_tokens},
+};
 use std::{path::PathBuf, sync::Arc};
 
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
@@ -88,10 +91,25 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan,
         true => Some(corpus.policy_distances().await?),
         false => None,
     };
+    let triplets = some_triplets(sweep, corpus)?;
+    let special = corpus.tokenizer().special();
+    let wrapper = wrapper_tokens(&sweep.samples, special);
+    let tokens: u64 = triplets.iter().map(|t| plain_tokens(t, wrapper)).sum();
+    let per_triplet = |count: u64| count as f64 / triplets.len().max(1) as f64;
+    let work = |objective| -> Result<Work, Error> {
+        let budget = sweep.train.pack_tokens;
+        let laid = laid(&triplets, objective, &sweep.samples, budget, special)?;
+        Ok(Work {
+            tokens: per_triplet(laid.tokens),
+            pairs: per_triplet(laid.pairs),
+        })
+    };
     let facts = CorpusFacts {
         fingerprint: corpus.fingerprint().to_string(),
         vocab: corpus.tokenizer().vocab_size(),
-        tokens_per_triplet: tokens_per_triplet(sweep, corpus)?,
+        tokens_per_triplet: per_triplet(tokens),
+        polar: work(Objective::Polar)?,
+        lm: work(Objective::Lm)?,
         distances,
     };
     let planned = plan(sweep, &facts)?;
@@ -101,8 +119,8 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan,
     })
 }
 
-/// Mean tokens of a triplet, plain layout, over the same sample for everybody.
-fn tokens_per_triplet(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<f64, Error> {
+/// A sample of triplets, the same for everybody.
+fn some_triplets(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Vec<TokenTriplet>, Error> {
     const SAMPLE: u32 = 512;
     let mut loader = Loader::start(
         Arc::clone(corpus),
@@ -118,9 +136,6 @@ fn tokens_per_triplet(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<f64, Error>
             memory: sweep.train.loader.memory(),
         },
     );
-    let wrapper = wrapper_tokens(&sweep.samples, corpus.tokenizer().special());
     let lanes = loader.next()?.lanes;
-    let triplets: Vec<_> = lanes.into_iter().flat_map(|(_, t)| t).collect();
-    let tokens: u64 = triplets.iter().map(|t| plain_tokens(t, wrapper)).sum();
-    Ok(tokens as f64 / triplets.len().max(1) as f64)
+    Ok(lanes.into_iter().flat_map(|(_, t)| t).collect())
 }

@@ -36,6 +36,8 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
         "triplets",
         "tokens",
         "FLOPs 6ND",
+        "6ND all",
+        "executed",
         "memory/rank",
     ];
     let rows: Vec<Vec<String>> = plan
@@ -51,6 +53,8 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
                 si(triplets as f64),
                 si(t.plain_tokens),
                 format!("{:.2e}", t.flops_6nd),
+                format!("{:.2e}", 6.0 * t.parameters as f64 * t.plain_tokens),
+                format!("{:.2e}", t.flops_executed),
                 bytes(t.state_bytes),
             ]
         })
@@ -75,7 +79,7 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
         format!("in quarantine, not trained on: {left_out}\n")
     });
     format!(
-        "{}: {} trial{}, {total:.2e} FLOPs in all (6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{notes}{}",
+        "{}: {} trial{}, {total:.2e} FLOPs in all (6ND: 6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet; 6ND all: with the embedding; executed: products and attention as they are run, a shared prefix once); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{notes}{}",
         sweep.name,
         plan.trials.len(),
         if plan.trials.len() == 1 { "" } else { "s" },

@@ -23,8 +23,21 @@ pub struct CorpusFacts {
     pub vocab: u32,
     /// Mean tokens of a triplet, plain layout.
     pub tokens_per_triplet: f64,
+    /// What is laid down of a triplet to discriminate policies.
+    pub polar: Work,
+    /// What is laid down of it as a language model.
+    pub lm: Work,
     /// How far apart its policies write, if the sweep varies that.
     pub distances: Option<PolicyDistances>,
+}
+
+/// What a triplet comes to, on average, where a shared prefix is laid down once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Tokens.
+    pub tokens: f64,
+    /// (query, key) pairs that attention looks at.
+    pub pairs: f64,
 }
 
 /// All trials of a sweep on one corpus.
@@ -63,6 +76,9 @@ pub struct PlannedTrial {
     pub plain_tokens: f64,
     /// Expected FLOPs, convention `6ND`.
     pub flops_6nd: f64,
+    /// Expected FLOPs, convention `executed`; 0 in plans of versions that didn't tell.
+    #[serde(default)]
+    pub flops_executed: f64,
     /// Most bytes of weights, gradients and moments on a rank.
     pub state_bytes: u64,
 }
@@ -258,6 +274,11 @@ impl Maker<'_> {
         }
         let triplets = stage.steps as f64 * f64::from(stage.train.batch);
         let flops_6nd = self.flops(model, stage.train.batch, stage.steps);
+        let work = match stage.objective {
+            Objective::Polar => self.corpus.polar,
+            Objective::Lm => self.corpus.lm,
+        };
+        let all = |per_triplet: f64| (triplets * per_triplet) as u64;
         let distance = match (&stage.policies, &self.corpus.distances) {
             (Some(PolicyChoice::Named { names }), Some(distances)) => distances.mean(names),
             _ => None,
@@ -294,6 +315,7 @@ impl Maker<'_> {
             plain_tokens: triplets * self.tokens_per_triplet(),
             distance,
             flops_6nd,
+            flops_executed: count::flops_executed(model, all(work.tokens), all(work.pairs)),
             state_bytes,
             config,
         })

@@ -1,6 +1,6 @@
 //! Every kind of sweep, expanded.
 
-use super::{CorpusFacts, Plan, PlanError, plan, read_str};
+use super::{CorpusFacts, Plan, PlanError, Work, plan, read_str};
 use polestar_worker::Step;
 
 const BASE: &str = r#"
@@ -20,6 +20,14 @@ fn facts() -> CorpusFacts {
         fingerprint: "f".into(),
         vocab: 300,
         tokens_per_triplet: 100.0,
+        polar: Work {
+            tokens: 70.0,
+            pairs: 2000.0,
+        },
+        lm: Work {
+            tokens: 60.0,
+            pairs: 1500.0,
+        },
         distances: None,
     }
 }
@@ -187,4 +195,13 @@ fn policies_that_nobody_has_measured_are_refused() {
     assert_eq!(names(&planned(any).unwrap()), ["nano-10steps-any-p4-s1"]);
     let alone = "sizes = [\"nano\"]\nsteps = [10]\ndistance = [\"far\"]\n";
     assert!(refused(alone).contains("sweep.policies"));
+}
+
+#[test]
+fn operations_are_told_as_they_are_run() {
+    let found = planned("sizes = [\"polar-7b\"]\nsteps = [10]\n").unwrap();
+    let trial = &found.trials[0];
+    // 70 of 100 tokens are laid down, and attention is a small part of so wide a model.
+    let ratio = trial.flops_executed / trial.flops_6nd;
+    assert!((0.70..0.71).contains(&ratio), "{ratio}");
 }

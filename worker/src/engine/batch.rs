@@ -15,15 +15,54 @@ pub(super) fn inputs(
     trial: &TrialConfig,
     special: &SpecialTokens,
 ) -> Result<Vec<PackInput>, SpansError> {
-    let objective = match trial.objective {
+    let budget = trial.train.pack_tokens;
+    rows(triplets, trial.objective, &trial.samples, budget, special)
+}
+
+fn rows(
+    triplets: &[TokenTriplet],
+    objective: Objective,
+    samples: &SampleConfig,
+    pack_tokens: u32,
+    special: &SpecialTokens,
+) -> Result<Vec<PackInput>, SpansError> {
+    let objective = match objective {
         Objective::Polar => polestar_dataset::Objective::Polar,
         Objective::Lm => polestar_dataset::Objective::Lm,
     };
-    let budget = trial.train.pack_tokens as usize;
-    pack(triplets, objective, &trial.samples, special, budget)
+    pack(triplets, objective, samples, special, pack_tokens as usize)
         .into_iter()
         .map(input)
         .collect()
+}
+
+/// What triplets come to when they are laid down.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Laid {
+    /// Tokens.
+    pub tokens: u64,
+    /// (query, key) pairs that attention looks at.
+    pub pairs: u64,
+}
+
+/// Lays triplets down as training does, and counts.
+///
+/// # Errors
+/// [`SpansError`] if the layout were not a forest; the data set's packing rules that out.
+pub fn laid(
+    triplets: &[TokenTriplet],
+    objective: Objective,
+    samples: &SampleConfig,
+    pack_tokens: u32,
+    special: &SpecialTokens,
+) -> Result<Laid, SpansError> {
+    let rows = rows(triplets, objective, samples, pack_tokens, special)?;
+    let mut laid = Laid::default();
+    for row in &rows {
+        laid.tokens += row.ids.len() as u64;
+        laid.pairs += attention_pairs(&row.spans);
+    }
+    Ok(laid)
 }
 
 fn input(pack: Pack) -> Result<PackInput, SpansError> {
