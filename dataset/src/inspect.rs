@@ -272,8 +272,11 @@ impl Leaks {
         let sharing = sketch.keys().iter().filter_map(|key| self.by_key.get(key));
         let sharing: BTreeSet<usize> = sharing.flatten().copied().collect();
         for at in sharing {
+            if self.found.contains_key(&at) {
+                continue;
+            }
             if self.heldout[at].1.resembles(&sketch, NEARLY_EQUAL) {
-                self.found.entry(at).or_insert_with(|| prompt.id.clone());
+                self.found.insert(at, prompt.id.clone());
             }
         }
     }

@@ -308,9 +308,11 @@ impl<'a> Source<'a> {
         step: u64,
         prompts: impl Iterator<Item = &PromptRef>,
     ) -> Result<(), Error> {
-        let places: BTreeSet<_> = prompts.map(|p| (p.file, p.row_group)).collect();
+        let mut seen = BTreeSet::new();
+        let places = prompts.map(|p| (p.file, p.row_group));
+        let places = places.filter(|place| seen.insert(*place));
         // Those that would be thrown out again before their turn are read when it comes.
-        let places = places.into_iter().take(self.fit);
+        let places = places.take(self.fit);
         let reads = places.map(|(file, row_group)| self.reader.row_group(file, row_group));
         let mut reads = stream::iter(reads).buffer_unordered(GROUPS_AT_A_TIME);
         let read = async {

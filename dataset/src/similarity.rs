@@ -1,8 +1,8 @@
 //! How much two texts resemble each other: the Jaccard index of their sets of five-letter sequences,
 //! estimated from the smallest hashes of each (Broder 1997; bottom-k sketches, Cohen and Kaplan 2007).
 //!
-//! Case and white space don't count. A text of no more sequences than a sketch holds is compared
-//! exactly; otherwise the estimate's standard error is at most 0.05, and 0.03 about 0.9.
+//! Case and white space don't count. Two texts that have no more sequences together than a sketch holds are
+//! compared exactly; otherwise the estimate's standard error is at most 0.05, and 0.03 about 0.9.
 
 /// Letters of a sequence.
 const LETTERS: usize = 5;

@@ -130,7 +130,7 @@ async fn outputs_of_batch_inference_are_joined_with_what_was_asked() {
     };
 
     let joined = imported(ImportOptions {
-        requests: vec![asked],
+        requests: vec![asked.clone()],
         ..base(&answered, "joined")
     });
     let joined = joined.await.unwrap();
@@ -151,6 +151,17 @@ async fn outputs_of_batch_inference_are_joined_with_what_was_asked() {
         "two ways to write the same"
     );
 
+    let again = requests.replace("Question", "Quiz");
+    let again = write(&folder, "again.jsonl", again.as_bytes());
+    let ambiguous = imported(ImportOptions {
+        requests: vec![asked, again],
+        ..base(&answered, "ambiguous")
+    });
+    let ambiguous = told(&ambiguous.await.unwrap_err());
+    assert!(
+        ambiguous.contains("again.jsonl, line 1") && ambiguous.contains("'big-0'"),
+        "{ambiguous}"
+    );
     let none = write(&folder, "none.jsonl", b"");
     let unasked = imported(ImportOptions {
         requests: vec![none],
@@ -351,7 +362,7 @@ async fn what_is_read_is_not_read_again_when_more_comes_or_options_change() {
         aliases: vec![vec!["a".into(), "nobody".into()]],
         ..options(&first, &output)
     };
-    let refused = told(&imported(wrong).await.unwrap_err());
+    let refused = told(&imported(wrong.clone()).await.unwrap_err());
     assert!(refused.contains("'nobody'"), "{refused}");
     let both = |output: &Path| ImportOptions {
         inputs: vec![first.clone(), second.clone()],
@@ -365,8 +376,37 @@ async fn what_is_read_is_not_read_again_when_more_comes_or_options_change() {
     let begun = begun.take().unwrap();
     assert_eq!(begun.stage, Stage::Read);
     assert_eq!(begun.before, std::fs::metadata(&first).unwrap().len());
-    let anew = imported(both(&folder.path().join("anew"))).await.unwrap();
-    assert_eq!(resumed, anew);
+    let anew = folder.path().join("anew");
+    assert_eq!(resumed, imported(both(&anew)).await.unwrap());
+
+    // Rows that are gone, though it is noted that they are read.
+    let cut = folder.path().join("cut");
+    let wrong = ImportOptions {
+        output: cut.to_str().unwrap().into(),
+        ..wrong
+    };
+    assert!(imported(wrong).await.is_err());
+    let left = polestar_dataset::left_behind(&both(&cut)).unwrap().0;
+    let mut rows = 0;
+    for entry in std::fs::read_dir(left).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "rows")
+        {
+            rows += 1;
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    assert_eq!(rows, 1);
+    assert_eq!(imported(both(&cut)).await.unwrap(), resumed);
+
+    let twice = ImportOptions {
+        inputs: vec![first.clone(), second.clone(), first.clone()],
+        ..options(&first, &folder.path().join("twice"))
+    };
+    let refused = told(&imported(twice).await.unwrap_err());
+    assert!(refused.contains("first.jsonl is given twice"), "{refused}");
 }
 
 #[tokio::test]
@@ -387,21 +427,33 @@ async fn what_was_stored_is_written_again_if_it_is_gone() {
         ..options(&input, &folder.path().join(name))
     };
     let undisturbed = imported(of("undisturbed")).await.unwrap();
-    let stopped = of("stopped");
-    let died = tokio::task::spawn_blocking(move || {
-        let dies = |progress: Progress| {
-            let late = progress.stage == Stage::Write && 3 * progress.done > 2 * progress.total;
-            assert!(!late, "the process is killed here");
-        };
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(import(stopped, &dies)).map(drop)
-    });
-    assert!(died.await.unwrap_err().is_panic());
+    let stop_late = async |options: ImportOptions| {
+        let died = tokio::task::spawn_blocking(move || {
+            let dies = |progress: Progress| {
+                let late = progress.stage == Stage::Write && 3 * progress.done > 2 * progress.total;
+                assert!(!late, "the process is killed here");
+            };
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(import(options, &dies)).map(drop)
+        });
+        assert!(died.await.unwrap_err().is_panic());
+    };
+    stop_late(of("stopped")).await;
     let stored = folder.path().join("stopped").join("train-00000.parquet");
     std::fs::remove_file(&stored).unwrap();
     assert_eq!(imported(of("stopped")).await.unwrap(), undisturbed);
-    let there = Store::open(folder.path().join("stopped").to_str().unwrap()).unwrap();
-    assert!(verify(&there).await.unwrap().sound());
+    // Another recipe's files have the same names, and may have the same sizes.
+    stop_late(of("other")).await;
+    let reseeded = ImportOptions {
+        seed: 7,
+        ..of("other")
+    };
+    stop_late(reseeded).await;
+    assert_eq!(imported(of("other")).await.unwrap(), undisturbed);
+    for name in ["stopped", "other"] {
+        let there = Store::open(folder.path().join(name).to_str().unwrap()).unwrap();
+        assert!(verify(&there).await.unwrap().sound());
+    }
 }
 
 #[tokio::test]

@@ -297,6 +297,26 @@ struct Place {
     group: usize,
 }
 
+/// The corpus that is there, if its origin is the `same`; another one is refused.
+pub(crate) async fn present(
+    store: &Store,
+    same: impl Fn(&Origin) -> bool,
+) -> Result<Option<Manifest>, Error> {
+    let json = store.get_opt(MANIFEST_KEY).await;
+    let json = json.map_err(|source| Error::Store {
+        url: store.url().into(),
+        source,
+    })?;
+    // A manifest that can't be read is still somebody's corpus.
+    match json.map(|json| Manifest::from_json(&json)) {
+        None => Ok(None),
+        Some(Ok(manifest)) if same(&manifest.origin) => Ok(Some(manifest)),
+        Some(_) => Err(Error::Occupied {
+            url: store.url().into(),
+        }),
+    }
+}
+
 /// Makes the corpus and commits it.
 pub(crate) async fn assemble<S: Source>(
     store: &Store,
@@ -308,19 +328,7 @@ pub(crate) async fn assemble<S: Source>(
         url: store.url().into(),
         source,
     };
-    let present = match store.get_opt(MANIFEST_KEY).await.map_err(at)? {
-        None => None,
-        // A manifest that can't be read is still somebody's corpus.
-        Some(json) => match Manifest::from_json(&json) {
-            Ok(manifest) if manifest.origin == recipe.origin => Some(manifest),
-            _ => {
-                return Err(Error::Occupied {
-                    url: store.url().into(),
-                }
-                .into());
-            }
-        },
-    };
+    let present = present(store, |origin| *origin == recipe.origin).await?;
 
     let count = Tally::count(&source, recipe.seed, recipe.tokenizer.is_none(), progress);
     let tally = once(&*source, "tally", count).await?;

@@ -30,6 +30,21 @@ impl Notes {
         keep(&self.path(name), found)
     }
 
+    /// Which job's notes these are, among those that share the folder.
+    pub(crate) fn job(&self) -> &str {
+        &self.prefix
+    }
+
+    /// [`Notes::recall`] of what all jobs that share the folder have one note of.
+    pub(crate) fn recall_shared<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        recall(&self.folder.join(format!("{name}.json")))
+    }
+
+    /// [`Notes::keep`] for all jobs that share the folder.
+    pub(crate) fn keep_shared<T: Serialize>(&self, name: &str, found: &T) -> io::Result<()> {
+        keep(&self.folder.join(format!("{name}.json")), found)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{}-{name}.json", self.prefix))
     }

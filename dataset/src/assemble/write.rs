@@ -1,7 +1,8 @@
 //! The files of a corpus under construction: one open file a split, row groups cut between prompts.
 //!
 //! A file begins with a prompt and ends with one. So when a file is stored it is enough to note it and
-//! the place behind its last prompt: another job begins its split's next file there.
+//! the place behind its last prompt: another job begins its split's next file there. What lies between the
+//! places of the two splits is loaded again, and not written again.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +16,9 @@ use crate::store::Store;
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Contest, Roles};
 
-/// The name under which stored files are noted.
-const NOTE: &str = "files";
+/// The name under which it is noted how far the files are. All jobs to one output have one such note:
+/// their files have the same names.
+const NOTE: &str = "stored";
 
 /// Writes groups into the files of their split.
 pub(super) struct CorpusWriter<'a> {
@@ -43,11 +45,20 @@ struct SplitWriter {
 }
 
 /// The files of a split that are stored.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 struct Stored {
     files: Vec<File>,
     /// Groups before this place are in them, if they are of this split.
     next: Place,
+}
+
+/// How far the files are. Each of them has a note of its own.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted {
+    /// The job whose files they are.
+    job: String,
+    /// Of each split the number of files and the next place.
+    splits: [(usize, Place); 2],
 }
 
 impl<'a> CorpusWriter<'a> {
@@ -60,11 +71,11 @@ impl<'a> CorpusWriter<'a> {
         numbers: &'a BTreeMap<&'a str, u32>,
         tokenizer: Option<&'a Tokenizer>,
     ) -> Result<Self, Error> {
-        let [train, heldout] = match (notes.and_then(|notes| notes.recall(NOTE)), target) {
-            (Some(noted), Some(store)) => still_there(noted, store).await?,
+        let [train, heldout] = match (notes, target) {
+            (Some(notes), Some(store)) => still_there(notes, store).await?,
             _ => Default::default(),
         };
-        Ok(Self {
+        let writer = Self {
             target,
             notes,
             layout,
@@ -73,7 +84,22 @@ impl<'a> CorpusWriter<'a> {
             tokenizer,
             train: SplitWriter::new(FileSplit::Train, train),
             heldout: SplitWriter::new(FileSplit::Heldout, heldout),
-        })
+        };
+        // Before anything of this job lies where another job's files may be noted.
+        writer.note()?;
+        Ok(writer)
+    }
+
+    fn note(&self) -> Result<(), Error> {
+        let Some(notes) = self.notes else {
+            return Ok(());
+        };
+        let of = |stored: &Stored| (stored.files.len(), stored.next);
+        let noted = Noted {
+            job: notes.job().to_owned(),
+            splits: [of(&self.train.stored), of(&self.heldout.stored)],
+        };
+        notes.keep_shared(NOTE, &noted).map_err(Error::Notes)
     }
 
     /// The part of the source that comes next.
@@ -113,25 +139,37 @@ impl<'a> CorpusWriter<'a> {
             .as_ref()
             .is_some_and(|file| file.bytes() as u64 >= self.layout.file_bytes)
         {
+            writer.end_file(self.target).await?;
             let next = Place {
                 group: place.group + 1,
                 ..place
             };
-            writer.end_file(self.target, next).await?;
-            if let Some(notes) = self.notes {
-                let stored = [&self.train.stored, &self.heldout.stored];
-                notes.keep(NOTE, &stored).map_err(Error::Notes)?;
+            for writer in [&mut self.train, &mut self.heldout] {
+                if writer.open.is_none() && writer.rows.is_empty() {
+                    writer.stored.next = next;
+                }
+            }
+            if let (Some(notes), Some(file)) = (self.notes, self.last_of(split)) {
+                notes.keep(&file.path, file).map_err(Error::Notes)?;
+                self.note()?;
             }
         }
         Ok(())
+    }
+
+    fn last_of(&self, split: FileSplit) -> Option<&File> {
+        let writer = match split {
+            FileSplit::Train => &self.train,
+            FileSplit::Heldout => &self.heldout,
+        };
+        writer.stored.files.last()
     }
 
     /// Ends the open files; all files, the training split's first.
     pub(super) async fn finish(mut self) -> Result<Vec<File>, Error> {
         for writer in [&mut self.train, &mut self.heldout] {
             writer.end_row_group(self.tokenizer)?;
-            let next = writer.stored.next;
-            writer.end_file(self.target, next).await?;
+            writer.end_file(self.target).await?;
         }
         let mut files = self.train.stored.files;
         files.append(&mut self.heldout.stored.files);
@@ -139,18 +177,41 @@ impl<'a> CorpusWriter<'a> {
     }
 }
 
-/// What is noted as stored, or nothing if some of it isn't there any more: then all is written again.
-async fn still_there(noted: [Stored; 2], store: &Store) -> Result<[Stored; 2], Error> {
+/// What this job has noted as stored, or nothing if some of it isn't there any more: then all is written
+/// again.
+async fn still_there(notes: &Notes, store: &Store) -> Result<[Stored; 2], Error> {
+    let noted: Option<Noted> = notes.recall_shared(NOTE);
+    let Some(noted) = noted.filter(|noted| noted.job == notes.job()) else {
+        return Ok(Default::default());
+    };
+    let splits = [FileSplit::Train, FileSplit::Heldout];
+    let mut found: [Stored; 2] = Default::default();
+    for ((split, (count, next)), stored) in splits.into_iter().zip(noted.splits).zip(&mut found) {
+        let files = (0..count).map(|number| notes.recall(&path(split, number)));
+        let Some(files) = files.collect() else {
+            return Ok(Default::default());
+        };
+        *stored = Stored { files, next };
+    }
     let listed = store.list("").await.map_err(|source| Error::Store {
         url: store.url().into(),
         source,
     })?;
     let sizes: BTreeMap<&str, u64> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
-    let mut files = noted.iter().flat_map(|stored| &stored.files);
+    let mut files = found.iter().flat_map(|stored| &stored.files);
     match files.all(|file| sizes.get(file.path.as_str()) == Some(&file.bytes)) {
-        true => Ok(noted),
+        true => Ok(found),
         false => Ok(Default::default()),
     }
+}
+
+/// The key of a split's file.
+fn path(split: FileSplit, number: usize) -> String {
+    let name = match split {
+        FileSplit::Train => "train",
+        FileSplit::Heldout => "heldout",
+    };
+    format!("{name}-{number:05}.parquet")
 }
 
 impl SplitWriter {
@@ -187,11 +248,7 @@ impl SplitWriter {
         let file = match &mut self.open {
             Some(file) => file,
             none => {
-                let name = match self.split {
-                    FileSplit::Train => "train",
-                    FileSplit::Heldout => "heldout",
-                };
-                let path = format!("{name}-{:05}.parquet", self.stored.files.len());
+                let path = path(self.split, self.stored.files.len());
                 let file = FileWriter::new(path, self.split, tokenizer.is_some());
                 none.insert(file.map_err(Error::File)?)
             }
@@ -206,7 +263,7 @@ impl SplitWriter {
         Ok(())
     }
 
-    async fn end_file(&mut self, target: Option<&Store>, next: Place) -> Result<(), Error> {
+    async fn end_file(&mut self, target: Option<&Store>) -> Result<(), Error> {
         let Some(file) = self.open.take() else {
             return Ok(());
         };
@@ -219,7 +276,6 @@ impl SplitWriter {
             })?;
         }
         self.stored.files.push(entry);
-        self.stored.next = next;
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use std::{collections::HashMap, path::Path};
 #[derive(Debug, Default)]
 pub(super) struct Requests(HashMap<String, Request>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Request {
     prompt: Value,
     model: Option<Value>,
@@ -39,8 +39,15 @@ impl Requests {
         for path in paths {
             input::lines(path, &mut |line, fields| {
                 let request = request(&fields).ok_or_else(|| lacks(path, line))?;
-                requests.insert(request.0, request.1);
-                Ok(())
+                let (id, request) = request;
+                match requests.insert(id.clone(), request.clone()) {
+                    Some(before) if before != request => Err(Error::Ambiguous {
+                        path: path.clone(),
+                        line,
+                        custom_id: id,
+                    }),
+                    _ => Ok(()),
+                }
             })?;
         }
         Ok(Requests(requests))

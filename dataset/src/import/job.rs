@@ -2,17 +2,18 @@
 //! was stopped leaves it behind, and the next one to the same output goes on with it.
 //!
 //! ```text
-//! polestar-import-<output, columns, requests>/
+//! polestar-import-<output>/
 //!   lock                  held by the import that runs
 //!   job.json              into how many partitions prompts are scattered
 //!   <input>.rows          rows of one input: frames, each of one partition
 //!   <input>.json          where the frames lie: the input is read
 //!   <inputs, recipe>-*    findings of the walks
+//!   stored.json           how far the corpus files are, and of which recipe
 //! ```
-//! Inputs are named by path, size and time of change: one that has changed is read again, the others
-//! are not.
+//! Inputs are named by path, size and time of change, and by what of them is read: one that has changed
+//! is read again, the others are not.
 
-use super::{Error, ImportOptions};
+use super::{Error, Grouping, ImportOptions};
 use crate::assemble::{Notes, keep, recall};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -37,13 +38,29 @@ pub(super) struct Job {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    format: u32,
     parts: usize,
 }
 
+const RECORD: &str = "job.json";
+
 impl Job {
-    /// Opens the folder of this import; at least `parts` partitions are needed.
-    pub(super) fn open(options: &ImportOptions, url: &str, parts: usize) -> Result<Self, Error> {
-        let folder = folder(options, url)?;
+    /// Opens the folder of this import.
+    pub(super) fn open(
+        options: &ImportOptions,
+        url: &str,
+        grouping: &Grouping,
+    ) -> Result<Self, Error> {
+        let inputs = names(&options.inputs)?;
+        for (at, name) in inputs.iter().enumerate() {
+            if inputs[..at].contains(name) {
+                let path = options.inputs[at].clone();
+                return Err(Error::Twice { path });
+            }
+        }
+        let asked = names(&options.requests)?;
+        let what = serde_json::json!([options.columns, asked]).to_string();
+        let folder = folder(options, url);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Spill { path, source }
@@ -61,18 +78,23 @@ impl Job {
             }
             Err(TryLockError::Error(source)) => return Err(Error::Spill { path, source }),
         }
-        let path = folder.join("job.json");
-        let parts = match recall::<Record>(&path) {
-            Some(record) if record.parts >= parts => record.parts,
-            _ => {
-                // Nothing that lies there was scattered finely enough.
+        let path = folder.join(RECORD);
+        let known = recall::<Record>(&path)
+            .filter(|record| record.format == FORMAT && grouping.ahead(record.parts).is_some());
+        let parts = match known {
+            Some(record) => record.parts,
+            None => {
+                let parts = grouping.parts()?;
+                // What lies there was scattered otherwise.
                 clear(&folder).map_err(failed(&folder))?;
-                keep(&path, &Record { parts }).map_err(failed(&path))?;
+                let format = FORMAT;
+                keep(&path, &Record { format, parts }).map_err(failed(&path))?;
                 parts
             }
         };
+        let named = |input: &String| short(format!("{input} {what}").as_bytes());
         Ok(Self {
-            inputs: names(&options.inputs)?,
+            inputs: inputs.iter().map(named).collect(),
             folder,
             parts,
             _lock: lock,
@@ -103,24 +125,27 @@ impl Job {
     /// Removes the folder: the corpus is there.
     pub(super) fn done(self) {
         // What stays is a folder in the place for such things, and the corpus is there all the same.
-        let _ = fs::remove_dir_all(&self.folder);
+        if clear(&self.folder).is_ok() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
 /// Where the folder of an import to this output is.
-pub(super) fn folder(options: &ImportOptions, url: &str) -> Result<PathBuf, Error> {
-    let requests: Vec<String> = names(&options.requests)?;
-    let identity = serde_json::json!([FORMAT, url, options.columns, requests]);
+pub(super) fn folder(options: &ImportOptions, url: &str) -> PathBuf {
     let parent = match &options.temp_dir {
         Some(folder) => folder.clone(),
         None => std::env::temp_dir(),
     };
-    let name = format!("polestar-import-{}", short(identity.to_string().as_bytes()));
-    Ok(parent.join(name))
+    parent.join(format!("polestar-import-{}", short(url.as_bytes())))
 }
 
-/// Removes everything but the lock.
+/// Removes everything but the lock, and first of all what says that the rest may be relied on.
 fn clear(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(RECORD)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name() != "lock" {

@@ -161,6 +161,25 @@ pub enum Error {
         /// What is enough.
         needed_mib: u64,
     },
+    /// One input, twice.
+    #[error("{} is given twice, perhaps under another name; give it once", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two questions under one name.
+    #[error(
+        "{}, line {line} asks something else under the custom_id '{custom_id}' than a line before; \
+         answers could not be told apart: give the batches of one to one import", path.display()
+    )]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The request.
+        custom_id: String,
+    },
     /// Temporary files failed.
     #[error("could not use the temporary file {}; choose a temp_dir with enough free space", path.display())]
     Spill {
@@ -350,17 +369,11 @@ pub async fn import(
     };
     let inputs = named(&options.inputs)?;
     let requests = named(&options.requests)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (parts, ahead) = grouping(&options, &inputs, cores)?;
-    let job = Job::open(&options, store.url(), parts)?;
-    let read = scatter::scatter(&job, &options, &inputs, cores, progress)?;
-    let failed = read.iter().map(|(_, index)| index.failed).sum();
-
-    let origin = Origin::Import(Box::new(ImportOrigin {
+    let origin = ImportOrigin {
         inputs,
         requests,
-        failed,
-        columns: options.columns,
+        failed: 0,
+        columns: options.columns.clone(),
         heldout_prompts: options.heldout_prompts,
         heldout_policies: options.heldout_policies.clone(),
         heldout_policy_count: options.heldout_policy_count,
@@ -371,9 +384,18 @@ pub async fn import(
         pretokenize: options.pretokenize,
         drop_similar: options.drop_similar,
         layout: options.layout,
-    }));
+    };
+    // Hours of reading are not spent on a place that is taken.
+    let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == ImportOrigin { failed: 0, ..*there.clone() });
+    assemble::present(&store, same).await?;
+    let grouping = Grouping::of(&options, &origin.inputs);
+    let job = Job::open(&options, store.url(), &grouping)?;
+    let read = scatter::scatter(&job, &options, &origin.inputs, grouping.cores, progress)?;
+    let failed = read.iter().map(|(_, index)| index.failed).sum();
+    let origin = Origin::Import(Box::new(ImportOrigin { failed, ..origin }));
+    let (parts, ahead) = (job.parts(), grouping.ahead(job.parts()).unwrap_or(1));
     let notes = job.notes(&origin);
-    let source = Partitions::new(read, job.parts(), ahead, options.drop_similar, notes);
+    let source = Partitions::new(read, parts, ahead, options.drop_similar, notes);
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &options.heldout_policies,
@@ -394,31 +416,54 @@ pub async fn import(
 /// What an import that failed or was stopped has left for the next one: its folder, and the bytes in it.
 pub fn left_behind(options: &ImportOptions) -> Option<(PathBuf, u64)> {
     let store = Store::open(&options.output).ok()?;
-    let folder = job::folder(options, store.url()).ok()?;
+    let folder = job::folder(options, store.url());
     let entries = std::fs::read_dir(&folder).ok()?;
     let sizes = entries.map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
     Some((folder, sizes.flatten().sum()))
 }
 
-/// How many partitions the inputs are scattered over, and how many of them are grouped at a time: as
-/// many as there are cores, or as memory has room for.
-fn grouping(
-    options: &ImportOptions,
-    inputs: &[InputFile],
+/// What decides over how many partitions prompts are scattered, and how many of them are grouped at a
+/// time.
+#[derive(Debug)]
+struct Grouping {
+    /// Bytes of text, about.
+    text: u64,
+    /// Bytes of memory.
+    memory: u64,
     cores: usize,
-) -> Result<(usize, usize), Error> {
-    let estimates = options.inputs.iter().zip(inputs);
-    let estimates = estimates.map(|(path, input)| input::text_estimate(path, input.bytes));
-    let text = estimates.sum();
-    let partitions = |ahead| spill::partitions(text, options.memory, ahead);
-    let fits = |ahead: &usize| partitions(*ahead) <= MOST_PARTITIONS;
-    match (1..=cores).rev().find(fits) {
-        Some(ahead) => Ok((partitions(ahead) as usize, ahead)),
-        None => Err(Error::Memory {
-            text_gib: text >> 30,
-            memory_mib: options.memory >> 20,
-            needed_mib: (spill::partitions(text, MOST_PARTITIONS, 1) >> 20) + 1,
-        }),
+}
+
+impl Grouping {
+    fn of(options: &ImportOptions, inputs: &[InputFile]) -> Self {
+        let estimates = options.inputs.iter().zip(inputs);
+        let estimates = estimates.map(|(path, input)| input::text_estimate(path, input.bytes));
+        Self {
+            text: estimates.sum(),
+            memory: options.memory,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// How many of so many partitions memory has room for at a time, at most one a core; `None` if it has
+    /// none for a single one.
+    fn ahead(&self, parts: usize) -> Option<usize> {
+        let fits =
+            |ahead: &usize| spill::partitions(self.text, self.memory, *ahead) <= parts as u64;
+        (1..=self.cores).rev().find(fits)
+    }
+
+    /// How many partitions to begin with: enough for all cores if that can be, and for somewhat more
+    /// input than there is now.
+    fn parts(&self) -> Result<usize, Error> {
+        let Some(ahead) = self.ahead(MOST_PARTITIONS) else {
+            return Err(Error::Memory {
+                text_gib: self.text >> 30,
+                memory_mib: self.memory >> 20,
+                needed_mib: (spill::partitions(self.text, MOST_PARTITIONS as u64, 1) >> 20) + 1,
+            });
+        };
+        let parts = spill::partitions(self.text, self.memory, ahead) as usize;
+        Ok(parts.next_power_of_two().min(MOST_PARTITIONS))
     }
 }
 
@@ -450,30 +495,39 @@ mod tests {
 
     #[test]
     fn little_memory_groups_fewer_at_a_time_and_too_little_is_refused() {
-        let of = |text: u64, memory| {
-            let input = InputFile {
-                name: "rows.jsonl".into(),
-                bytes: text,
-            };
-            let options = ImportOptions {
-                inputs: vec!["rows.jsonl".into()],
-                memory,
-                ..ImportOptions::default()
-            };
-            grouping(&options, &[input], 64)
+        let of = |text: u64, memory: u64| Grouping {
+            text,
+            memory,
+            cores: 64,
         };
-        assert_eq!(of(1 << 20, 1 << 30).unwrap(), (1, 64));
-        let (parts, ahead) = of(1 << 40, 4 << 30).unwrap();
-        assert!(parts <= MOST_PARTITIONS as usize && (1..64).contains(&ahead));
-        let refused = of(10 << 40, 1 << 29).unwrap_err().to_string();
+        let small = of(1 << 20, 1 << 30);
+        assert_eq!((small.parts().unwrap(), small.ahead(1)), (1, Some(64)));
+        let large = of(1 << 40, 4 << 30);
+        let ahead = large.ahead(large.parts().unwrap()).unwrap();
+        assert!((1..64).contains(&ahead), "{ahead}");
+        let refused = of(10 << 40, 1 << 29).parts().unwrap_err().to_string();
         let needed = "give at least 10241 MiB";
         assert!(
             refused.contains("10240 GiB") && refused.contains(needed),
             "{refused}"
         );
-        assert!(
-            of(10 << 40, 10241 << 20).is_ok(),
-            "what is advised is enough"
-        );
+        let advised = of(10 << 40, 10241 << 20);
+        assert_eq!(advised.ahead(advised.parts().unwrap()), Some(1));
+    }
+
+    #[test]
+    fn somewhat_more_input_or_other_cores_fit_what_is_scattered() {
+        let begun = Grouping {
+            text: 50 << 30,
+            memory: 512 << 20,
+            cores: 4,
+        };
+        let parts = begun.parts().unwrap();
+        let more = Grouping {
+            text: (50 << 30) + (500 << 20),
+            cores: 8,
+            ..begun
+        };
+        assert!(more.ahead(parts).is_some());
     }
 }

@@ -17,6 +17,9 @@ use std::{
     thread,
 };
 
+/// Bytes of rows that a frame should have, before it is compressed.
+const FRAME: u64 = 64 << 10;
+
 /// Bytes of an input and rows that were read.
 type Told = (u64, u64);
 
@@ -29,7 +32,10 @@ pub(super) fn scatter(
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<(PathBuf, Index)>, Error> {
     let mut read: Vec<Option<Index>> = (0..inputs.len())
-        .map(|input| recall(&job.index(input)))
+        .map(|input| {
+            let index: Option<Index> = recall(&job.index(input));
+            index.filter(|index| index.is_of(&job.rows(input), job.parts()))
+        })
         .collect();
     let open: Vec<usize> = (0..inputs.len())
         .filter(|&input| read[input].is_none())
@@ -42,12 +48,15 @@ pub(super) fn scatter(
         _ if open.is_empty() => None,
         paths => Some(Requests::read(paths)?),
     };
-    let threads = cores.min(open.len());
+    // As many as can hold frames that are worth being one.
+    let room = options.memory / 4;
+    let threads = (room / (job.parts() as u64 * FRAME)).clamp(1, cores as u64) as usize;
+    let threads = threads.min(open.len());
     let reading = Reading {
         job,
         options,
         requests,
-        held: (options.memory / 4 / threads.max(1) as u64).max(1) as usize,
+        held: (room / threads.max(1) as u64).max(1) as usize,
         stop: AtomicBool::new(false),
     };
     let next = AtomicUsize::new(0);

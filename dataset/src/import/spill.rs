@@ -7,10 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Write},
     mem,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::schema::Prompt;
 use crate::similarity::Sketch;
 
 /// More would make frames of a few bytes.
-pub(super) const MOST_PARTITIONS: u64 = 8192;
+pub(super) const MOST_PARTITIONS: usize = 8192;
 /// A row in memory, grouped, sorted and copied into a row group, takes about this many times its
 /// text.
 const MEMORY_FACTOR: u64 = 4;
@@ -72,24 +72,36 @@ pub(super) struct Spill {
     /// Bytes to hold before they are written.
     most: usize,
     index: Index,
-    end: u64,
 }
 
 /// Where the rows of an input lie.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Index {
+    parts: usize,
+    /// Bytes of the file.
+    end: u64,
     pub(super) rows: u64,
     /// Outputs of batch inference that hold a failure.
     pub(super) failed: u64,
     pub(super) text_bytes: u64,
-    frames: Vec<Frame>,
+    /// Partition and bytes of each frame, in the order of the file.
+    frames: Vec<(u32, u32)>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+impl Index {
+    /// Whether the rows are there, all of them, scattered over so many partitions.
+    pub(super) fn is_of(&self, path: &Path, parts: usize) -> bool {
+        let size = std::fs::metadata(path).map(|metadata| metadata.len());
+        self.parts == parts && size.is_ok_and(|size| size == self.end)
+    }
+}
+
+/// A frame in a file.
+#[derive(Clone, Copy, Debug)]
 struct Frame {
-    part: usize,
+    input: u32,
+    bytes: u32,
     start: u64,
-    bytes: u64,
 }
 
 impl Spill {
@@ -102,8 +114,10 @@ impl Spill {
                 pending: vec![Vec::new(); parts],
                 held: 0,
                 most,
-                index: Index::default(),
-                end: 0,
+                index: Index {
+                    parts,
+                    ..Index::default()
+                },
             }),
             Err(source) => Err(Error::Spill { path, source }),
         }
@@ -144,15 +158,14 @@ impl Spill {
             let frame = zstd::bulk::compress(&mem::take(pending), 1);
             let written = frame.and_then(|frame| {
                 self.file.write_all(&frame)?;
-                Ok(frame.len() as u64)
+                u32::try_from(frame.len()).map_err(io::Error::other)
             });
             let bytes = written.map_err(|source| Error::Spill {
                 path: self.path.clone(),
                 source,
             })?;
-            let start = self.end;
-            self.end += bytes;
-            self.index.frames.push(Frame { part, start, bytes });
+            self.index.end += u64::from(bytes);
+            self.index.frames.push((part as u32, bytes));
         }
         self.held = 0;
         Ok(())
@@ -168,8 +181,8 @@ fn order(prompt_id: &str) -> u128 {
 
 /// The rows of all inputs, partition by partition.
 pub(super) struct Partitions {
-    /// For each partition its frames in input order, each with the number of its file.
-    frames: Vec<Vec<(usize, Frame)>>,
+    /// For each partition its frames in input order.
+    frames: Vec<Vec<Frame>>,
     files: Vec<PathBuf>,
     text_bytes: u64,
     ahead: usize,
@@ -191,8 +204,14 @@ impl Partitions {
         let mut text_bytes = 0;
         for (number, (path, index)) in inputs.into_iter().enumerate() {
             text_bytes += index.text_bytes;
-            for frame in index.frames {
-                frames[frame.part].push((number, frame));
+            let (input, mut start) = (number as u32, 0);
+            for (part, bytes) in index.frames {
+                frames[part as usize].push(Frame {
+                    input,
+                    bytes,
+                    start,
+                });
+                start += u64::from(bytes);
             }
             files.push(path);
         }
@@ -234,14 +253,14 @@ impl Source for Partitions {
 
     fn load(&self, part: usize) -> Result<Vec<Group>, Error> {
         let mut prompts: BTreeMap<(u128, String), Answers> = BTreeMap::new();
-        for frames in self.frames[part].chunk_by(|a, b| a.0 == b.0) {
-            let path = &self.files[frames[0].0];
+        for frames in self.frames[part].chunk_by(|a, b| a.input == b.input) {
+            let path = &self.files[frames[0].input as usize];
             let failed = |source| Error::Spill {
                 path: path.clone(),
                 source,
             };
             let file = File::open(path).map_err(failed)?;
-            for (_, frame) in frames {
+            for frame in frames {
                 let mut packed = vec![0; frame.bytes as usize];
                 let read = file.read_exact_at(&mut packed, frame.start);
                 let rows = read.and_then(|()| zstd::decode_all(&packed[..]));
