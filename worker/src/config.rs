@@ -166,7 +166,8 @@ fn default_checkpoint_keep() -> usize {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderConfig {
-    /// Most MiB of decoded row groups that a worker keeps; less makes it read some of them again.
+    /// Most MiB of decoded row groups that a worker keeps, 64 or more; less makes it read some of them
+    /// again.
     #[serde(default = "default_loader_memory")]
     pub memory_mib: u64,
 }
@@ -338,7 +339,7 @@ pub enum ConfigError {
     )]
     KeepTooFew(usize),
     /// A loader needs some memory, and bytes have to be counted.
-    #[error("train.loader.memory_mib is {0}; give 1 to 1048576")]
+    #[error("train.loader.memory_mib is {0}; give 64 to 1048576")]
     LoaderMemory(u64),
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
@@ -380,7 +381,7 @@ impl TrainConfig {
         if self.checkpoint.keep < 2 {
             return Err(ConfigError::KeepTooFew(self.checkpoint.keep));
         }
-        if !(1..=1 << 20).contains(&self.loader.memory_mib) {
+        if !(64..=1 << 20).contains(&self.loader.memory_mib) {
             return Err(ConfigError::LoaderMemory(self.loader.memory_mib));
         }
         let o = &self.optimizer;

@@ -62,10 +62,6 @@ impl Files {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let size = file.metadata().map_or(0, |metadata| metadata.len());
-            if size != object.bytes {
-                return Err(damaged(format!("{size} bytes instead of {}", object.bytes)));
-            }
             files.insert(number, file);
         }
         Ok(Some(Files(files)))
@@ -83,7 +79,7 @@ impl Files {
     fn page(&self, manifest: &Manifest, page: &mut Page<'_>) -> Result<u64, Error> {
         let object = &manifest.objects[page.object];
         let mut at = page.number * manifest.page;
-        let end = (at + manifest.page).min(object.bytes);
+        let end = at.saturating_add(manifest.page).min(object.bytes);
         let key = || format!("{}/{}", place(&manifest.trial, manifest.step), object.name);
         let damaged = |what| Error::Damaged { key: key(), what };
         let file = &self.0[&page.object];
@@ -99,7 +95,10 @@ impl Files {
             };
             file.read_exact_at(bytes, at)
                 .map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => damaged(format!("it ends before byte {end}")),
+                    io::ErrorKind::UnexpectedEof => {
+                        let size = file.metadata().map_or(0, |metadata| metadata.len());
+                        damaged(format!("{size} bytes instead of {}", object.bytes))
+                    }
                     _ => Error::Read {
                         key: key(),
                         source: error,
@@ -125,7 +124,8 @@ fn pages<'a>(manifest: &Manifest, runs: Vec<Run<'a>>) -> Vec<Page<'a>> {
     // Where the last page is filled to.
     let mut filled = 0;
     let end_of = |page: &Page<'_>| {
-        ((page.number + 1) * manifest.page).min(manifest.objects[page.object].bytes)
+        let end = (page.number + 1).saturating_mul(manifest.page);
+        end.min(manifest.objects[page.object].bytes)
     };
     let close = |pages: &mut Vec<Page<'a>>, filled: u64| {
         if let Some(page) = pages.last_mut() {

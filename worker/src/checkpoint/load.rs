@@ -271,8 +271,8 @@ impl<'a> Origin<'a> {
         })
     }
 
-    /// Overwrites weights of a segment, from its element `start` on, where a tensor's name and shape
-    /// match; the rest (a head, say) stays as it is.
+    /// Overwrites weights of a segment, from its element `start` on, where a tensor's name and number of
+    /// elements match; the rest (a head, say) stays as it is.
     ///
     /// # Errors
     /// When an object is damaged, or the store's.
