@@ -16,7 +16,7 @@ pub(super) use pairs::pairs;
 pub(super) use raster::png;
 pub(super) use residuals::residuals;
 pub(super) use scaling::scaling;
-pub(super) use valleys::valleys;
+pub(super) use valleys::{budgets, means, valleys};
 
 /// Width of a figure in pixels.
 const WIDTH: u32 = 1200;

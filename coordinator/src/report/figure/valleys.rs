@@ -56,12 +56,11 @@ pub(in crate::report) fn valleys(report: &Report) -> Option<Result<String, Figur
     };
     Some(plate.figure(|canvas, scale| {
         for ((i, _), points) in looks().zip(budgets.values()) {
-            let line: Vec<_> = points.iter().map(|p| (p.params as f64, p.loss)).collect();
-            for piece in y.clip(&line) {
+            for piece in y.clip(&means(points)) {
                 canvas.line(&scale.line(&piece), Look::of(i).color, LINE.0, LINE.1)?;
             }
-            for at in line.iter().filter(|(_, loss)| y.contains(*loss)) {
-                let (x, y) = scale.at(*at);
+            for point in points.iter().filter(|point| y.contains(point.loss)) {
+                let (x, y) = scale.at((point.params as f64, point.loss));
                 canvas.marker(x, y, Look::of(i), true)?;
             }
         }
@@ -80,8 +79,18 @@ pub(in crate::report) fn valleys(report: &Report) -> Option<Result<String, Figur
     }))
 }
 
+/// Of trials ascending in size, each size and its mean loss over seeds.
+pub(in crate::report) fn means(points: &[&Point]) -> Vec<(f64, f64)> {
+    let sizes = points.chunk_by(|a, b| a.params == b.params);
+    let mean = |runs: &[&Point]| {
+        let losses: f64 = runs.iter().map(|run| run.loss).sum();
+        (runs[0].params as f64, losses / runs.len() as f64)
+    };
+    sizes.map(mean).collect()
+}
+
 /// Trials by budget, ascending in size; positive floats sort as their bits do.
-fn budgets(report: &Report) -> BTreeMap<u64, Vec<&Point>> {
+pub(in crate::report) fn budgets(report: &Report) -> BTreeMap<u64, Vec<&Point>> {
     let mut budgets: BTreeMap<u64, Vec<&Point>> = BTreeMap::new();
     for point in &report.input.points {
         if let Some(budget) = point.budget.filter(|_| point.params > 0) {

@@ -3,7 +3,11 @@
 use super::{Figure, linear, logarithmic, plot};
 use crate::{
     laws::Point,
-    report::{Law, Quantity, Report, number},
+    report::{
+        Law, Quantity, Report,
+        figure::{budgets, means},
+        number,
+    },
 };
 use plotly::{
     Bar, HeatMap, Plot, Scatter,
@@ -12,7 +16,6 @@ use plotly::{
         ColorScale, ColorScalePalette, DashType, Fill, Line, Marker, MarkerSymbol, Mode, Visible,
     },
 };
-use std::collections::BTreeMap;
 
 pub(super) fn all(report: &Report) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -191,23 +194,33 @@ fn beyond(report: &Report, of: impl Fn(&Point) -> f64) -> Vec<f64> {
 }
 
 fn valleys(report: &Report) -> Option<Figure> {
-    let mut budgets: BTreeMap<u64, Vec<&Point>> = BTreeMap::new();
-    for point in &report.input.points {
-        budgets
-            .entry(point.budget?.to_bits())
-            .or_default()
-            .push(point);
+    let budgets = budgets(report);
+    if budgets.is_empty() {
+        return None;
     }
     let mut plot = plot(
         "valleys",
         logarithmic("parameters N"),
         linear(report.loss_title()),
     );
-    for (bits, mut points) in budgets {
-        points.sort_by_key(|p| p.params);
-        let name = format!("{} FLOPs", number::flops(f64::from_bits(bits)));
-        let trace = markers(&name, &points, |p| p.params as f64);
-        plot.add_trace(trace.mode(Mode::LinesMarkers));
+    let mut several = Vec::new();
+    for (bits, points) in &budgets {
+        let name = format!("{} FLOPs", number::flops(f64::from_bits(*bits)));
+        let means = means(points);
+        if means.len() == points.len() {
+            let trace = markers(&name, points, |p| p.params as f64);
+            plot.add_trace(trace.mode(Mode::LinesMarkers));
+            continue;
+        }
+        let (x, y) = means.into_iter().unzip();
+        let trace = Scatter::new(x, y).mode(Mode::LinesMarkers);
+        plot.add_trace(trace.name(format!("{name}, mean of seeds")));
+        several.extend(points);
+    }
+    if !several.is_empty() {
+        let trace = markers("single runs", &several, |p| p.params as f64);
+        let grey = Marker::new().color(NamedColor::Gray).size(4);
+        plot.add_trace(trace.marker(grey));
     }
     let analysis = &report.analysis;
     let bottoms = &analysis.valleys;
