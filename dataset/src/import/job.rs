@@ -13,7 +13,7 @@
 //! Inputs are named by path, size and time of change, and by what of them is read: one that has changed
 //! is read again, the others are not.
 
-use super::{Error, Grouping, ImportOptions};
+use super::{Error, ImportOptions, grouping::Grouping};
 use crate::assemble::{Notes, keep, recall};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -158,7 +158,7 @@ fn clear(folder: &Path) -> io::Result<()> {
 /// Names by path, size and time of change.
 fn names(files: &[PathBuf]) -> Result<Vec<String>, Error> {
     let name = |path: &PathBuf| {
-        let unreadable = |source| super::unreadable(path, "from the start".into(), source);
+        let unreadable = |source| super::error::unreadable(path, "from the start".into(), source);
         let metadata = fs::metadata(path).map_err(unreadable)?;
         let changed = metadata.modified().map_err(unreadable)?;
         let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();

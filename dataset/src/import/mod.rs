@@ -9,192 +9,29 @@
 //! there, so an import that was stopped goes on when it is given again.
 
 mod batch;
+mod error;
+mod grouping;
 mod input;
 mod job;
+mod row;
 mod scatter;
 mod spill;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::assemble::{self, Recipe, assemble};
 pub use crate::assemble::{FileLayout, HeldOut, Progress, Stage};
+use crate::assemble::{Recipe, assemble, present};
 use crate::files::digest;
 use crate::manifest::{Manifest, Origin, is_false, is_zero};
-use crate::store::{self, Store};
+use crate::store::Store;
+pub use error::Error;
+use error::unreadable;
+use grouping::Grouping;
 use job::Job;
-use spill::{MOST_PARTITIONS, Partitions};
-
-/// Why an import failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing to import.
-    #[error(
-        "there is nothing to import: give at least one .jsonl, .jsonl.zst, .jsonl.gz or \
-         .parquet file"
-    )]
-    NoInput,
-    /// No column names the policy.
-    #[error("no policy column is given; name at least one")]
-    NoPolicyColumn,
-    /// The file's ending is unknown.
-    #[error("{} is of no known format; give .jsonl, .jsonl.zst, .jsonl.gz or .parquet", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file could not be read.
-    #[error("could not read {} ({place}); check that the file is there and whole", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Where reading stopped.
-        place: String,
-        /// What went wrong.
-        source: std::io::Error,
-    },
-    /// The file is no Parquet file.
-    #[error("could not read {} as Parquet; check that the file is whole", path.display())]
-    Parquet {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: parquet::errors::ParquetError,
-    },
-    /// A line is no JSON object.
-    #[error("{}, line {line} is not a JSON object; every line must be one", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// What went wrong.
-        source: serde_json::Error,
-    },
-    /// A line is no request of a batch.
-    #[error(
-        "{}, line {line} is no request of a batch; it needs custom_id and body.messages or \
-         body.prompt", path.display()
-    )]
-    Request {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-    },
-    /// An output whose request is not there.
-    #[error(
-        "{}, line {line} answers the request '{custom_id}', which is in no file of requests; give \
-         the input file of every batch", path.display()
-    )]
-    Unasked {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// The request.
-        custom_id: String,
-    },
-    /// A row lacks a column.
-    #[error("{}, {row} has no column '{column}'; it has {available}: map the column to one of these", path.display())]
-    MissingColumn {
-        /// The file.
-        path: PathBuf,
-        /// "line 3" or "row 3", counted from 1.
-        row: String,
-        /// The column.
-        column: String,
-        /// The columns that exist.
-        available: String,
-    },
-    /// A value has the wrong type.
-    #[error("{}, {row}: the column '{column}' holds {found}, but {expected} is needed", path.display())]
-    WrongType {
-        /// The file.
-        path: PathBuf,
-        /// "line 3" or "row 3", counted from 1.
-        row: String,
-        /// The column.
-        column: String,
-        /// What it must be.
-        expected: &'static str,
-        /// What it is.
-        found: &'static str,
-    },
-    /// One id, two prompts.
-    #[error(
-        "the prompt id '{prompt_id}' stands for two different prompts; make the ids unique or \
-         leave the prompt_id column out"
-    )]
-    PromptClash {
-        /// The id.
-        prompt_id: String,
-    },
-    /// A resemblance is not one.
-    #[error("drop_similar is {given}; give a resemblance above 0 and below 1, such as 0.9")]
-    Similar {
-        /// The resemblance.
-        given: f64,
-    },
-    /// The same import is running.
-    #[error(
-        "another import to {url} is running (it holds {}); wait for it, or stop it", folder.display()
-    )]
-    Busy {
-        /// The output.
-        url: String,
-        /// Its folder.
-        folder: PathBuf,
-    },
-    /// So much text can't be grouped in so little memory.
-    #[error(
-        "about {text_gib} GiB of text can't be grouped in {memory_mib} MiB of memory; give at least \
-         {needed_mib} MiB"
-    )]
-    Memory {
-        /// Text, estimated from the sizes of the inputs.
-        text_gib: u64,
-        /// What was given.
-        memory_mib: u64,
-        /// What is enough.
-        needed_mib: u64,
-    },
-    /// One input, twice.
-    #[error("{} is given twice, perhaps under another name; give it once", path.display())]
-    Twice {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Two questions under one name.
-    #[error(
-        "{}, line {line} asks something else under the custom_id '{custom_id}' than a line before; \
-         answers could not be told apart: give the batches of one to one import", path.display()
-    )]
-    Ambiguous {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// The request.
-        custom_id: String,
-    },
-    /// Temporary files failed.
-    #[error("could not use the temporary file {}; choose a temp_dir with enough free space", path.display())]
-    Spill {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: std::io::Error,
-    },
-    /// The output is no store.
-    #[error("could not open the output")]
-    Output(#[source] store::Error),
-    /// The rows were read, but no corpus could be made of them.
-    #[error(transparent)]
-    Assemble(#[from] assemble::Error),
-}
+use spill::Partitions;
 
 /// Which columns hold what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -387,7 +224,7 @@ pub async fn import(
     };
     // Hours of reading are not spent on a place that is taken.
     let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == ImportOrigin { failed: 0, ..*there.clone() });
-    assemble::present(&store, same).await?;
+    present(&store, same).await?;
     let grouping = Grouping::of(&options, &origin.inputs);
     let job = Job::open(&options, store.url(), &grouping)?;
     let read = scatter::scatter(&job, &options, &origin.inputs, grouping.cores, progress)?;
@@ -422,51 +259,6 @@ pub fn left_behind(options: &ImportOptions) -> Option<(PathBuf, u64)> {
     Some((folder, sizes.flatten().sum()))
 }
 
-/// What decides over how many partitions prompts are scattered, and how many of them are grouped at a
-/// time.
-#[derive(Debug)]
-struct Grouping {
-    /// Bytes of text, about.
-    text: u64,
-    /// Bytes of memory.
-    memory: u64,
-    cores: usize,
-}
-
-impl Grouping {
-    fn of(options: &ImportOptions, inputs: &[InputFile]) -> Self {
-        let estimates = options.inputs.iter().zip(inputs);
-        let estimates = estimates.map(|(path, input)| input::text_estimate(path, input.bytes));
-        Self {
-            text: estimates.sum(),
-            memory: options.memory,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-        }
-    }
-
-    /// How many of so many partitions memory has room for at a time, at most one a core; `None` if it has
-    /// none for a single one.
-    fn ahead(&self, parts: usize) -> Option<usize> {
-        let fits =
-            |ahead: &usize| spill::partitions(self.text, self.memory, *ahead) <= parts as u64;
-        (1..=self.cores).rev().find(fits)
-    }
-
-    /// How many partitions to begin with: enough for all cores if that can be, and for somewhat more
-    /// input than there is now.
-    fn parts(&self) -> Result<usize, Error> {
-        let Some(ahead) = self.ahead(MOST_PARTITIONS) else {
-            return Err(Error::Memory {
-                text_gib: self.text >> 30,
-                memory_mib: self.memory >> 20,
-                needed_mib: (spill::partitions(self.text, MOST_PARTITIONS as u64, 1) >> 20) + 1,
-            });
-        };
-        let parts = spill::partitions(self.text, self.memory, ahead) as usize;
-        Ok(parts.next_power_of_two().min(MOST_PARTITIONS))
-    }
-}
-
 /// Names and sizes of files.
 fn named(paths: &[PathBuf]) -> Result<Vec<InputFile>, Error> {
     let file = |path: &PathBuf| {
@@ -479,55 +271,4 @@ fn named(paths: &[PathBuf]) -> Result<Vec<InputFile>, Error> {
         })
     };
     paths.iter().map(file).collect()
-}
-
-fn unreadable(path: &Path, place: String, source: std::io::Error) -> Error {
-    Error::Read {
-        path: path.into(),
-        place,
-        source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn little_memory_groups_fewer_at_a_time_and_too_little_is_refused() {
-        let of = |text: u64, memory: u64| Grouping {
-            text,
-            memory,
-            cores: 64,
-        };
-        let small = of(1 << 20, 1 << 30);
-        assert_eq!((small.parts().unwrap(), small.ahead(1)), (1, Some(64)));
-        let large = of(1 << 40, 4 << 30);
-        let ahead = large.ahead(large.parts().unwrap()).unwrap();
-        assert!((1..64).contains(&ahead), "{ahead}");
-        let refused = of(10 << 40, 1 << 29).parts().unwrap_err().to_string();
-        let needed = "give at least 10241 MiB";
-        assert!(
-            refused.contains("10240 GiB") && refused.contains(needed),
-            "{refused}"
-        );
-        let advised = of(10 << 40, 10241 << 20);
-        assert_eq!(advised.ahead(advised.parts().unwrap()), Some(1));
-    }
-
-    #[test]
-    fn somewhat_more_input_or_other_cores_fit_what_is_scattered() {
-        let begun = Grouping {
-            text: 50 << 30,
-            memory: 512 << 20,
-            cores: 4,
-        };
-        let parts = begun.parts().unwrap();
-        let more = Grouping {
-            text: (50 << 30) + (500 << 20),
-            cores: 8,
-            ..begun
-        };
-        assert!(more.ahead(parts).is_some());
-    }
 }

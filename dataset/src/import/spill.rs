@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::input::{Row, SampleLabel};
+use super::row::{Row, SampleLabel};
 use crate::assemble::{Answer, Group, Notes, Source};
 use crate::schema::Prompt;
 use crate::similarity::Sketch;
