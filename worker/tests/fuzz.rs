@@ -167,6 +167,35 @@ fn any_checkpoint_gives_its_numbers_or_an_error() {
     }
 }
 
+/// One page may be said to be larger than any memory.
+#[test]
+fn an_object_that_is_said_to_be_enormous_is_damaged() {
+    let runtime = Runtime::new().expect("a runtime");
+    let folder = folder();
+    for url in ["memory://fuzz-large", &folder.path().display().to_string()] {
+        let store = Store::open(url).expect("a store");
+        let mut manifest = save(&runtime, &store, &layout(), PAGE);
+        let large = 1 << 60;
+        manifest.page = large;
+        for object in &mut manifest.objects {
+            object.bytes = large;
+            object.pages.truncate(1);
+        }
+        let bytes = serde_json::to_vec(&manifest).expect("JSON");
+        let manifest = Manifest::parse("manifest.json", &bytes).expect("it is sound in itself");
+        let mut sink = vec![0.0; manifest.segments[0].elements as usize];
+        let wanted = vec![Wanted {
+            segment: 0,
+            kind: Kind::Weight,
+            start: 0,
+            sink: &mut sink,
+        }];
+        let read = runtime.block_on(checkpoint::read(&store, &manifest, wanted));
+        let error = read.expect_err("there is not so much");
+        assert!(error.is_damage(), "{url}: {error}");
+    }
+}
+
 /// What once broke the reader.
 #[test]
 fn pages_and_parts_that_cut_elements_are_refused() {

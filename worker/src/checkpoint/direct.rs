@@ -4,7 +4,7 @@
 use super::{Error, Manifest, place};
 use polestar_dataset::{Store, store};
 use rayon::prelude::*;
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt};
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt};
 
 /// Bytes of an object and where they belong.
 pub(super) struct Run<'a> {
@@ -83,6 +83,12 @@ impl Files {
         let key = || format!("{}/{}", place(&manifest.trial, manifest.step), object.name);
         let damaged = |what| Error::Damaged { key: key(), what };
         let file = &self.0[&page.object];
+        let failed = |source| Error::Read { key: key(), source };
+        // A manifest may speak of more than there is, and of more than memory holds.
+        let size = file.metadata().map_err(failed)?.len();
+        if size < end {
+            return Err(damaged(format!("{size} bytes instead of {}", object.bytes)));
+        }
         let mut hasher = blake3::Hasher::new();
         let mut others = Vec::new();
         for piece in &mut page.pieces {
@@ -93,17 +99,7 @@ impl Files {
                     &mut others
                 }
             };
-            file.read_exact_at(bytes, at)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        let size = file.metadata().map_or(0, |metadata| metadata.len());
-                        damaged(format!("{size} bytes instead of {}", object.bytes))
-                    }
-                    _ => Error::Read {
-                        key: key(),
-                        source: error,
-                    },
-                })?;
+            file.read_exact_at(bytes, at).map_err(failed)?;
             hasher.update(bytes);
             at += bytes.len() as u64;
         }
