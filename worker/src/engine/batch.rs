@@ -57,12 +57,19 @@ pub fn laid(
     special: &SpecialTokens,
 ) -> Result<Laid, SpansError> {
     let rows = rows(triplets, objective, samples, pack_tokens, special)?;
-    let mut laid = Laid::default();
-    for row in &rows {
-        laid.tokens += row.ids.len() as u64;
-        laid.pairs += attention_pairs(&row.spans);
+    Ok(Laid::of(&rows))
+}
+
+impl Laid {
+    /// Counts what lies in rows.
+    pub(super) fn of(rows: &[PackInput]) -> Laid {
+        let mut laid = Laid::default();
+        for row in rows {
+            laid.tokens += row.ids.len() as u64;
+            laid.pairs += attention_pairs(&row.spans);
+        }
+        laid
     }
-    Ok(laid)
 }
 
 fn input(pack: Pack) -> Result<PackInput, SpansError> {
@@ -119,7 +126,7 @@ pub fn wrapper_tokens(samples: &SampleConfig, special: &SpecialTokens) -> u64 {
 
 /// (query, key) pairs that attention looks at: each token sees its ancestors' spans whole and its
 /// own span up to itself.
-pub(super) fn attention_pairs(spans: &Spans) -> u64 {
+fn attention_pairs(spans: &Spans) -> u64 {
     let mut seen_before = Vec::with_capacity(spans.spans().len());
     let mut pairs = 0;
     for span in spans.spans() {

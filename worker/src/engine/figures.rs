@@ -51,13 +51,11 @@ pub(super) fn lay_out(
     let plain = |t| batch::plain_tokens(t, wrapper) as f64;
     let packs = batch::inputs(triplets, trial, special)
         .map_err(|error| Failure::Data(error.to_string()))?;
+    let laid = batch::Laid::of(&packs);
     let figures = Figures {
         plain_tokens: triplets.iter().map(plain).sum(),
-        laid_tokens: packs.iter().map(|p| p.ids.len() as f64).sum(),
-        pairs: packs
-            .iter()
-            .map(|p| batch::attention_pairs(&p.spans) as f64)
-            .sum(),
+        laid_tokens: laid.tokens as f64,
+        pairs: laid.pairs as f64,
         ..Figures::default()
     };
     Ok((LaneInput { lane, packs }, figures))
