@@ -85,11 +85,14 @@ pub(crate) struct ImportArgs {
     /// much: the Jaccard index of their five-letter sequences, say 0.9
     #[arg(long, value_name = "RESEMBLANCE")]
     drop_similar: Option<f64>,
-    /// A row group, the unit of reading, ends with the prompt that brings it to so many MiB of text
-    #[arg(long, default_value_t = 4)]
+    /// A row group, the unit of reading, ends with the prompt that brings it to so many rows,
+    #[arg(long, default_value_t = FileLayout::default().row_group_rows)]
+    row_group_rows: u64,
+    /// or to so many MiB of text, whichever is first
+    #[arg(long, default_value_t = FileLayout::default().row_group_bytes >> 20)]
     row_group_mib: u64,
     /// A file ends with the row group that brings it to so many MiB
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = FileLayout::default().file_bytes >> 20)]
     file_mib: u64,
     /// Memory for grouping, in MiB
     #[arg(long, default_value_t = 512)]
@@ -182,9 +185,9 @@ impl ImportArgs {
             tokenizer: self.tokenizer,
             drop_similar: self.drop_similar,
             layout: FileLayout {
+                row_group_rows: self.row_group_rows,
                 row_group_bytes: self.row_group_mib << 20,
                 file_bytes: self.file_mib << 20,
-                ..FileLayout::default()
             },
             memory: self.memory << 20,
             temp_dir: self.temp_dir,
