@@ -3,12 +3,12 @@
 //! The tables are real data and not part of this repository: `POLESTAR_DATA` names the folder whose
 //! `scaling/` holds them. Without it these tests say that they are skipped.
 
-use polestar_coordinator::{
-    fit::{
+use polestar_laws::{
+    fits::{Bootstrap, isoflop::Method},
+    table::{
         Fits, Law, Options, fit,
         table::{Quantity, Reading, Table},
     },
-    laws::{Bootstrap, isoflop::Method},
 };
 use std::{collections::BTreeMap, fs::File, path::PathBuf};
 

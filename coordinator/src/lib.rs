@@ -2,15 +2,12 @@
 //!
 //! [`sweep`] reads the file and [plans](sweep::plan) trials as data; [`cluster`] is a pure state
 //! machine that decides who trains what; [`pool`] holds the workers' streams and [`run`] what is
-//! durable; [`laws`] fits and [`report`] draws. [`fit`] fits tables that others made,
-//! [`recommend`] turns laws into the next trial. [`cli`] puts them behind one command.
+//! durable; [`polestar_laws`] fits and draws. [`recommend`] turns laws into the next trial. [`cli`] puts
+//! them behind one command.
 
 pub mod cli;
 pub mod cluster;
-pub mod fit;
-pub mod laws;
 pub mod pool;
 pub mod recommend;
-pub mod report;
 pub mod run;
 pub mod sweep;

@@ -3,13 +3,13 @@
 //! A law is only followed as far as it has held: a fit that failed its own checks is refused unless
 //! somebody insists, and how far beyond the data the budget lies is stated with the interval.
 
-use crate::{
-    laws::{Interval, Point},
+use crate::sweep::{GIB, LrAxis, Share, Sweep};
+use polestar_laws::{
+    fits::{Interval, Point},
     report::{Analysis, Law},
-    sweep::{GIB, LrAxis, Share, Sweep},
 };
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
-use polestar_worker::sharding::Zero;
+use polestar_run::placement::Zero;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -298,10 +298,8 @@ fn shorten(value: &mut toml::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        report::{ReportInput, build},
-        sweep,
-    };
+    use crate::sweep;
+    use polestar_laws::report::{ReportInput, build};
 
     const SWEEP: &str = r#"
 name = "planted"

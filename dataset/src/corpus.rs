@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::digest;
 use crate::layout::{SampleConfig, TokenTriplet};
 use crate::manifest::{self, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, RowGroup};
-use crate::random::Stream;
 use crate::reader::{self, PromptCells, PromptGroup, Reader};
-use crate::store::{self, Store};
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Contest, PolicyChoice, Roles, TripletChoice, Weighting};
+use polestar_core::digest::hex;
+use polestar_core::random::Stream;
+use polestar_store;
+use polestar_store::Store;
 
 /// Bytes of decoded text that a corpus keeps for validation and scans.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -34,7 +35,7 @@ pub enum Error {
         /// The store.
         url: String,
         /// What went wrong.
-        source: store::Error,
+        source: polestar_store::Error,
     },
     /// The manifest is unusable.
     #[error("could not read the manifest of the corpus at {url}")]
@@ -235,7 +236,7 @@ impl Corpus {
 
         let path = manifest.tokenizer.path.clone();
         let bytes = store.get(&path).await.map_err(failed)?;
-        if digest(&bytes) != manifest.tokenizer.digest {
+        if hex(&bytes) != manifest.tokenizer.digest {
             return Err(Error::TokenizerDigest {
                 url: url.into(),
                 path,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::corpus::{Corpus, Error};
 use crate::manifest::FileSplit;
-use crate::random::Stream;
+use polestar_core::random::Stream;
 
 /// Buckets that sequences are counted in.
 const BUCKETS: usize = 4096;

@@ -12,11 +12,13 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
+use polestar_core::digest::hex;
 
-use crate::cache::DiskCache;
 use crate::manifest::{Extent, File, FileSplit, RowGroup};
 use crate::schema::{self, TokenRows, Trajectory};
-use crate::store::{self, Store};
+use polestar_store;
+use polestar_store::Store;
+use polestar_store::disk_cache::DiskCache;
 
 /// Why a corpus file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ pub enum Error {
         /// The file.
         path: String,
         /// What went wrong.
-        source: Box<store::Error>,
+        source: Box<polestar_store::Error>,
     },
     /// Bytes differ from those written.
     #[error(
@@ -67,11 +69,6 @@ pub enum Error {
         /// What to leave out to go on.
         left_out: String,
     },
-}
-
-/// The blake3 of some bytes, in hex, as the manifest records it.
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex().to_string()
 }
 
 /// How many prompts of a row group are usable.
@@ -172,7 +169,7 @@ impl FileWriter {
         let extent = |start: u64, end: u64| Extent {
             offset: start,
             bytes: end - start,
-            digest: digest(&bytes[start as usize..end as usize]),
+            digest: hex(&bytes[start as usize..end as usize]),
         };
         let mut end = 0;
         let mut row_groups = Vec::new();
@@ -193,7 +190,7 @@ impl FileWriter {
         let file = File {
             rows: self.groups.iter().map(|(rows, _)| rows).sum(),
             bytes: bytes.len() as u64,
-            digest: digest(&bytes),
+            digest: hex(&bytes),
             footer: extent(end, bytes.len() as u64),
             path: self.path,
             split: self.split,
@@ -267,7 +264,7 @@ async fn fetch(
         path: path.clone(),
         source: source.into(),
     })?;
-    let found = digest(&bytes);
+    let found = hex(&bytes);
     if found != extent.digest {
         return Err(Error::Damaged {
             part: part(),

@@ -14,7 +14,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::manifest::{FileSplit, Manifest};
-use crate::random::Stream;
+use polestar_core::random::Stream;
 
 /// Why no order can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@
 //! A token sees its span's ancestors whole and its own span causally, so both layouts show every
 //! token the same past.
 
+use polestar_core::{Objective, Span};
 use serde::{Deserialize, Serialize};
 
 /// What goes between the pieces of a sequence.
@@ -89,17 +90,6 @@ impl SampleConfig {
     }
 }
 
-/// What the packs are trained on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Objective {
-    /// Policy discrimination: two rewards a triplet.
-    #[default]
-    Polar,
-    /// Causal language modelling on the positive sequence.
-    Lm,
-}
-
 /// The ids that the layout puts between the pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecialTokens {
@@ -128,17 +118,6 @@ pub struct TokenTriplet {
     pub positive: Vec<u32>,
     /// A response of the other policy.
     pub negative: Vec<u32>,
-}
-
-/// A run of rows that see each other causally.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// First row.
-    pub start: u32,
-    /// Number of rows.
-    pub len: u32,
-    /// The span whose rows, and whose ancestors' rows, are all visible; always an earlier one.
-    pub parent: Option<u32>,
 }
 
 /// Where a triplet's rewards are read.
@@ -293,7 +272,7 @@ pub fn pack(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Stream;
+    use polestar_core::random::Stream;
 
     const BOS: u32 = 1;
     const SPLIT: u32 = 2;

@@ -6,7 +6,6 @@
 //! it ahead of time.
 
 mod assemble;
-pub mod cache;
 pub mod corpus;
 pub mod distance;
 pub mod files;
@@ -16,11 +15,9 @@ pub mod lanes;
 pub mod layout;
 pub mod loader;
 pub mod manifest;
-mod random;
 pub mod reader;
 pub mod schema;
 mod similarity;
-pub mod store;
 pub mod synth;
 pub mod tokenizer;
 pub mod triplet;
@@ -34,13 +31,10 @@ pub use import::{
 };
 pub use inspect::{Inspection, inspect};
 pub use lanes::{LaneOrder, PromptRef};
-pub use layout::{
-    Layout, Objective, Pack, Placed, SampleConfig, Span, SpecialTokens, TokenTriplet, Wrapper, pack,
-};
+pub use layout::{Layout, Pack, Placed, SampleConfig, SpecialTokens, TokenTriplet, Wrapper, pack};
 pub use loader::{LoadPlan, Loader, StepBatch};
 pub use manifest::{Fingerprint, Manifest};
 pub use schema::{Message, Prompt, Trajectory};
-pub use store::{Put, Store};
 pub use synth::planted::{Optimum, planted_optimum};
 pub use synth::{SynthOptions, synth};
 pub use tokenizer::Tokenizer;

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
-use crate::cache::DiskCache;
 use crate::files;
 use crate::manifest::{FileSplit, Manifest};
 use crate::schema::Rows;
-use crate::store::Store;
 use crate::triplet::{Cell, Contest, Roles};
+use polestar_store::Store;
+use polestar_store::disk_cache::DiskCache;
 
 /// Why a row group could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn estimates_lie_about_the_jaccard_index() {
         let text = |seed: u64, words: usize| {
-            let mut stream = crate::random::Stream::new("similarity test", &[seed]);
+            let mut stream = polestar_core::random::Stream::new("similarity test", &[seed]);
             let words: Vec<String> = (0..words)
                 .map(|_| format!("word{}", stream.below(900)))
                 .collect();

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Policy;
-use crate::random::Stream;
+use polestar_core::random::Stream;
 
 /// The distinct responses of one policy to one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::corpus::{Corpus, Error};
-use crate::files::digest;
 use crate::manifest::{Counts, File, FileSplit, Manifest};
 use crate::reader::{PromptCells, prompt_cells};
-use crate::store::{self, Store};
 use crate::triplet::{Contest, Roles};
+use polestar_core::digest::hex;
+use polestar_store;
+use polestar_store::Store;
 
 /// What was checked, and what is wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,11 +127,11 @@ impl<'a> Scan<'a> {
                 let what = format!("it has {} bytes, {} are recorded", bytes.len(), file.bytes);
                 self.fault(&file.path, None, what);
             }
-            Ok(bytes) if digest(&bytes) != file.digest => {
+            Ok(bytes) if hex(&bytes) != file.digest => {
                 self.fault(&file.path, None, "its digest differs".into())
             }
             Ok(_) => {}
-            Err(store::Error::Missing { .. }) => {
+            Err(polestar_store::Error::Missing { .. }) => {
                 self.complete = false;
                 return self.fault(&file.path, None, "it is missing".into());
             }

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use polestar_core::Objective;
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
-    Corpus, HeldOut, LoadPlan, Loader, Objective, PolicyChoice, SampleConfig, Split, StepBatch,
-    Store, SynthOptions, Weighting, inspect, loader, pack, planted_optimum, synth, verify,
+    Corpus, HeldOut, LoadPlan, Loader, PolicyChoice, SampleConfig, Split, StepBatch, SynthOptions,
+    Weighting, inspect, loader, pack, planted_optimum, synth, verify,
 };
+use polestar_store::Store;
 
 fn small(name: &str) -> SynthOptions {
     SynthOptions {

@@ -7,9 +7,10 @@ mod mutate;
 use mutate::{fuzz, mutate, mutate_json};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
-    Corpus, HeldOut, LoadPlan, Loader, Manifest, SampleConfig, StepBatch, Store, SynthOptions,
-    Weighting, synth,
+    Corpus, HeldOut, LoadPlan, Loader, Manifest, SampleConfig, StepBatch, SynthOptions, Weighting,
+    synth,
 };
+use polestar_store::Store;
 use rand::RngExt;
 use std::sync::Arc;
 use tokio::runtime::Runtime;

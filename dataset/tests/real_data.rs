@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
-    ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split, Store,
+    ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split,
     Weighting, import, inspect, verify,
 };
+use polestar_store::Store;
 
 #[tokio::test]
 async fn real_trajectories_import_verify_and_load() {

@@ -3,9 +3,9 @@
 
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
-    Corpus, HeldOut, LoadPlan, Loader, Put, SampleConfig, Split, Store, SynthOptions, Weighting,
-    synth, verify,
+    Corpus, HeldOut, LoadPlan, Loader, SampleConfig, Split, SynthOptions, Weighting, synth, verify,
 };
+use polestar_store::{Put, Store};
 
 #[tokio::test]
 async fn a_corpus_lives_on_s3() {

@@ -5,10 +5,7 @@
 mod s3_server;
 
 use bytes::Bytes;
-use polestar_dataset::{
-    Put, Store,
-    store::{Error, faults::Faults},
-};
+use polestar_store::{Error, Put, Store, faults::Faults};
 use s3_server::{BUCKET, S3Server};
 use std::process::Command;
 

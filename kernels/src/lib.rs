@@ -35,7 +35,6 @@ mod autodiff;
 mod cpu;
 mod extension;
 mod positions;
-mod precision;
 mod spans;
 
 pub mod portable;
@@ -46,9 +45,9 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 pub use extension::Kernels;
+pub use polestar_core::{Precision, Span};
 pub use positions::Positions;
-pub use precision::Precision;
-pub use spans::{Span, Spans, SpansError};
+pub use spans::{Spans, SpansError};
 
 /// Softmax attention over a forest of spans, with scale `1 / sqrt(hd)`.
 ///

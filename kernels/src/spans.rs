@@ -8,26 +8,9 @@
 //! parent   -                0            0            -
 //! ```
 
+use polestar_core::Span;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// A run of consecutive tokens that continue `parent`'s tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// First token, counted from the start of the pack.
-    pub start: u32,
-    /// Number of tokens, at least one.
-    pub len: u32,
-    /// Index of the span that this one continues; `None` starts a new sequence.
-    pub parent: Option<u32>,
-}
-
-impl Span {
-    /// The span's tokens.
-    pub(crate) fn range(&self) -> Range<usize> {
-        self.start as usize..self.start as usize + self.len as usize
-    }
-}
 
 /// A forest of token spans; a token sees its ancestors' spans whole and its own span causally.
 ///

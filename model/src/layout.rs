@@ -5,6 +5,7 @@
 //! must not depend on how a run was spread (digest, norms, checkpoints, shards) is defined on it.
 
 use crate::ModelConfig;
+use polestar_core::Objective;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -16,6 +17,16 @@ pub enum HeadKind {
     Reward,
     /// Next-token logits: `output.weight`, `[vocab, hidden]`, not tied to the embedding.
     Language,
+}
+
+impl HeadKind {
+    /// The head that an objective trains.
+    pub fn of(objective: Objective) -> HeadKind {
+        match objective {
+            Objective::Polar => HeadKind::Reward,
+            Objective::Lm => HeadKind::Language,
+        }
+    }
 }
 
 /// Which stage of the chain a segment is.

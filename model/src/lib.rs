@@ -5,15 +5,17 @@
 //! `polestar-worker` owns both, one segment at a time.
 //!
 //! All activations are two-dimensional, `[tokens, features]`: a pack of triplets has no batch
-//! dimension, and which token sees which is said by [`polestar_kernels::Spans`].
+//! dimension, and which token sees which is said by a forest of [`polestar_core::Span`]s.
 
 pub mod config;
 pub mod count;
 pub mod init;
 pub mod layout;
+#[cfg(feature = "compute")]
 pub mod segment;
 mod size;
 
 pub use config::{ModelConfig, ModelError, Preset};
 pub use layout::{HeadKind, ModelLayout, SegmentKind, SegmentLayout, TensorLayout};
+#[cfg(feature = "compute")]
 pub use segment::{PackInput, PolarOutput, Weights};

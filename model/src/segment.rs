@@ -2,8 +2,9 @@
 
 use crate::{ModelConfig, layout::SegmentLayout};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use polestar_core::Precision;
 use polestar_kernels::{
-    Positions, Precision, Spans, cross_entropy, linear, rms_norm, rotary_attention, swiglu,
+    Positions, Spans, cross_entropy, linear, rms_norm, rotary_attention, swiglu,
 };
 use rayon::prelude::*;
 use std::sync::Arc;

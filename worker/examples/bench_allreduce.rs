@@ -5,7 +5,8 @@
 mod ranks;
 
 use clap::Parser;
-use polestar_worker::{Lane, Rank, WorldSize, collective::Collective, reduce};
+use polestar_core::{Lane, Rank, WorldSize, tree};
+use polestar_worker::collective::Collective;
 use ranks::Failure;
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ fn main() -> Result<(), Failure> {
 fn time(args: &Args, mut collective: Collective) -> Result<(), Failure> {
     let elements = args.bytes / 4;
     let world = WorldSize(2);
-    let cuts = [0, 1].map(|rank| reduce::shard(elements, world, Rank(rank)));
+    let cuts = [0, 1].map(|rank| tree::shard(elements, world, Rank(rank)));
     let pieces = [0, 1].map(|rank| (Rank(rank), reduce::Node::leaf(Lane(rank))));
     let mut values = vec![1.0_f32; elements];
     let repeats = ((1 << 28) / args.bytes).clamp(8, 400);

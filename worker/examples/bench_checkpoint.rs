@@ -8,15 +8,14 @@
 mod ranks;
 
 use clap::{Parser, ValueEnum};
-use polestar_dataset::Store;
+use polestar_core::{Digest, Rank, Step, TrialId, WorldSize, tree::shard};
 use polestar_model::{HeadKind, ModelLayout, Preset};
-use polestar_worker::{
-    Digest, Rank, Step, TrialId, WorldSize,
+use polestar_run::{
+    Consumed,
     checkpoint::{self, FORMAT, Kind, Manifest, PAGE, Shape, Staging, Uploaded, Wanted},
-    collective::Collective,
-    engine::Consumed,
-    reduce::shard,
 };
+use polestar_store::Store;
+use polestar_worker::collective::Collective;
 use ranks::Failure;
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;

@@ -10,14 +10,17 @@ mod ranks;
 
 use burn::tensor::Device;
 use clap::Parser;
-use polestar_kernels::{Positions, Precision, Span, Spans, adamw::AdamW};
+use polestar_core::Precision;
+use polestar_core::{Lane, Rank, WorldSize};
+use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
+use polestar_run::{
+    memory::{Holding, memory},
+    placement::{Reduction, Sharding, Zero},
+};
 use polestar_worker::{
-    Lane, Rank, WorldSize,
     collective::Collective,
     engine::{Compute, LaneInput, Part, StepPlan, Stepper},
-    memory::{Holding, memory},
-    sharding::{Reduction, Sharding, Zero},
 };
 use ranks::Failure;
 use std::time::Instant;

@@ -1,14 +1,18 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
 use crate::{
-    Generation, Rank, TrialConfig,
     collective::{self, Aborter, Collective, Mesh, Secret, SharedMemory},
-    engine::{self, Environment, Event, Outcome, with_causes},
+    engine::{self, Environment, with_causes},
+};
+use polestar_core::{Generation, Rank};
+use polestar_run::{Event, Outcome};
+use polestar_run::{
+    TrialConfig,
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
 };
-use polestar_dataset::Store;
+use polestar_store::Store;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{

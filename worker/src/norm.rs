@@ -1,7 +1,8 @@
 //! The canonical norm: squares summed over fixed blocks of each segment, blocks merged by a binary
 //! tree in canonical order.
 
-use crate::reduce::BLOCK;
+use polestar_core::tree::BLOCK;
+use polestar_core::tree::tree_sum;
 use rayon::prelude::*;
 
 /// Sum of squares of each [`BLOCK`] of a segment, or of a shard of one: shards begin on block edges,
@@ -19,18 +20,6 @@ fn block_sum(block: &[f32]) -> f64 {
         }
     }
     tree_sum(&partial)
-}
-
-/// Sum by halves, the left half being the larger power of two.
-pub fn tree_sum(values: &[f64]) -> f64 {
-    match values {
-        [] => 0.0,
-        [x] => *x,
-        _ => {
-            let half = values.len().next_power_of_two() / 2;
-            tree_sum(&values[..half]) + tree_sum(&values[half..])
-        }
-    }
 }
 
 #[cfg(test)]

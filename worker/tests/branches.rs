@@ -4,9 +4,8 @@ mod common;
 #[path = "common/small.rs"]
 mod small;
 
-use polestar_worker::{
-    Step, TrialConfig, TrialId, Trunk, checkpoint, schedule::Schedule, sharding::Zero,
-};
+use polestar_core::{Step, TrialId};
+use polestar_run::{TrialConfig, Trunk, checkpoint, placement::Zero, schedule::Schedule};
 use small::{run, store, trial};
 use tokio::runtime::Runtime;
 

@@ -5,16 +5,16 @@ mod common;
 #[path = "common/small.rs"]
 mod small;
 
-use polestar_dataset::{
-    Store,
-    store::faults::{FaultLog, Faults, Stop},
-};
-use polestar_worker::{
+use polestar_run::{
     TrialConfig,
     checkpoint::{self, committed},
-    engine::{self, Failure},
-    sharding::Zero,
+    placement::Zero,
 };
+use polestar_store::{
+    Store,
+    faults::{FaultLog, Faults, Stop},
+};
+use polestar_worker::engine::{self, Failure};
 use small::{run, store, trial};
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;

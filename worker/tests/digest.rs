@@ -4,14 +4,17 @@
 mod common;
 
 use common::connect;
-use polestar_kernels::{Positions, Precision, Span, Spans, adamw::AdamW};
+use polestar_core::Precision;
+use polestar_core::{Digest, WorldSize};
+use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
-use polestar_worker::{
-    Digest, WorldSize,
-    collective::Collective,
+use polestar_run::{
     config::Backend,
+    placement::{Reduction, Sharding, Zero},
+};
+use polestar_worker::{
+    collective::Collective,
     engine::{Compute, LaneInput, Part, StepPlan, Stepper},
-    sharding::{Reduction, Sharding, Zero},
 };
 use std::thread;
 

@@ -5,14 +5,13 @@
 mod mutate;
 
 use mutate::{fuzz, mutate, mutate_json};
-use polestar_dataset::Store;
+use polestar_core::{Digest, Rank, Step, TrialId, WorldSize, tree::shard};
 use polestar_model::{HeadKind, ModelLayout, Preset};
-use polestar_worker::{
-    Digest, Rank, Step, TrialId, WorldSize,
+use polestar_run::{
+    Consumed,
     checkpoint::{self, Error, FORMAT, Kind, Manifest, PAGE, Shape, Staging, Wanted},
-    engine::Consumed,
-    reduce::shard,
 };
+use polestar_store::Store;
 use rand::RngExt;
 use std::sync::Arc;
 use tokio::runtime::Runtime;

@@ -6,11 +6,9 @@ use super::{
 };
 use crate::run::Run;
 use clap::{Args, Subcommand};
-use polestar_dataset::Store;
-use polestar_worker::{
-    TrialId,
-    checkpoint::{self, Keep, Listed},
-};
+use polestar_core::TrialId;
+use polestar_run::checkpoint::{self, Keep, Listed};
+use polestar_store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -7,9 +7,10 @@ use super::{
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
-    ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Progress, Stage, Store,
+    ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Progress, Stage,
     SynthOptions, import, inspect, left_behind, synth, verify,
 };
+use polestar_store::Store;
 use std::{
     cell::Cell,
     io::IsTerminal,

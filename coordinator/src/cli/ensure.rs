@@ -2,16 +2,14 @@
 
 use super::{Error, corpus::watched_import};
 use crate::sweep::{CorpusFacts, Plan, Sweep, Work, plan};
+use polestar_core::Objective;
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Loader, Store, SynthOptions, TokenTriplet,
+    Corpus, ImportOptions, LoadPlan, Loader, SynthOptions, TokenTriplet,
     manifest::{MANIFEST_KEY, Origin},
-    synth,
-    synth::SynthOrigin,
+    synth::{self, SynthOrigin},
 };
-use polestar_worker::{
-    Objective,
-    engine::{laid, plain_tokens, wrapper_tokens},
-};
+use polestar_store::Store;
+use polestar_worker::engine::{laid, plain_tokens, wrapper_tokens};
 use std::{path::PathBuf, sync::Arc};
 
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
@@ -27,7 +25,7 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
                 output: store.url().to_owned(),
                 ..options.clone()
             };
-            synth(options).await?;
+            synth::synth(options).await?;
         }
         (None, Some(options)) if !exists => {
             eprintln!("importing the corpus to {}", store.url());

@@ -1,17 +1,17 @@
 //! `coordinator fit`: laws of a table that anybody made.
 
 use super::Error;
-use crate::{
-    fit::{
-        self, Fits, Law,
-        report::report_input,
-        table::{Quantity, Reading, Table},
-    },
-    laws::{
+use polestar_laws::{
+    fits::{
         Bootstrap, Comparison, Interval, PowerLaw,
         isoflop::{Method, Valley},
     },
     report::{Fitting, build_with},
+    table::{
+        self, Fits, Law,
+        report::report_input,
+        table::{Quantity, Reading, Table},
+    },
 };
 use std::{fs::File, path::PathBuf};
 
@@ -67,7 +67,7 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
     };
     let file = File::open(&args.table).map_err(|e| named(&e))?;
     let table = Table::read(file, &reading).map_err(|e| named(&e))?;
-    let options = fit::Options {
+    let options = table::Options {
         law: args.law,
         valley: args.valley,
         bootstrap: Bootstrap {
@@ -75,7 +75,7 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
             seed: args.seed,
         },
     };
-    let fits = fit::fit(&table, options).map_err(|e| named(&e))?;
+    let fits = table::fit(&table, options).map_err(|e| named(&e))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&fits)?);
     } else {

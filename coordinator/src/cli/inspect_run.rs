@@ -1,12 +1,11 @@
 //! `status` and `report`: looking at a run from its store alone.
 
 use super::{Error, table::table};
-use crate::{
-    report::{Compared, Report},
-    run::{Run, report_of, write_report},
-};
-use polestar_dataset::{Corpus, Store};
-use polestar_worker::checkpoint;
+use crate::run::{Run, report_of, write_report};
+use polestar_dataset::Corpus;
+use polestar_laws::report::{Compared, Report};
+use polestar_run::checkpoint;
+use polestar_store::Store;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is.

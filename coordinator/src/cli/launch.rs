@@ -11,12 +11,12 @@ use crate::{
     run::{Run, TrialResult, write_report},
     sweep::Sweep,
 };
-use polestar_dataset::Store;
-use polestar_worker::{
-    Generation, TrialId,
-    engine::Outcome,
+use polestar_core::{Generation, TrialId};
+use polestar_run::{
+    Outcome,
     proto::{self, to_worker::Body},
 };
+use polestar_store::Store;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},

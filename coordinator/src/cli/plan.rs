@@ -5,7 +5,7 @@ use super::{
     table::{bytes, duration, si, table},
 };
 use crate::sweep::{self, Plan, PlannedTrial, PoolTable, Sweep};
-use polestar_worker::TrialId;
+use polestar_core::TrialId;
 use std::path::Path;
 
 /// Prints a sweep's plan.

@@ -1,7 +1,8 @@
 //! What a person sees while trials run: bars on a terminal, lines elsewhere.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use polestar_worker::{Generation, TrialId, engine::Event};
+use polestar_core::{Generation, TrialId};
+use polestar_run::Event;
 use std::{collections::BTreeMap, io::IsTerminal};
 
 /// The running display.

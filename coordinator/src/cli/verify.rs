@@ -3,11 +3,10 @@
 
 use super::{Error, checkpoint as checkpoints, inspect_run};
 use clap::Args;
+use polestar_core::{Step, WorldSize};
 use polestar_model::count;
-use polestar_worker::{
-    Step, TrialConfig, WorldSize, checkpoint,
-    engine::{self, Slice},
-};
+use polestar_run::{TrialConfig, checkpoint};
+use polestar_worker::engine::{self, Slice};
 use std::time::Instant;
 
 #[derive(Debug, Args)]

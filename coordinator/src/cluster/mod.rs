@@ -22,7 +22,7 @@ mod tests;
 
 pub use state::{Cluster, Limits};
 
-use polestar_worker::{Generation, Rank, TrialId};
+use polestar_core::{Generation, Rank, TrialId};
 use serde::Serialize;
 use std::fmt;
 

@@ -4,7 +4,7 @@ use super::{
     Command, Event, Failure, Job, Status, WorkerId,
     group::{Cause, Group, Member, Phase},
 };
-use polestar_worker::{Generation, Rank, TrialId};
+use polestar_core::{Generation, Rank, TrialId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a trial may be tried again.

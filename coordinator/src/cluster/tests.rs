@@ -1,7 +1,7 @@
 //! Histories of a pool, event by event.
 
 use super::{Cluster, Command, Event, Failure, Job, Limits, Status, WorkerId};
-use polestar_worker::{Generation, Rank, TrialId};
+use polestar_core::{Generation, Rank, TrialId};
 
 const LIMITS: Limits = Limits {
     failures: 1,

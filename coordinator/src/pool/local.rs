@@ -1,6 +1,6 @@
 //! Worker processes on this machine: the coordinator runs its own program again.
 
-use polestar_worker::memory::allocator;
+use polestar_worker::allocator::allocator;
 use std::{
     collections::BTreeSet,
     fs::File,

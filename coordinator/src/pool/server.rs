@@ -1,14 +1,12 @@
 //! The gRPC service that workers dial into: streams in, [`Event`]s out.
 
 use crate::cluster::{Event, Failure, WorkerId};
-use polestar_worker::{
-    Generation,
-    proto::{
-        FromWorker, ToWorker, Welcome,
-        from_worker::Body,
-        pool_server::{Pool, PoolServer as Service},
-        to_worker,
-    },
+use polestar_core::Generation;
+use polestar_run::proto::{
+    FromWorker, ToWorker, Welcome,
+    from_worker::Body,
+    pool_server::{Pool, PoolServer as Service},
+    to_worker,
 };
 use std::{
     collections::BTreeMap,

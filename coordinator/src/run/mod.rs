@@ -13,8 +13,9 @@ mod report;
 pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, Sweep};
-use polestar_dataset::{Store, store::Put};
-use polestar_worker::{TrialId, engine::Outcome};
+use polestar_core::TrialId;
+use polestar_run::Outcome;
+use polestar_store::{Put, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -56,7 +57,7 @@ pub struct TrialResult {
 pub enum RunError {
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] polestar_dataset::store::Error),
+    Store(#[from] polestar_store::Error),
     /// Nothing there.
     #[error("{url} has no run.json; give the folder of a run, as `launch` prints it")]
     NoRun {

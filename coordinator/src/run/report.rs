@@ -1,13 +1,15 @@
 //! From a run's store to its report.
 
 use super::{Run, RunError};
-use crate::{
-    laws::{CHANCE_LOSS, FailedTrial, Point},
-    report::{self, Curve, CurvePoint, Discrimination, Judged, Report, ReportInput, Validation},
-    sweep::Plan,
-};
+use crate::sweep::Plan;
+use polestar_core::TrialId;
 use polestar_dataset::{Corpus, Split, planted_optimum};
-use polestar_worker::{TrialId, engine::VALIDATION_SEED, metrics, scores};
+use polestar_laws::{
+    fits::{CHANCE_LOSS, FailedTrial, Point},
+    report::{self, Curve, CurvePoint, Discrimination, Judged, Report, ReportInput, Validation},
+};
+use polestar_run::{metrics, scores};
+use polestar_worker::engine::VALIDATION_SEED;
 use std::collections::BTreeMap;
 
 /// Why a report could not be written.
@@ -18,7 +20,7 @@ pub enum ReportError {
     Run(#[from] RunError),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] polestar_dataset::store::Error),
+    Store(#[from] polestar_store::Error),
     /// A trial's metrics.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),

@@ -1,6 +1,6 @@
 //! What a sweep varies.
 
-use polestar_worker::Objective;
+use polestar_core::Objective;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

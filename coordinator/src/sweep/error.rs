@@ -1,7 +1,8 @@
 //! Why a sweep can't be planned.
 
 use super::variants::MIN_STEPS;
-use polestar_worker::{TrialId, config::ConfigError};
+use polestar_core::TrialId;
+use polestar_run::config::ConfigError;
 
 /// Why a sweep can't be planned.
 #[derive(Debug, thiserror::Error)]

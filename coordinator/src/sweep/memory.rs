@@ -1,10 +1,11 @@
 //! What a worker holds of a trial, and the smallest share of it that fits.
 
+use polestar_core::WorldSize;
 use polestar_model::ModelLayout;
-use polestar_worker::{
-    TrainConfig, WorldSize,
+use polestar_run::{
+    TrainConfig,
     memory::{Holding, memory},
-    sharding::Zero,
+    placement::Zero,
 };
 
 /// Bytes of a GiB.

@@ -14,11 +14,12 @@ pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, Work, plan};
 pub use read::{ReadError, read, read_str};
 
+use polestar_core::Objective;
 use polestar_dataset::{
     ColumnMapping, FileLayout, HeldOut, ImportOptions, SampleConfig, SynthOptions, Weighting,
 };
 use polestar_model::ModelConfig;
-use polestar_worker::{Objective, TrainConfig, config::OptimizerConfig, schedule::Schedule};
+use polestar_run::{TrainConfig, config::OptimizerConfig, schedule::Schedule};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 

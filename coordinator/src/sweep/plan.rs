@@ -7,11 +7,10 @@ use super::{
     trunk::grow,
     variants::{Length, Variant},
 };
+use polestar_core::{Objective, Step, TrialId};
 use polestar_dataset::{LeftOut, PolicyChoice, PolicyDistances};
-use polestar_model::{ModelConfig, ModelLayout, Preset, count};
-use polestar_worker::{
-    Objective, StartFrom, Step, TrainConfig, TrialConfig, TrialId, Trunk, sharding::Zero,
-};
+use polestar_model::{HeadKind, ModelConfig, ModelLayout, Preset, count};
+use polestar_run::{StartFrom, TrainConfig, TrialConfig, Trunk, placement::Zero};
 use serde::{Deserialize, Serialize};
 
 /// What a plan has to know of the corpus.
@@ -304,7 +303,7 @@ impl Maker<'_> {
             trial: config.id.clone(),
             source,
         })?;
-        let layout = ModelLayout::new(model, config.objective.head());
+        let layout = ModelLayout::new(model, HeadKind::of(config.objective));
         let state_bytes = self.fitting(&config, &layout)?;
         Ok(PlannedTrial {
             size: size.to_owned(),

@@ -1,7 +1,7 @@
 //! Every kind of sweep, expanded.
 
 use super::{CorpusFacts, Plan, PlanError, Work, plan, read_str};
-use polestar_worker::Step;
+use polestar_core::Step;
 
 const BASE: &str = r#"
 name = "t"

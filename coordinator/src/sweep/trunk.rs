@@ -1,7 +1,8 @@
 //! Lengths that share a trunk: one trial at a constant rate, from whose checkpoints the others decay.
 
 use super::{axes::TrunkTable, plan::Stage};
-use polestar_worker::{Step, TrialId, Trunk, schedule::Schedule};
+use polestar_core::{Step, TrialId};
+use polestar_run::{Trunk, schedule::Schedule};
 
 /// The trunk of some trials that differ only in their lengths, and these as its branches. A length so
 /// short that it has nothing in common with others stays as it is.

@@ -5,9 +5,9 @@ use super::{
     axes::{BatchAxis, LrAxis, Spread},
     plan::Maker,
 };
-use crate::laws::polar;
+use polestar_laws::fits::polar;
 use polestar_model::{ModelConfig, count};
-use polestar_worker::TrainConfig;
+use polestar_run::TrainConfig;
 
 /// Fewer steps than this are no training.
 pub(super) const MIN_STEPS: u64 = 4;

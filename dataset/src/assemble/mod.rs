@@ -15,16 +15,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::files::{self, digest};
+use crate::files;
 use crate::manifest::{
     Counts, File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, Origin, SCHEMA_VERSION,
     TokenizerEntry,
 };
 use crate::schema::Prompt;
-use crate::store::{self, Put, Store};
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Cell, Roles};
 pub(crate) use notes::{Notes, keep, recall};
+use polestar_core::digest::hex;
+use polestar_store;
+use polestar_store::{Put, Store};
 pub(crate) use select::COLUMN_SEPARATOR;
 use select::{HeldOutPrompts, PolicySelection, Tally};
 use walk::walk;
@@ -107,7 +109,7 @@ pub enum Error {
         /// The store.
         url: String,
         /// What went wrong.
-        source: store::Error,
+        source: polestar_store::Error,
     },
     /// Another corpus is there.
     #[error(
@@ -412,7 +414,7 @@ pub(crate) async fn assemble<S: Source>(
         },
         tokenizer: TokenizerEntry {
             path: TOKENIZER_KEY.into(),
-            digest: digest(&tokenizer),
+            digest: hex(&tokenizer),
             vocab_size: loaded.vocab_size(),
             stored_tokens: recipe.pretokenize,
         },

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, HeldOut, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
 use crate::manifest::Policy;
-use crate::random::Stream;
 use crate::triplet::{Contest, Roles};
+use polestar_core::random::Stream;
 
 /// Joins the columns of a strict policy's name.
 pub(crate) const COLUMN_SEPARATOR: &str = " | ";

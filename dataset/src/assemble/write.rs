@@ -12,9 +12,9 @@ use super::{Error, FileLayout, Group, Notes, Place};
 use crate::files::{FileWriter, Usable};
 use crate::manifest::{File, FileSplit};
 use crate::schema::{TokenRows, Trajectory};
-use crate::store::Store;
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{Contest, Roles};
+use polestar_store::Store;
 
 /// The name under which it is noted how far the files are. All jobs to one output have one such note:
 /// their files have the same names.

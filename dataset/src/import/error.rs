@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{assemble, store};
+use crate::assemble;
+use polestar_store;
 
 /// Why an import failed.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +168,7 @@ pub enum Error {
     },
     /// The output is no store.
     #[error("could not open the output")]
-    Output(#[source] store::Error),
+    Output(#[source] polestar_store::Error),
     /// The rows were read, but no corpus could be made of them.
     #[error(transparent)]
     Assemble(#[from] assemble::Error),

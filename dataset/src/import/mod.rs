@@ -24,13 +24,13 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::assemble::{FileLayout, HeldOut, Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
-use crate::files::digest;
 use crate::manifest::{Manifest, Origin, is_false, is_zero};
-use crate::store::Store;
 pub use error::Error;
 use error::unreadable;
 use grouping::Grouping;
 use job::Job;
+use polestar_core::digest::hex;
+use polestar_store::Store;
 use spill::Partitions;
 
 /// Which columns hold what.
@@ -217,7 +217,7 @@ pub async fn import(
         aliases: options.aliases.clone(),
         seed: options.seed,
         vocab_size: options.vocab_size,
-        tokenizer: tokenizer.as_deref().map(digest),
+        tokenizer: tokenizer.as_deref().map(hex),
         pretokenize: options.pretokenize,
         drop_similar: options.drop_similar,
         layout: options.layout,

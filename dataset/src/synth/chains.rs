@@ -2,7 +2,7 @@
 //! sampling and likelihood agree exactly.
 
 use super::SynthOptions;
-use crate::random::Stream;
+use polestar_core::random::Stream;
 
 const CONSONANTS: &[u8] = b"bdfgklmnprstvz";
 const VOWELS: &[u8] = b"aeiou";

@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use crate::assemble::{self, Answer, Group, Recipe, Source, assemble};
 use crate::import::{FileLayout, HeldOut};
 use crate::manifest::{Manifest, Origin};
-use crate::random::Stream;
 use crate::schema::Prompt;
-use crate::store::{self, Store};
 use crate::tokenizer::{self, Tokenizer};
 use chains::{Chain, chains, vocabulary};
+use polestar_core::random::Stream;
+use polestar_store;
+use polestar_store::Store;
 
 /// Prompts that are made at a time.
 const PROMPTS_PER_PART: u32 = 256;
@@ -52,7 +53,7 @@ pub enum Error {
     Tokenizer(#[source] tokenizer::Error),
     /// The output is no store.
     #[error("could not open the output")]
-    Output(#[source] store::Error),
+    Output(#[source] polestar_store::Error),
     /// The corpus could not be assembled.
     #[error(transparent)]
     Assemble(#[from] assemble::Error),

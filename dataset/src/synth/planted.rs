@@ -218,8 +218,8 @@ impl Lexicon {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Stream;
     use crate::synth::SynthOptions;
+    use polestar_core::random::Stream;
 
     /// On triplets drawn as the prior says, an exact posterior is calibrated: its surprise is its
     /// entropy, and it is right as often as it believes.

@@ -13,9 +13,10 @@ use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::manifest::FileSplit;
 use polestar_dataset::{
     AssembleError, ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, LoadPlan, Loader,
-    Manifest, Progress, Prompt, SampleConfig, Split, Stage, StepBatch, Store, TokenTriplet,
-    Trajectory, Weighting, import, inspect, schema, verify,
+    Manifest, Progress, Prompt, SampleConfig, Split, Stage, StepBatch, TokenTriplet, Trajectory,
+    Weighting, import, inspect, schema, verify,
 };
+use polestar_store::Store;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::harness::{Operation, assert_close, finite_differences, flat, noise, run, with_threads};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use polestar_core::Precision;
 use polestar_kernels::{
-    Positions, Precision, Span, Spans, attention, cross_entropy, graft, linear, rms_norm, rope,
+    Positions, Span, Spans, attention, cross_entropy, graft, linear, rms_norm, rope,
     rotary_attention, swiglu,
 };
 

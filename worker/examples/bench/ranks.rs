@@ -1,9 +1,9 @@
 //! A benchmark program as several ranks: it starts itself once for each.
 
+use polestar_core::Rank;
 use polestar_worker::{
-    Rank,
+    allocator::allocator,
     collective::{Collective, Mesh, Secret, SharedMemory, listen},
-    memory::allocator,
 };
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,7 +1,7 @@
 //! Moving bytes to and from all peers at once, on the thread that needs them.
 
 use super::{Cause, LinkError, link::Link};
-use crate::Rank;
+use polestar_core::Rank;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     sync::atomic::{AtomicBool, Ordering},

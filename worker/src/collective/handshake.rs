@@ -8,7 +8,7 @@
 //! `H` is keyed blake3; the secret comes from the coordinator over its own authenticated stream
 //! and is fresh for every generation. Neither side learns the secret or can replay a proof.
 
-use crate::Rank;
+use polestar_core::Rank;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const MAGIC: [u8; 8] = *b"polestr1";

@@ -1,7 +1,7 @@
 //! A byte stream to one peer: a connection, or shared memory with a connection beside it.
 
 use super::{LinkError, shared::Shared};
-use crate::Rank;
+use polestar_core::Rank;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},

@@ -6,7 +6,7 @@ use super::{
     link::Link,
     shared::{self, Shared},
 };
-use crate::{Rank, WorldSize};
+use polestar_core::{Rank, WorldSize};
 use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{

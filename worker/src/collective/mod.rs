@@ -20,8 +20,8 @@ mod tests;
 pub use handshake::{HandshakeError, Secret};
 pub use mesh::{Aborter, Mesh, MeshError, SharedMemory, listen};
 
-use crate::{Rank, WorldSize, reduce::Node};
 use operation::Core;
+use polestar_core::{Rank, WorldSize, tree::Node};
 use std::{
     fmt,
     ops::Range,
@@ -205,7 +205,7 @@ impl Collective {
     ///
     /// `pieces` are all partial sums that exist, in lane order, and who holds them; `mine` the vectors
     /// of this rank's, in that order. Rank `r` gets the elements `cuts[r]` of what is left when
-    /// siblings have been added up, left + right, as [`Counter`](crate::reduce::Counter) would.
+    /// siblings have been added up, left + right, as [`Counter`](polestar_core::tree::Counter) would.
     ///
     /// # Errors
     /// [`CollectiveError`] when a rank is lost, late or out of step.

@@ -4,9 +4,9 @@ use super::{
     Cause, CollectiveError, Mesh, Partials,
     exchange::{Due, Exchange, Feed, Header},
 };
-use crate::{
+use polestar_core::{
     Rank,
-    reduce::{Counter, Node, add_into},
+    tree::{Counter, Node, add_into},
 };
 use std::{collections::VecDeque, ops::Range, sync::atomic::Ordering, time::Duration};
 

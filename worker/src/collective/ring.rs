@@ -1,7 +1,7 @@
 //! A byte queue between two processes: one writes, one reads, nobody locks.
 
 use super::LinkError;
-use crate::Rank;
+use polestar_core::Rank;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Bytes that a queue holds. Small enough to stay in the cache that both cores share, large enough

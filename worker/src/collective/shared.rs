@@ -14,8 +14,8 @@
 //! whoever is killed later.
 
 use super::ring::{self, Ring};
-use crate::Rank;
 use memmap2::{MmapOptions, MmapRaw};
+use polestar_core::Rank;
 use std::{
     fs::{File, OpenOptions},
     io,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::reduce::{Counter, add_into, hosted, shard, subtrees};
+use polestar_core::tree::{Counter, add_into, hosted, shard, subtrees};
 use std::{net::SocketAddr, thread, time::Instant};
 
 const LANES: u32 = 8;
@@ -64,7 +64,7 @@ fn add(mut left: Vec<f32>, right: Vec<f32>) -> Vec<f32> {
 fn tree(lanes: Range<u32>, elements: usize) -> Partials {
     let mut counter = Counter::default();
     for l in lanes {
-        counter.push(Node::leaf(crate::Lane(l)), lane(l, elements), add);
+        counter.push(Node::leaf(polestar_core::Lane(l)), lane(l, elements), add);
     }
     counter.into_partials()
 }

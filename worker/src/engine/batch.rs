@@ -1,9 +1,10 @@
 //! From a lane's triplets to what the model takes in.
 
-use crate::{Objective, TrialConfig};
+use polestar_core::Objective;
 use polestar_dataset::{Pack, SampleConfig, SpecialTokens, TokenTriplet, Wrapper, pack};
 use polestar_kernels::{Positions, Span, Spans, SpansError};
 use polestar_model::PackInput;
+use polestar_run::TrialConfig;
 use std::sync::Arc;
 
 /// Lays triplets down in packed rows: a pure function of its arguments.
@@ -27,8 +28,8 @@ fn rows(
     special: &SpecialTokens,
 ) -> Result<Vec<PackInput>, SpansError> {
     let objective = match objective {
-        Objective::Polar => polestar_dataset::Objective::Polar,
-        Objective::Lm => polestar_dataset::Objective::Lm,
+        Objective::Polar => polestar_core::Objective::Polar,
+        Objective::Lm => polestar_core::Objective::Lm,
     };
     pack(triplets, objective, samples, special, pack_tokens as usize)
         .into_iter()

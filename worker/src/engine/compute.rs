@@ -14,7 +14,8 @@
 //! for once, and a segment's gradient is complete when the last pack has added its part.
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use polestar_kernels::{Precision, graft};
+use polestar_core::Precision;
+use polestar_kernels::graft;
 use polestar_model::{
     HeadKind, ModelLayout, PackInput, Weights,
     segment::{block, embed, language_head, polar_head},
@@ -393,9 +394,11 @@ fn mean_by_triplet(losses: &[f32], pack: &PackInput) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Objective, TrialConfig, engine::batch};
+    use crate::engine::batch;
+    use polestar_core::Objective;
     use polestar_dataset::{Layout, SampleConfig, SpecialTokens, TokenTriplet};
     use polestar_model::{SegmentLayout, init::initial_weights};
+    use polestar_run::TrialConfig;
 
     const VOCAB: u32 = 100;
 
@@ -453,7 +456,7 @@ mod tests {
             reward: 3,
             newline: vec![4],
         };
-        let model = ModelLayout::new(&trial.model, Objective::Polar.head());
+        let model = ModelLayout::new(&trial.model, HeadKind::of(Objective::Polar));
         let mut weights = initial_weights(&model, trial.seed);
         let head = weights.len() - trial.model.hidden_size as usize;
         for (i, w) in weights[head..].iter_mut().enumerate() {
@@ -545,7 +548,7 @@ mod tests {
     #[test]
     fn segments_together_make_the_gradient_of_the_loss() {
         let (_, grad) = run(Layout::Shared, false, 1);
-        let layout = ModelLayout::new(&trial(Layout::Shared).model, Objective::Polar.head());
+        let layout = ModelLayout::new(&trial(Layout::Shared).model, HeadKind::of(Objective::Polar));
         let loss = |at: usize, by: f32| {
             let (losses, _) = run_with(Layout::Shared, false, 1, |w| w[at] += by);
             0.125 * losses.iter().map(|&l| f64::from(l)).sum::<f64>()
@@ -574,7 +577,7 @@ mod tests {
             reward: 3,
             newline: vec![],
         };
-        let model = ModelLayout::new(&trial.model, Objective::Polar.head());
+        let model = ModelLayout::new(&trial.model, HeadKind::of(Objective::Polar));
         let mut weights = initial_weights(&model, 1);
         if let Some(last) = weights.last_mut() {
             *last = f32::NAN;

@@ -1,12 +1,10 @@
 //! A step's figures, lane by lane.
 
 use super::{Failure, LaneInput, Scores, batch, validate::credit};
-use crate::{
-    Lane, TrialConfig,
-    collective::{Collective, CollectiveError},
-    norm::tree_sum,
-};
+use crate::collective::{Collective, CollectiveError};
+use polestar_core::{Lane, tree::tree_sum};
 use polestar_dataset::{SpecialTokens, TokenTriplet};
+use polestar_run::TrialConfig;
 
 /// A lane's part in a step's figures, summed in lane order on every rank.
 #[derive(Clone, Copy, Default)]

@@ -18,106 +18,9 @@ pub use start::VALIDATION_SEED;
 pub use step::{LaneInput, LaneScores, Part, PassError, StepError, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 
-use crate::{Digest, Lane, Step, TrialId, checkpoint, collective::CollectiveError};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-
-/// What the engine tells while it works. For people and records, never for decisions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// Training begins or goes on.
-    Begun {
-        /// Steps already done.
-        step: Step,
-        /// All steps.
-        steps: u64,
-        /// Seconds since the rank was started.
-        seconds: f64,
-        /// Damaged checkpoints that were passed over, each a sentence.
-        passed_over: Vec<String>,
-    },
-    /// An optimizer step is done.
-    Stepped {
-        /// Steps done.
-        step: Step,
-        /// Mean loss of the batch.
-        loss: f64,
-        /// Fraction of triplets ranked rightly; none for language models.
-        accuracy: Option<f64>,
-        /// Triplets a second since the last report.
-        triplets_per_second: f64,
-    },
-    /// A held-out set was scored.
-    Validated {
-        /// Steps done.
-        step: Step,
-        /// Scores by set.
-        scores: BTreeMap<String, SetScore>,
-    },
-    /// A checkpoint is committed.
-    Saved {
-        /// Steps done.
-        step: Step,
-        /// Digest of the weights.
-        digest: Digest,
-        /// Seconds that training stood still for it.
-        seconds: f64,
-        /// Seconds from its beginning to its commit, behind the steps.
-        behind: f64,
-    },
-    /// The first step of a generation is done.
-    Underway {
-        /// What came before it, and it: what was done and its seconds, in order.
-        parts: Vec<(String, f64)>,
-    },
-}
-
-/// How a model does on one held-out set.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SetScore {
-    /// Mean loss.
-    pub loss: f64,
-    /// Fraction of triplets whose positive got the higher reward (ties count half); none for
-    /// language models.
-    pub accuracy: Option<f64>,
-    /// Triplets scored.
-    pub triplets: usize,
-}
-
-/// What has gone through a trial so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Consumed {
-    /// Triplets.
-    pub triplets: u64,
-    /// Tokens of the plain layout.
-    pub plain_tokens: u64,
-    /// Tokens really laid down.
-    pub laid_tokens: u64,
-    /// (query, key) pairs that attention looked at.
-    pub attention_pairs: u64,
-    /// Wall-clock seconds of training steps, validation and saving, over all generations.
-    pub seconds: f64,
-}
-
-/// A complete trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Which.
-    pub trial: TrialId,
-    /// Steps done.
-    pub steps: u64,
-    /// Digest of the final weights.
-    pub digest: Digest,
-    /// Scores by held-out set after the last step.
-    pub validation: BTreeMap<String, SetScore>,
-    /// What it took.
-    pub consumed: Consumed,
-    /// FLOPs by convention `6ND`.
-    pub flops_6nd: f64,
-    /// FLOPs by convention `executed`.
-    pub flops_executed: f64,
-}
+use crate::collective::CollectiveError;
+use polestar_core::{Lane, Step};
+use polestar_run::checkpoint;
 
 /// Why a rank stopped before the end.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +92,7 @@ pub enum Failure {
     Storage(#[from] checkpoint::Error),
     /// Writing metrics.
     #[error(transparent)]
-    Metrics(#[from] crate::metrics::Error),
+    Metrics(#[from] polestar_run::metrics::Error),
 }
 
 impl Failure {

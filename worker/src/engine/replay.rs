@@ -1,11 +1,10 @@
 //! Training a slice of a trial again, to compare the answer.
 
 use super::{Environment, Failure, run};
-use crate::{
-    Digest, Rank, Step, TrialConfig, WorldSize,
-    collective::{self, Collective, Mesh, Secret, SharedMemory},
-};
-use polestar_dataset::Store;
+use crate::collective::{self, Collective, Mesh, Secret, SharedMemory};
+use polestar_core::{Digest, Rank, Step, WorldSize};
+use polestar_run::TrialConfig;
+use polestar_store::Store;
 use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::runtime::Handle;
 

@@ -5,14 +5,16 @@
 //! how far it is. When all have stored their objects, rank 0 commits. A rank whose storage fails
 //! stops with that error at its next step; the others are stopped by the coordinator.
 
-use super::{Consumed, Event, Failure, Stepper};
-use crate::{
-    Digest, Step, TrialConfig,
+use super::{Failure, Stepper};
+use crate::collective::Collective;
+use polestar_core::{Digest, Step};
+use polestar_run::{Consumed, Event};
+use polestar_run::{
+    TrialConfig,
     checkpoint::{self, FORMAT, Keep, Manifest, PAGE, Shape, Staging, Uploaded},
-    collective::Collective,
     metrics::{self, Row},
 };
-use polestar_dataset::Store;
+use polestar_store::Store;
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{runtime::Handle, task::JoinHandle};
 

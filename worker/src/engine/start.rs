@@ -1,13 +1,15 @@
 //! What a rank needs before its first step: state, held-out sets.
 
-use super::{Consumed, Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
-use crate::{
-    Step, TrialConfig,
+use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
+use polestar_core::Step;
+use polestar_dataset::{Corpus, Split};
+use polestar_model::init;
+use polestar_run::Consumed;
+use polestar_run::{
+    TrialConfig,
     checkpoint::{self, Kind, Manifest, Origin, Wanted},
     metrics,
 };
-use polestar_dataset::{Corpus, Split};
-use polestar_model::init;
 use std::{ops::Range, time::Instant};
 
 /// Seconds of what is done one after the other.

@@ -11,14 +11,17 @@ use super::{
     sums::{Pass, Shard, Sums},
 };
 use crate::{
-    Digest, Lane, Rank,
     collective::{Collective, CollectiveError, Pending},
+    norm::block_sums,
+};
+use polestar_core::{
+    Digest, Lane, Rank,
     digest::{block_hashes, checksum},
-    norm::{block_sums, tree_sum},
-    sharding::{Reduction, Sharding, Zero},
+    tree::tree_sum,
 };
 use polestar_kernels::adamw::{self, AdamW};
 use polestar_model::{ModelLayout, PackInput, Weights};
+use polestar_run::placement::{Reduction, Sharding, Zero};
 
 /// Weights and moments of a segment: whole, or a rank's shard.
 #[derive(Clone, Debug, Default)]

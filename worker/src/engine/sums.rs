@@ -1,13 +1,13 @@
 //! A step's gradient on its way from the lanes to the shards of its owners.
 
 use super::step::StepPlan;
-use crate::{
+use crate::collective::{Collective, CollectiveError, Partials, Pending};
+use polestar_core::{
     Lane,
-    collective::{Collective, CollectiveError, Partials, Pending},
-    reduce::{Counter, Node, add_into},
-    sharding::{Reduction, Sharding, Zero},
+    tree::{Counter, Node, add_into},
 };
 use polestar_model::ModelLayout;
+use polestar_run::placement::{Reduction, Sharding, Zero};
 use std::{collections::VecDeque, ops::Range};
 
 /// Which part of a step a pass through the model is.

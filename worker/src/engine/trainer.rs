@@ -1,24 +1,28 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
 use super::{
-    Compute, Consumed, Event, Failure, Outcome, SetScore, StepError, StepPlan, Stepper,
+    Compute, Failure, StepError, StepPlan, Stepper,
     figures::{Figures, lay_out, sum_figures},
     replay::Slice,
     saving::Saver,
     start::{Laps, data, held_out, resume},
     validate::{self, HeldOut, ScoreError},
 };
-use crate::{
-    Digest, Lane, Step, TrialConfig,
-    checkpoint::Shape,
-    collective::Collective,
-    metrics::Row,
-    scores::{self, Scored},
-    sharding::Sharding,
-};
-use polestar_dataset::{Corpus, LoadPlan, Loader, Store};
+use crate::collective::Collective;
+use crate::device::device;
+use polestar_core::{Digest, Lane, Step};
+use polestar_dataset::{Corpus, LoadPlan, Loader};
 use polestar_kernels::adamw::AdamW;
-use polestar_model::{ModelLayout, count};
+use polestar_model::{HeadKind, ModelLayout, count};
+use polestar_run::{Consumed, Event, Outcome, SetScore};
+use polestar_run::{
+    TrialConfig,
+    checkpoint::Shape,
+    metrics::Row,
+    placement::Sharding,
+    scores::{self, Scored},
+};
+use polestar_store::Store;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -137,8 +141,8 @@ impl<'a> Trainer<'a> {
             world: env.collective.world(),
             rank: env.collective.rank(),
         };
-        let layout = ModelLayout::new(&trial.model, trial.objective.head());
-        let device = trial.train.backend.device();
+        let layout = ModelLayout::new(&trial.model, HeadKind::of(trial.objective));
+        let device = device(trial.train.backend);
         let device = device.map_err(|e| Failure::Config(e.to_string()))?;
         let compute = Compute::new(
             layout,
@@ -322,7 +326,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn accuracy(&self, figures: Figures) -> Option<f64> {
-        let ranked = self.trial.objective == crate::Objective::Polar;
+        let ranked = self.trial.objective == polestar_core::Objective::Polar;
         ranked.then(|| figures.right / f64::from(self.trial.train.batch))
     }
 

@@ -1,8 +1,11 @@
 //! Scoring held-out triplets, spread over the ranks, the same numbers on every world size.
 
-use super::{PassError, Scores, SetScore, Stepper};
-use crate::{collective::Collective, norm::tree_sum, scores::Compared};
+use super::{PassError, Scores, Stepper};
+use crate::collective::Collective;
+use polestar_core::tree::tree_sum;
 use polestar_model::PackInput;
+use polestar_run::SetScore;
+use polestar_run::scores::Compared;
 
 /// A held-out set, laid out once.
 #[derive(Debug)]

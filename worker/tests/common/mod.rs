@@ -1,9 +1,7 @@
 //! Ranks in threads of one process, connected as processes would be.
 
-use polestar_worker::{
-    Rank,
-    collective::{Collective, Mesh, Secret, SharedMemory, listen},
-};
+use polestar_core::Rank;
+use polestar_worker::collective::{Collective, Mesh, Secret, SharedMemory, listen};
 use std::{net::SocketAddr, time::Duration};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);

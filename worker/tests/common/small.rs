@@ -1,13 +1,12 @@
 //! A small trial on a small corpus, and running it in this process.
 
 use crate::common::connect;
-use polestar_dataset::{Corpus, HeldOut, SampleConfig, Store, SynthOptions, Weighting, synth};
+use polestar_core::{Step, TrialId};
+use polestar_dataset::{Corpus, HeldOut, SampleConfig, SynthOptions, Weighting, synth};
 use polestar_model::ModelConfig;
-use polestar_worker::{
-    Step, TrialConfig, TrialId,
-    engine::{self, Environment, Event, Failure, Outcome},
-    sharding::Zero,
-};
+use polestar_run::{Event, Outcome, TrialConfig, placement::Zero};
+use polestar_store::Store;
+use polestar_worker::engine::{self, Environment, Failure};
 use std::{
     sync::{Arc, Mutex},
     thread,
@@ -51,7 +50,7 @@ pub(crate) fn trial(runtime: &Runtime, zero: Zero) -> TrialConfig {
     });
     TrialConfig {
         id: TrialId("crash".to_owned()),
-        objective: polestar_worker::Objective::Polar,
+        objective: polestar_core::Objective::Polar,
         seed: 1,
         model,
         steps: STEPS,

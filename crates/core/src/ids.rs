@@ -1,0 +1,58 @@
+//! The identifiers and small counts of a run, each its own type.
+//!
+//! A rank can't be passed where a lane is meant:
+//! ```compile_fail
+//! use polestar_core::{Lane, Rank};
+//! fn hosts(_: Lane) {}
+//! hosts(Rank(0));
+//! ```
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $word:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($word, "{}"), self.0)
+            }
+        }
+    };
+}
+
+number!(
+    /// A member of a trial's world, `0..world`.
+    Rank(u32), "rank "
+);
+number!(
+    /// How many ranks train a trial together.
+    WorldSize(u32), "world of "
+);
+number!(
+    /// A fixed slice of every global batch. Ranks merely host lanes.
+    Lane(u32), "lane "
+);
+number!(
+    /// Number of optimizer steps done.
+    Step(u64), "step "
+);
+number!(
+    /// One grouping of workers around a trial; every change of membership makes a new one.
+    Generation(u64), "generation "
+);
+
+/// Name of a trial inside its run: letters, digits, `-`, `.` and `_`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TrialId(pub String);
+
+impl fmt::Display for TrialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,15 @@
+//! What a trial learns.
+
+use serde::{Deserialize, Serialize};
+
+/// What a trial learns from its triplets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Policy discrimination: -ln σ(r(A₁, A₂) - r(A₁, B)), POLAR's pre-training loss: two rewards a
+    /// triplet.
+    #[default]
+    Polar,
+    /// Causal language modelling of `P A₁ <split> P A₂`: the start that the method assumes.
+    Lm,
+}

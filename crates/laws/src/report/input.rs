@@ -1,0 +1,111 @@
+//! What a report is made from: everything a sweep knows once its trials have ended, gathered by the caller.
+
+use serde::{Deserialize, Serialize};
+
+use super::Discrimination;
+use crate::fits::{FailedTrial, Point};
+
+/// The facts of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReportInput {
+    /// Heading, usually the sweep's name.
+    pub title: String,
+    /// Identity of the run in the store.
+    pub run_id: String,
+    /// What was trained on.
+    pub corpus: Corpus,
+    /// Digest of the resolved configuration.
+    pub config_digest: String,
+    /// When the report was made, as the caller wants it printed.
+    pub created: String,
+    /// What the numbers count: (name, definition), e.g. what N and C include.
+    pub conventions: Vec<(String, String)>,
+    /// Finished trials.
+    pub points: Vec<Point>,
+    /// Trials that ended without a result.
+    pub failed: Vec<FailedTrial>,
+    /// Names of trials that have not ended; any makes the report provisional.
+    pub missing: Vec<String>,
+    /// Training curves.
+    pub curves: Vec<Curve>,
+    /// Loss of a model that can't tell, where loss is POLAR's. `None` where it is another quantity, which
+    /// then is not set beside the paper's laws either.
+    #[serde(default)]
+    pub chance: Option<f64>,
+    /// Whether the sweep was made for the law along its training curves.
+    #[serde(default)]
+    pub envelope: bool,
+    /// Bayes loss of a corpus with a planted optimum, in nats per triplet.
+    pub optimum: Option<f64>,
+    /// Results on each validation set.
+    pub validation: Vec<Validation>,
+    /// (trial, final digest of its parameters).
+    pub digests: Vec<(String, String)>,
+    /// The best trial of the largest compute on each held-out set, looked at closely.
+    #[serde(default)]
+    pub discriminations: Vec<Discrimination>,
+    /// (name, accuracy) of discriminators without training, on the same task.
+    pub baselines: Vec<(String, f64)>,
+}
+
+/// The corpus, and how much of it the run saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corpus {
+    /// Its name.
+    pub name: String,
+    /// Fingerprint of its manifest.
+    pub fingerprint: String,
+    /// Policies it holds.
+    pub policies: u64,
+    /// Prompts it holds.
+    pub prompts: u64,
+    /// Triplets trained on, over all trials.
+    pub triplets_seen: u64,
+    /// Tokens trained on, over all trials.
+    pub tokens_seen: u64,
+}
+
+/// One trial's losses along its training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Name of the trial.
+    pub trial: String,
+    /// Name of its model size.
+    pub size: String,
+    /// Its parameters.
+    pub params: u64,
+    /// In order of training.
+    pub points: Vec<CurvePoint>,
+}
+
+/// What was known at one step; validation is measured less often than training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Tokens trained on so far.
+    pub tokens: f64,
+    /// FLOPs spent so far.
+    pub flops: f64,
+    /// Mean loss of the batches since the point before.
+    pub train_loss: Option<f64>,
+    /// Loss on the validation set.
+    pub val_loss: Option<f64>,
+    /// Share of validation triplets ranked rightly.
+    pub val_accuracy: Option<f64>,
+}
+
+/// One trial on one validation set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Name of the trial.
+    pub trial: String,
+    /// Name of the set, e.g. `held-out policies`.
+    pub set: String,
+    /// Mean loss in nats per triplet.
+    pub loss: f64,
+    /// Share of triplets ranked rightly, 0..=1.
+    pub accuracy: f64,
+    /// Triplets measured on.
+    pub triplets: u64,
+}

@@ -1,0 +1,420 @@
+//! What a trial is: everything that its weights are a function of.
+
+use crate::{
+    placement::{Reduction, Zero},
+    schedule::Schedule,
+};
+use polestar_core::{Objective, Precision};
+use polestar_core::{Step, TrialId};
+use polestar_dataset::{PolicyChoice, SampleConfig, Weighting};
+use polestar_model::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+/// What computes a trial. Each has its own rounding: the same trial has other bits on another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// burn's CPU backend with this project's fused operations.
+    #[default]
+    Flex,
+    /// libtorch on the CPU, in builds with the feature `tch`.
+    Libtorch,
+}
+
+/// AdamW and gradient clipping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub lr: f32,
+    /// Decay of the first and second moment.
+    #[serde(default = "default_betas")]
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    #[serde(default = "default_eps")]
+    pub eps: f32,
+    /// Decoupled weight decay, times the learning rate a step.
+    #[serde(default)]
+    pub weight_decay: f32,
+    /// Largest norm of the global gradient; a longer one is scaled down. 0 turns clipping off.
+    #[serde(default = "default_clip")]
+    pub clip: f32,
+}
+
+fn default_betas() -> [f32; 2] {
+    [0.9, 0.95]
+}
+fn default_eps() -> f32 {
+    1e-8
+}
+fn default_clip() -> f32 {
+    1.0
+}
+
+/// When the held-out sets are scored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// Steps between two validations; the last step is always validated. 0: only the last.
+    #[serde(default)]
+    pub every: u64,
+    /// Triplets of each held-out set.
+    #[serde(default = "default_validation_triplets")]
+    pub triplets: usize,
+    /// Triplets of each held-out set after the last step, the first `triplets` among them; as many
+    /// as `triplets` if not given. Final scores deserve narrower intervals than a curve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_triplets: Option<usize>,
+}
+
+impl ValidationConfig {
+    /// Triplets of each set after the last step.
+    pub fn at_the_end(&self) -> usize {
+        self.final_triplets.unwrap_or(self.triplets)
+    }
+}
+
+impl Default for ValidationConfig {
+    fn default() -> Self {
+        ValidationConfig {
+            every: 0,
+            triplets: default_validation_triplets(),
+            final_triplets: None,
+        }
+    }
+}
+
+fn default_validation_triplets() -> usize {
+    512
+}
+
+/// When checkpoints are committed. They don't change the weights, so a run may be continued with
+/// another setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between two checkpoints; the last step is always one. 0: only the last.
+    #[serde(default = "default_checkpoint_every")]
+    pub every: u64,
+    /// How many of the newest are kept, at least 2.
+    #[serde(default = "default_checkpoint_keep")]
+    pub keep: usize,
+    /// Those after each multiple of so many steps are kept as well. 0: none.
+    #[serde(default)]
+    pub keep_every: u64,
+    /// Steps after which there is one in any case, and stays: others start from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<Step>,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        CheckpointConfig {
+            every: default_checkpoint_every(),
+            keep: default_checkpoint_keep(),
+            keep_every: 0,
+            at: Vec::new(),
+        }
+    }
+}
+
+fn default_checkpoint_every() -> u64 {
+    500
+}
+fn default_checkpoint_keep() -> usize {
+    2
+}
+
+/// How triplets are brought to a worker. It doesn't show in the weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Most MiB of decoded row groups that a worker keeps, 64 or more; less makes it read some of them
+    /// again.
+    #[serde(default = "default_loader_memory")]
+    pub memory_mib: u64,
+}
+
+impl LoaderConfig {
+    /// That memory in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory_mib << 20
+    }
+
+    fn is_default(&self) -> bool {
+        *self == LoaderConfig::default()
+    }
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        LoaderConfig {
+            memory_mib: default_loader_memory(),
+        }
+    }
+}
+
+fn default_loader_memory() -> u64 {
+    polestar_dataset::loader::DEFAULT_MEMORY >> 20
+}
+
+/// How a trial is trained, apart from its size and length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Triplets in a global batch.
+    pub batch: u32,
+    /// Lanes that a batch is cut into: a power of two that divides it. No more ranks than lanes
+    /// can train a trial.
+    #[serde(default = "default_lanes")]
+    pub lanes: u32,
+    /// Tokens of one packed row: the unit that is in memory at once. A longer triplet gets a row
+    /// of its own.
+    #[serde(default = "default_pack_tokens")]
+    pub pack_tokens: u32,
+    /// Keep only the input of each segment and run it again in the backward pass: less memory,
+    /// more time, the same bits.
+    #[serde(default)]
+    pub recompute: bool,
+    /// What is sharded over the ranks of a trial, 0 to 3: less memory, more traffic, the same bits.
+    #[serde(default)]
+    pub zero: Zero,
+    /// In which order lanes are added up: `"canonical"`, or `"fast"`, which gives up the promise of
+    /// one answer.
+    #[serde(default)]
+    pub reduction: Reduction,
+    /// What computes: `"flex"` or `"libtorch"`.
+    #[serde(default)]
+    pub backend: Backend,
+    /// How operands of matrix products are rounded: `"f32"`, not at all, or `"bf16"`. Weights, sums and
+    /// everything else are f32 in either case.
+    #[serde(default)]
+    pub precision: Precision,
+    /// AdamW.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over time.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Held-out scores.
+    #[serde(default)]
+    pub validation: ValidationConfig,
+    /// Checkpoints.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// Loading.
+    #[serde(default, skip_serializing_if = "LoaderConfig::is_default")]
+    pub loader: LoaderConfig,
+}
+
+fn default_lanes() -> u32 {
+    8
+}
+fn default_pack_tokens() -> u32 {
+    4096
+}
+
+/// One training run of one model: what a coordinator sends to its workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialConfig {
+    /// Its name in the run.
+    pub id: TrialId,
+    /// What it learns.
+    pub objective: Objective,
+    /// Seeds initial weights and the order of triplets.
+    pub seed: u64,
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Object store URL of the corpus.
+    pub corpus: String,
+    /// Its fingerprint: another corpus at that place is refused.
+    pub fingerprint: String,
+    /// Row groups that are left out, each `FILE#NUMBER`: another corpus, so another answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<String>,
+    /// How triplets are cut and laid out.
+    pub samples: SampleConfig,
+    /// Which policies are drawn how often.
+    pub weighting: Weighting,
+    /// Trains on some of the policies only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<PolicyChoice>,
+    /// Prompts that a lane shuffles among.
+    pub window: usize,
+    /// How it is trained.
+    pub train: TrainConfig,
+    /// Weights to start from instead of fresh ones.
+    pub start: Option<StartFrom>,
+    /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
+    /// are those that this trial reaches alone, bit for bit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<Trunk>,
+}
+
+/// Where a trial leaves another one's path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// The other trial, of the same run.
+    pub trial: TrialId,
+    /// Its [`TrialConfig::identity`].
+    pub identity: String,
+    /// Steps that both have in common; the trunk keeps this checkpoint.
+    pub step: Step,
+}
+
+/// The weights of another trial of the same run, where names match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartFrom {
+    /// The trial.
+    pub trial: TrialId,
+    /// Its last step. Exactly this checkpoint is used: an older one would be another answer.
+    pub step: Step,
+}
+
+/// Why a [`TrialConfig`] can't be trained.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Lanes form a binary tree.
+    #[error("train.lanes is {0}; it must be a power of two")]
+    LanesNotPowerOfTwo(u32),
+    /// Every lane has the same number of triplets.
+    #[error(
+        "train.batch {batch} can't be cut into {lanes} lanes of equal size; make it a multiple of train.lanes"
+    )]
+    UnevenBatch {
+        /// train.batch
+        batch: u32,
+        /// train.lanes
+        lanes: u32,
+    },
+    /// A damaged newest checkpoint needs one before it.
+    #[error(
+        "train.checkpoint.keep is {0}; it must be at least 2, so that a damaged newest checkpoint has one before it"
+    )]
+    KeepTooFew(usize),
+    /// A loader needs some memory, and bytes have to be counted.
+    #[error("train.loader.memory_mib is {0}; give 64 to 1048576")]
+    LoaderMemory(u64),
+    /// Nothing could be fitted or compared.
+    #[error("train.validation.triplets and final_triplets must be at least 1")]
+    NoValidation,
+    /// A fraction of the steps that isn't one.
+    #[error("train.schedule has {0}; warmup, decay and floor are fractions between 0 and 1")]
+    Fraction(String),
+    /// The optimizer would do nothing or harm.
+    #[error("train.optimizer.{key} is {value}; it must be {must}")]
+    Optimizer {
+        /// The key.
+        key: &'static str,
+        /// Its value, as text.
+        value: String,
+        /// What is allowed.
+        must: &'static str,
+    },
+    /// The model's sizes don't fit each other.
+    #[error(transparent)]
+    Model(#[from] polestar_model::ModelError),
+}
+
+impl TrainConfig {
+    /// Checks what serde can't.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, naming its key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !self.lanes.is_power_of_two() {
+            return Err(ConfigError::LanesNotPowerOfTwo(self.lanes));
+        }
+        if self.batch == 0 || !self.batch.is_multiple_of(self.lanes) {
+            return Err(ConfigError::UnevenBatch {
+                batch: self.batch,
+                lanes: self.lanes,
+            });
+        }
+        if self.checkpoint.keep < 2 {
+            return Err(ConfigError::KeepTooFew(self.checkpoint.keep));
+        }
+        if !(64..=1 << 20).contains(&self.loader.memory_mib) {
+            return Err(ConfigError::LoaderMemory(self.loader.memory_mib));
+        }
+        let o = &self.optimizer;
+        let wrong = |key, value: f32, must| ConfigError::Optimizer {
+            key,
+            value: value.to_string(),
+            must,
+        };
+        if !(o.lr.is_finite() && o.lr > 0.0) {
+            return Err(wrong("lr", o.lr, "a positive number"));
+        }
+        if o.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
+            let [a, b] = o.betas;
+            let bad = if (0.0..1.0).contains(&a) { b } else { a };
+            return Err(wrong("betas", bad, "two numbers in [0, 1)"));
+        }
+        if !(o.eps.is_finite() && o.eps > 0.0) {
+            return Err(wrong("eps", o.eps, "a positive number"));
+        }
+        if !(o.weight_decay.is_finite() && o.weight_decay >= 0.0) {
+            return Err(wrong(
+                "weight_decay",
+                o.weight_decay,
+                "0 or a positive number",
+            ));
+        }
+        if self.validation.triplets == 0 || self.validation.at_the_end() == 0 {
+            return Err(ConfigError::NoValidation);
+        }
+        if let Some(bad) = self.schedule.bad_fraction() {
+            return Err(ConfigError::Fraction(bad.to_string()));
+        }
+        if !(o.clip.is_finite() && o.clip >= 0.0) {
+            return Err(wrong("clip", o.clip, "0 or a positive number"));
+        }
+        Ok(())
+    }
+}
+
+impl TrialConfig {
+    /// Checks what serde can't.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, naming its key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.model.validate()?;
+        self.train.validate()
+    }
+
+    /// Whether a checkpoint is committed after `step`.
+    pub fn saves(&self, step: Step) -> bool {
+        let setting = &self.train.checkpoint;
+        self.is_due(setting.every, step) || setting.at.contains(&step)
+    }
+
+    /// Whether something that happens `every` steps, and at the end, happens after `step`.
+    pub fn is_due(&self, every: u64, step: Step) -> bool {
+        step.0 == self.steps || (every > 0 && step.0 > 0 && step.0.is_multiple_of(every))
+    }
+}
+
+impl TrialConfig {
+    /// blake3 over everything that the weights are a function of. Where the corpus lies, how it is
+    /// loaded, when checkpoints and validations happen, what is sharded and whether segments are
+    /// recomputed are not part of it.
+    pub fn identity(&self) -> String {
+        let mut physics = self.clone();
+        physics.corpus = String::new();
+        physics.train.checkpoint = CheckpointConfig::default();
+        physics.train.validation = ValidationConfig::default();
+        physics.train.loader = LoaderConfig::default();
+        physics.train.recompute = false;
+        physics.train.zero = Zero::default();
+        physics.trunk = None;
+        // Serializing a value made of numbers, strings and lists can't fail.
+        let json = serde_json::to_vec(&physics).unwrap_or_default();
+        blake3::hash(&json).to_hex().to_string()
+    }
+}

@@ -1,0 +1,57 @@
+//! What ranks report while they train.
+
+use crate::SetScore;
+use polestar_core::{Digest, Step};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the engine tells while it works. For people and records, never for decisions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Training begins or goes on.
+    Begun {
+        /// Steps already done.
+        step: Step,
+        /// All steps.
+        steps: u64,
+        /// Seconds since the rank was started.
+        seconds: f64,
+        /// Damaged checkpoints that were passed over, each a sentence.
+        passed_over: Vec<String>,
+    },
+    /// An optimizer step is done.
+    Stepped {
+        /// Steps done.
+        step: Step,
+        /// Mean loss of the batch.
+        loss: f64,
+        /// Fraction of triplets ranked rightly; none for language models.
+        accuracy: Option<f64>,
+        /// Triplets a second since the last report.
+        triplets_per_second: f64,
+    },
+    /// A held-out set was scored.
+    Validated {
+        /// Steps done.
+        step: Step,
+        /// Scores by set.
+        scores: BTreeMap<String, SetScore>,
+    },
+    /// A checkpoint is committed.
+    Saved {
+        /// Steps done.
+        step: Step,
+        /// Digest of the weights.
+        digest: Digest,
+        /// Seconds that training stood still for it.
+        seconds: f64,
+        /// Seconds from its beginning to its commit, behind the steps.
+        behind: f64,
+    },
+    /// The first step of a generation is done.
+    Underway {
+        /// What came before it, and it: what was done and its seconds, in order.
+        parts: Vec<(String, f64)>,
+    },
+}

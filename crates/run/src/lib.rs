@@ -1,0 +1,22 @@
+//! What coordinator and workers agree on: trials and their schedule, where parts of a model lie and how
+//! much memory that takes, messages, checkpoints, metrics. It links no tensor library.
+
+pub mod checkpoint;
+pub mod config;
+pub mod event;
+pub mod memory;
+pub mod metrics;
+pub mod outcome;
+pub mod placement;
+pub mod schedule;
+pub mod scores;
+
+/// The protocol between coordinator and worker, generated from `proto/pool.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    tonic::include_proto!("polestar.pool.v1");
+}
+
+pub use config::{StartFrom, TrainConfig, TrialConfig, Trunk};
+pub use event::Event;
+pub use outcome::{Consumed, Outcome, SetScore};

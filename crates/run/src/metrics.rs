@@ -1,0 +1,277 @@
+//! Metrics of a trial as Parquet files in the run's store, one a checkpoint interval.
+//!
+//! `trials/<trial>/metrics/<first step>-<last step>.parquet`. A generation that repeats an interval
+//! writes the same file again, so every step is there once.
+
+use crate::SetScore;
+use arrow_array::{
+    Array, ArrayRef, Float64Array, RecordBatch, UInt64Array,
+    cast::AsArray,
+    types::{Float64Type, UInt64Type},
+};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
+};
+use polestar_core::{Step, TrialId};
+use polestar_store::Store;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// One step's figures.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// Steps done, this one included.
+    pub step: Step,
+    /// Triplets seen so far.
+    pub triplets: u64,
+    /// Tokens of the plain layout so far.
+    pub plain_tokens: u64,
+    /// FLOPs so far, convention `6ND`.
+    pub flops_6nd: f64,
+    /// Mean loss of the batch, before the update.
+    pub loss: f64,
+    /// Fraction ranked rightly; none for language models.
+    pub accuracy: Option<f64>,
+    /// Learning rate of the update.
+    pub lr: f64,
+    /// Norm of the global gradient, before clipping.
+    pub grad_norm: f64,
+    /// Wall-clock seconds so far.
+    pub seconds: f64,
+    /// Held-out scores after the update, by set, if this step was validated.
+    pub validation: BTreeMap<String, SetScore>,
+}
+
+/// Why metrics could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] polestar_store::Error),
+    /// The table can't be built.
+    #[error("{key}: metrics table")]
+    Table {
+        /// The object.
+        key: String,
+        /// Why.
+        #[source]
+        source: ArrowError,
+    },
+    /// Not a Parquet file.
+    #[error("{key}: not a readable Parquet file; remove it to let the trial write it again")]
+    Parquet {
+        /// The object.
+        key: String,
+        /// Why.
+        #[source]
+        source: ParquetError,
+    },
+    /// A column is missing or of another type.
+    #[error("{key}: column `{column}` is missing or has another type")]
+    Column {
+        /// The object.
+        key: String,
+        /// The column.
+        column: String,
+    },
+}
+
+/// Held-out sets that have columns.
+pub const SETS: [&str; 2] = ["heldout_prompts", "heldout_policies"];
+
+fn folder(trial: &TrialId) -> String {
+    format!("trials/{trial}/metrics")
+}
+
+/// Writes the rows since the last checkpoint. No rows, no file.
+///
+/// # Errors
+/// The store's or the encoder's, naming the object.
+pub async fn write(store: &Store, trial: &TrialId, rows: &[Row]) -> Result<(), Error> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+        return Ok(());
+    };
+    let key = format!(
+        "{}/{:08}-{:08}.parquet",
+        folder(trial),
+        first.step.0,
+        last.step.0
+    );
+    let bytes = encode(&key, rows)?;
+    Ok(store.put(&key, bytes.into()).await?)
+}
+
+/// All rows of a trial, in order of steps.
+///
+/// # Errors
+/// The store's, or the object that can't be read.
+pub async fn read(store: &Store, trial: &TrialId) -> Result<Vec<Row>, Error> {
+    // Intervals of an older checkpoint setting may overlap; the rows are the same.
+    let mut rows = BTreeMap::new();
+    for object in store.list(&folder(trial)).await? {
+        let bytes = store.get(&object.key).await?;
+        for row in decode(&object.key, bytes)? {
+            rows.insert(row.step, row);
+        }
+    }
+    Ok(rows.into_values().collect())
+}
+
+fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
+    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+    let whole = |f: &dyn Fn(&Row) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(f)))
+    };
+    let real = |f: &dyn Fn(&Row) -> Option<f64>| -> ArrayRef {
+        Arc::new(rows.iter().map(f).collect::<Float64Array>())
+    };
+    columns.push(("step".into(), whole(&|r| r.step.0)));
+    columns.push(("triplets".into(), whole(&|r| r.triplets)));
+    columns.push(("plain_tokens".into(), whole(&|r| r.plain_tokens)));
+    columns.push(("flops_6nd".into(), real(&|r| Some(r.flops_6nd))));
+    columns.push(("loss".into(), real(&|r| Some(r.loss))));
+    columns.push(("accuracy".into(), real(&|r| r.accuracy)));
+    columns.push(("lr".into(), real(&|r| Some(r.lr))));
+    columns.push(("grad_norm".into(), real(&|r| Some(r.grad_norm))));
+    columns.push(("seconds".into(), real(&|r| Some(r.seconds))));
+    for set in SETS {
+        let score = |r: &Row| r.validation.get(set).copied();
+        columns.push((format!("{set}_loss"), real(&|r| score(r).map(|s| s.loss))));
+        columns.push((
+            format!("{set}_accuracy"),
+            real(&|r| score(r).and_then(|s| s.accuracy)),
+        ));
+        columns.push((
+            format!("{set}_triplets"),
+            real(&|r| score(r).map(|s| s.triplets as f64)),
+        ));
+    }
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, array)| {
+            Field::new(
+                name,
+                array.data_type().clone(),
+                array.data_type() == &DataType::Float64,
+            )
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|source| Error::Table {
+            key: key.to_owned(),
+            source,
+        })?;
+    let parquet = |source| Error::Parquet {
+        key: key.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema, None).map_err(parquet)?;
+    writer.write(&batch).map_err(parquet)?;
+    writer.close().map_err(parquet)?;
+    Ok(bytes)
+}
+
+fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
+    let parquet = |source| Error::Parquet {
+        key: key.to_owned(),
+        source,
+    };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(parquet)?;
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|source| Error::Table {
+            key: key.to_owned(),
+            source,
+        })?;
+        let missing = |column: &str| Error::Column {
+            key: key.to_owned(),
+            column: column.to_owned(),
+        };
+        let whole = |name: &str| {
+            let column = batch.column_by_name(name);
+            column
+                .and_then(|c| c.as_primitive_opt::<UInt64Type>())
+                .ok_or_else(|| missing(name))
+        };
+        let real = |name: &str| {
+            let column = batch.column_by_name(name);
+            column
+                .and_then(|c| c.as_primitive_opt::<Float64Type>())
+                .ok_or_else(|| missing(name))
+        };
+        let (step, triplets, tokens) = (whole("step")?, whole("triplets")?, whole("plain_tokens")?);
+        let (flops, loss, accuracy) = (real("flops_6nd")?, real("loss")?, real("accuracy")?);
+        let (lr, norm, seconds) = (real("lr")?, real("grad_norm")?, real("seconds")?);
+        let mut sets = Vec::new();
+        for set in SETS {
+            sets.push((
+                set,
+                real(&format!("{set}_loss"))?,
+                real(&format!("{set}_accuracy"))?,
+                real(&format!("{set}_triplets"))?,
+            ));
+        }
+        for i in 0..batch.num_rows() {
+            let value = |a: &Float64Array| a.is_valid(i).then(|| a.value(i));
+            let validation = sets
+                .iter()
+                .filter_map(|(set, loss, accuracy, triplets)| {
+                    let score = SetScore {
+                        loss: value(loss)?,
+                        accuracy: value(accuracy),
+                        triplets: value(triplets)? as usize,
+                    };
+                    Some(((*set).to_owned(), score))
+                })
+                .collect();
+            rows.push(Row {
+                step: Step(step.value(i)),
+                triplets: triplets.value(i),
+                plain_tokens: tokens.value(i),
+                flops_6nd: flops.value(i),
+                loss: loss.value(i),
+                accuracy: value(accuracy),
+                lr: lr.value(i),
+                grad_norm: norm.value(i),
+                seconds: seconds.value(i),
+                validation,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_survive_the_file() {
+        let score = SetScore {
+            loss: 0.5,
+            accuracy: Some(0.75),
+            triplets: 64,
+        };
+        let rows = [
+            Row {
+                step: Step(1),
+                loss: 0.69,
+                ..Row::default()
+            },
+            Row {
+                step: Step(2),
+                accuracy: Some(0.5),
+                validation: BTreeMap::from([("heldout_prompts".to_owned(), score)]),
+                ..Row::default()
+            },
+        ];
+        let bytes = encode("x", &rows).unwrap();
+        assert_eq!(decode("x", bytes.into()).unwrap(), rows);
+    }
+}

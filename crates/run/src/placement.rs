@@ -1,0 +1,191 @@
+//! Who holds what: lanes and parts of the state on the ranks of a world.
+//!
+//! | stage | weights | gradient | moments | lanes of a rank |
+//! |---|---|---|---|---|
+//! | 0 | whole | whole | whole | contiguous |
+//! | 1 | whole | whole until it is reduced | shard | contiguous |
+//! | 2 | whole | one segment at a time, then shard | shard | strided |
+//! | 3 | one segment at a time, and shard | likewise | shard | strided |
+//!
+//! The stages are those of ZeRO (Rajbhandari et al., 2020). Every segment is sharded by itself, in
+//! whole [blocks](BLOCK), so that each rank owns an equal part of each segment and gathering one
+//! loads all links alike.
+
+use polestar_core::{
+    Lane, Rank, WorldSize,
+    tree::{self, BLOCK, Node},
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, ops::Range};
+
+/// What is sharded over the ranks of a trial: memory, never bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum Zero {
+    /// Nothing: every rank holds everything.
+    #[default]
+    None,
+    /// The optimizer's moments and the weights that it updates.
+    Optimizer,
+    /// And the gradient.
+    Gradient,
+    /// And the weights that the model is computed with.
+    Weights,
+}
+
+impl TryFrom<u8> for Zero {
+    type Error = String;
+
+    fn try_from(stage: u8) -> Result<Zero, String> {
+        match stage {
+            0 => Ok(Zero::None),
+            1 => Ok(Zero::Optimizer),
+            2 => Ok(Zero::Gradient),
+            3 => Ok(Zero::Weights),
+            _ => Err(format!("zero is {stage}; the stages are 0, 1, 2 and 3")),
+        }
+    }
+}
+
+impl From<Zero> for u8 {
+    fn from(stage: Zero) -> u8 {
+        stage as u8
+    }
+}
+
+impl fmt::Display for Zero {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ZeRO {}", *self as u8)
+    }
+}
+
+/// In which order lanes' gradients are added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// By the tree over lanes: the same bits for every world size and stage.
+    #[default]
+    Canonical,
+    /// As it comes: fewer buffers, and fewer bytes when the world is no power of two. The weights
+    /// then depend on the world size and the stage.
+    Fast,
+}
+
+/// One rank's place in a trial's world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharding {
+    /// What is sharded.
+    pub zero: Zero,
+    /// Ranks.
+    pub world: WorldSize,
+    /// This one.
+    pub rank: Rank,
+}
+
+impl Sharding {
+    /// Whether lanes are dealt out in turn, and reduced as soon as each rank has done one.
+    pub fn is_strided(&self) -> bool {
+        self.zero >= Zero::Gradient
+    }
+
+    /// The lanes that this rank hosts, in the order in which it runs them.
+    pub fn lanes(&self, lanes: u32) -> Vec<Lane> {
+        if self.is_strided() {
+            let mine = (self.rank.0..lanes).step_by(self.world.0 as usize);
+            mine.map(Lane).collect()
+        } else {
+            let mine = tree::hosted(lanes, self.world, self.rank);
+            mine.map(Lane).collect()
+        }
+    }
+
+    /// How often gradients are reduced in a step.
+    pub fn reductions(&self, lanes: u32) -> u32 {
+        if self.is_strided() {
+            lanes.div_ceil(self.world.0)
+        } else {
+            1
+        }
+    }
+
+    /// The partial sums that exist at reduction number `round` of a step, in lane order, and who
+    /// holds them.
+    pub fn pieces(&self, lanes: u32, reduction: Reduction, round: u32) -> Vec<(Rank, Node)> {
+        let ranks = (0..self.world.0).map(Rank);
+        if self.is_strided() {
+            let lane = |rank: Rank| Lane(round * self.world.0 + rank.0);
+            return ranks
+                .filter(|&rank| lane(rank).0 < lanes)
+                .map(|rank| (rank, Node::leaf(lane(rank))))
+                .collect();
+        }
+        match reduction {
+            Reduction::Fast => ranks.map(|rank| (rank, Node::leaf(Lane(rank.0)))).collect(),
+            Reduction::Canonical => ranks
+                .flat_map(|rank| {
+                    let nodes = tree::subtrees(tree::hosted(lanes, self.world, rank));
+                    nodes.into_iter().map(move |node| (rank, node))
+                })
+                .collect(),
+        }
+    }
+
+    /// The elements of a segment that each rank owns.
+    pub fn cuts(&self, elements: usize) -> Vec<Range<usize>> {
+        (0..self.world.0)
+            .map(|rank| tree::shard(elements, self.world, Rank(rank)))
+            .collect()
+    }
+
+    /// The elements of a segment that this rank owns.
+    pub fn owned(&self, elements: usize) -> Range<usize> {
+        tree::shard(elements, self.world, self.rank)
+    }
+
+    /// The elements of a segment whose weights and moments this rank updates.
+    pub fn updated(&self, elements: usize) -> Range<usize> {
+        match self.zero {
+            Zero::None => 0..elements,
+            _ => self.owned(elements),
+        }
+    }
+
+    /// Number of [blocks](BLOCK) of a segment that a rank owns.
+    pub fn blocks(&self, elements: usize, rank: Rank) -> usize {
+        tree::shard(elements, self.world, rank)
+            .len()
+            .div_ceil(BLOCK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lane_has_one_host_and_every_piece_one_holder() {
+        for zero in [Zero::None, Zero::Weights] {
+            for (lanes, world) in [(8, 1), (8, 3), (16, 5), (4, 4)] {
+                let place = |rank| Sharding {
+                    zero,
+                    world: WorldSize(world),
+                    rank: Rank(rank),
+                };
+                let mut hosted: Vec<Lane> =
+                    (0..world).flat_map(|r| place(r).lanes(lanes)).collect();
+                hosted.sort();
+                assert_eq!(hosted, (0..lanes).map(Lane).collect::<Vec<_>>());
+
+                let mut next = 0;
+                for round in 0..place(0).reductions(lanes) {
+                    for (rank, node) in place(0).pieces(lanes, Reduction::Canonical, round) {
+                        assert_eq!(node.first, next, "in lane order");
+                        next += 1 << node.level;
+                        assert!(place(rank.0).lanes(lanes).contains(&Lane(node.first)));
+                    }
+                }
+                assert_eq!(next, lanes);
+            }
+        }
+    }
+}
