@@ -9,10 +9,11 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     let sandbox = Sandbox::new();
     sandbox.write("sweep.toml", &small_sweep(20));
     sandbox.succeed(&["launch", "sweep.toml"]);
-    let trial = sandbox.only_run("runs").join("trials/pico-20steps-s1");
-    let digest = json(&trial.join("result.json"))["outcome"]["digest"].clone();
+    let trial = sandbox.trial("runs", "pico-20steps-s1");
+    let result = sandbox.result("runs", "pico-20steps-s1");
+    let digest = json(&result)["outcome"]["digest"].clone();
 
-    std::fs::remove_file(trial.join("result.json")).expect("it is there");
+    std::fs::remove_file(&result).expect("it is there");
     let object = trial.join("checkpoints/00000020/00001-of-00001.safetensors");
     let mut bytes = std::fs::read(&object).expect("it is there");
     let last = bytes.len() - 1;
@@ -28,8 +29,5 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     assert!(said.contains("resumes after step 15 "), "{said}");
     // The repeated steps write the same bytes, so the damaged object is whole again.
     assert!(output.status.success(), "{said}");
-    assert_eq!(
-        json(&trial.join("result.json"))["outcome"]["digest"],
-        digest
-    );
+    assert_eq!(json(&result)["outcome"]["digest"], digest);
 }

@@ -29,9 +29,7 @@ fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
         "{line}"
     );
     assert!(line.contains("train.optimizer.lr"), "{line}");
-    let checkpoints = sandbox
-        .only_run("runs")
-        .join("trials/pico-20steps-s1/checkpoints");
+    let checkpoints = sandbox.trial("runs", "pico-20steps-s1").join("checkpoints");
     let kept = std::fs::read_dir(&checkpoints)
         .expect("it is there")
         .count();
@@ -70,8 +68,7 @@ fn a_rank_that_stalls_is_named_by_the_others_and_replaced() {
     assert!(success, "{}", lines.join("\n"));
 
     let digest = |store| {
-        let run = sandbox.only_run(store);
-        let result = run.join(format!("trials/pico-{STEPS}steps-s1/result.json"));
+        let result = sandbox.result(store, &format!("pico-{STEPS}steps-s1"));
         json(&result)["outcome"]["digest"].clone()
     };
     assert_eq!(digest("stalled"), digest("undisturbed"));

@@ -63,8 +63,8 @@ fn survives(base: &str, environment: &[(String, String)]) {
     let text = small_sweep(STEPS);
     sandbox.write("undisturbed.toml", &text);
     sandbox.succeed(&["launch", "undisturbed.toml"]);
-    let trial = format!("trials/pico-{STEPS}steps-s1/result.json");
-    let expected = json(&sandbox.only_run("runs").join(&trial))["outcome"]["digest"].to_string();
+    let result = sandbox.result("runs", &format!("pico-{STEPS}steps-s1"));
+    let expected = json(&result)["outcome"]["digest"].to_string();
     let expected = expected.trim_matches('"');
 
     let mut random = ChaCha8Rng::seed_from_u64(1);

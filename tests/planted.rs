@@ -38,7 +38,7 @@ fn losses_start_at_ln_2_and_approach_the_planted_optimum_from_above() {
             (first - ln2).abs() < 1e-6,
             "{size} starts at {first}, not at ln 2"
         );
-        let result = json(&run.join(format!("trials/{size}-500steps-s1/result.json")));
+        let result = json(&sandbox.result("runs", &format!("{size}-500steps-s1")));
         losses.push(
             result["outcome"]["validation"]["heldout_prompts"]["loss"]
                 .as_f64()

@@ -90,11 +90,31 @@ impl Sandbox {
         let runs: Vec<PathBuf> = std::fs::read_dir(self.path(store))
             .expect("the store is there")
             .map(|entry| entry.expect("a readable folder").path())
+            .filter(|folder| folder.join("run.json").exists())
             .collect();
         let [run] = &runs[..] else {
             panic!("expected one run in {store}: {runs:?}");
         };
         run.clone()
+    }
+
+    /// The folder of a trial of the only run in a store.
+    pub(crate) fn trial(&self, store: &str, name: &str) -> PathBuf {
+        let record = json(&self.only_run(store).join("run.json"));
+        let trials = record["plan"]["trials"].as_array().expect("trials");
+        let trial = trials.iter().find(|t| t["config"]["id"] == name);
+        let recipe = trial.expect("a trial of this name")["recipe_id"].clone();
+        let recipe = recipe.as_str().expect("an identity");
+        self.path(store).join("trials").join(&recipe[..16])
+    }
+
+    /// The only result of a trial of the only run in a store.
+    pub(crate) fn result(&self, store: &str, name: &str) -> PathBuf {
+        let results = self.trial(store, name).join("results");
+        let mut results = std::fs::read_dir(results).expect("it has results");
+        let result = results.next().expect("a result").expect("readable").path();
+        assert!(results.next().is_none(), "{name} has several results");
+        result
     }
 }
 

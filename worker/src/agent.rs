@@ -7,7 +7,7 @@ use crate::{
 use polestar_core::{Generation, Rank};
 use polestar_run::{Event, Outcome};
 use polestar_run::{
-    TrialConfig,
+    Trial,
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
@@ -342,7 +342,7 @@ async fn prepare(
     start: Start,
     listener: TcpListener,
     stop: &Stop,
-) -> Result<(TrialConfig, Collective, Store), Refused> {
+) -> Result<(Trial, Collective, Store), Refused> {
     // What is wrong in a message stays wrong when it is sent again.
     let refused = |phase, message: String| Refused {
         phase,
@@ -350,7 +350,7 @@ async fn prepare(
         collateral: false,
         retryable: false,
     };
-    let trial: TrialConfig = serde_json::from_str(&start.trial)
+    let trial: Trial = serde_json::from_str(&start.trial)
         .map_err(|e| refused("config", format!("the trial can't be read: {e}")))?;
     let run = Store::open(&start.run).map_err(|e| refused("storage", with_causes(&e)))?;
     let peers: Vec<SocketAddr> = start

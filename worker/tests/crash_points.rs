@@ -6,7 +6,7 @@ mod common;
 mod small;
 
 use polestar_run::{
-    TrialConfig,
+    Trial,
     checkpoint::{self, committed},
     placement::Zero,
 };
@@ -25,7 +25,7 @@ const PART: usize = 16 << 10;
 /// The operations of an undisturbed run on an empty store, and its digest.
 fn undisturbed(
     runtime: &Runtime,
-    trial: &TrialConfig,
+    trial: &Trial,
     base: &Store,
     world: u32,
 ) -> (Vec<Vec<String>>, String) {
@@ -88,7 +88,7 @@ fn enumerate(zero: Zero, world: u32, parts: Option<usize>) {
                     assert_eq!(failure.phase(), "storage", "{what}: {failure}");
                 }
                 let newest = runtime
-                    .block_on(committed(&base, &trial.id))
+                    .block_on(committed(&base, &trial.recipe_id()))
                     .expect("a listing")
                     .pop();
                 let resumed = run(&runtime, &trial, vec![base.clone(); 1 + world as usize % 2]);
@@ -102,7 +102,7 @@ fn enumerate(zero: Zero, world: u32, parts: Option<usize>) {
                     );
                 }
                 let listed = runtime
-                    .block_on(checkpoint::list(&base, &trial.id))
+                    .block_on(checkpoint::list(&base, &trial.recipe_id()))
                     .expect("a listing");
                 let whole: Vec<u64> = listed
                     .iter()
@@ -158,7 +158,7 @@ fn uploads_that_are_torn_change_nothing() {
         assert!(log.fired("torn multipart") > 0, "{:?}", log.operations());
     }
     let listed = runtime
-        .block_on(checkpoint::list(&base, &trial.id))
+        .block_on(checkpoint::list(&base, &trial.recipe_id()))
         .expect("a listing");
     assert_eq!(listed.len(), 3);
     for listed in listed {

@@ -18,11 +18,11 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
         let (state, step, digest) = match results.get(id) {
             Some(result) => (
                 "done",
-                trial.config.steps,
+                trial.config.recipe.steps,
                 result.outcome.digest.short().to_owned(),
             ),
             None => {
-                let listed = checkpoint::list(&run.store, id).await?;
+                let listed = checkpoint::list(&run.store, &trial.config.recipe_id()).await?;
                 let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
                 match newest {
                     Some(m) => ("begun", m.step.0, m.digest.short().to_owned()),
@@ -33,8 +33,9 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
         rows.push(vec![
             id.0.clone(),
             state.to_owned(),
-            format!("{step}/{}", trial.config.steps),
+            format!("{step}/{}", trial.config.recipe.steps),
             digest,
+            trial.config.recipe_id().folder(),
         ]);
     }
     println!(
@@ -46,7 +47,16 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
     );
     print!(
         "{}",
-        table(&["trial", "state", "steps saved", "digest"], &rows)
+        table(
+            &[
+                "trial",
+                "state",
+                "steps saved",
+                "digest",
+                "folder in the store"
+            ],
+            &rows
+        )
     );
     Ok(())
 }

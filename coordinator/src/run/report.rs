@@ -1,7 +1,7 @@
 //! From a run's store to its report.
 
 use super::{Run, RunError};
-use crate::sweep::Plan;
+use crate::sweep::{Plan, TrialRole};
 use polestar_core::TrialId;
 use polestar_dataset::{Corpus, Split, planted_optimum};
 use polestar_laws::{
@@ -44,7 +44,7 @@ pub async fn write_report(
     corpus: &Corpus,
     given_up: &BTreeMap<TrialId, String>,
 ) -> Result<String, ReportError> {
-    let place = run.store.child("report");
+    let place = run.folder.child("report");
     for (name, bytes) in report_of(run, corpus, given_up).await?.files()? {
         place.put(&name, bytes.into()).await?;
     }
@@ -126,7 +126,7 @@ async fn gather(
         input
             .digests
             .push((name.clone(), outcome.digest.to_string()));
-        if planned.is_warm_start {
+        if planned.role != TrialRole::Point {
             continue;
         }
         for (set, score) in &outcome.validation {
@@ -149,13 +149,19 @@ async fn gather(
                 flops: outcome.flops_6nd,
                 tokens: outcome.consumed.plain_tokens as f64,
                 budget: planned.budget,
-                policies: planned.config.policies.as_ref().map(|p| p.count()),
+                policies: planned
+                    .config
+                    .recipe
+                    .data
+                    .policies
+                    .as_ref()
+                    .map(|p| p.count()),
                 distance: planned.distance,
-                seed: planned.config.seed,
+                seed: planned.config.recipe.seed,
                 loss: score.loss,
             });
         }
-        let rows = metrics::read(&run.store, id).await?;
+        let rows = metrics::read(&run.store, &planned.config).await?;
         input.curves.push(Curve {
             trial: name,
             size: planned.size.clone(),
@@ -180,7 +186,11 @@ async fn discriminations(
     let Some(best) = best else {
         return Ok(Vec::new());
     };
-    let scores = scores::read(&run.store, &TrialId(best.trial.clone())).await?;
+    let mut planned = run.record.plan.trials.iter().map(|t| &t.config);
+    let trial = planned
+        .find(|trial| trial.id.0 == best.trial)
+        .expect("points are made of planned trials");
+    let scores = scores::read(&run.store, trial).await?;
     let name = |policy: u32| corpus.policy_name(policy).unwrap_or("?").to_owned();
     let found = metrics::SETS.into_iter().filter_map(|set| {
         let of_set = scores.iter().filter(|scored| scored.set == set);
@@ -233,6 +243,18 @@ fn curve_point(row: &metrics::Row) -> CurvePoint {
     }
 }
 
+/// What the digests hold for.
+fn orders(plan: &Plan) -> String {
+    let mut orders: Vec<String> = Vec::new();
+    for trial in &plan.trials {
+        let order = trial.config.recipe.arithmetic.order.to_string();
+        if !orders.contains(&order) {
+            orders.push(order);
+        }
+    }
+    orders.join("; ")
+}
+
 /// What the numbers count; stands in the report's header.
 fn conventions(plan: &Plan) -> Vec<(String, String)> {
     let line = |name: &str, text: String| (name.to_owned(), text);
@@ -257,10 +279,7 @@ fn conventions(plan: &Plan) -> Vec<(String, String)> {
             "Loss",
             "-ln σ(reward of the same policy − reward of another), in nats, on held-out prompts; chance is ln 2".into(),
         ),
-        line(
-            "Reduction",
-            "canonical: the digests don't depend on the number of workers".into(),
-        ),
+        line("Reduction", orders(plan)),
     ];
     lines.extend(left_out);
     lines

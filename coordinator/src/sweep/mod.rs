@@ -11,7 +11,7 @@ mod variants;
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, Spread, TrunkTable};
 pub use error::PlanError;
 pub use memory::{GIB, Share};
-pub use plan::{CorpusFacts, Plan, PlannedTrial, Work, plan};
+pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, read, read_str};
 
 use polestar_core::Objective;

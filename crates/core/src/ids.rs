@@ -56,3 +56,32 @@ impl fmt::Display for TrialId {
         f.write_str(&self.0)
     }
 }
+
+/// What names a trial's weights, whichever run asks for them: blake3 of its recipe. Equal identities
+/// mean equal weights.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecipeId(String);
+
+impl RecipeId {
+    /// The identity of a serialized recipe.
+    pub fn of(recipe: &[u8]) -> RecipeId {
+        RecipeId(crate::digest::hex(recipe))
+    }
+
+    /// Its first sixteen digits, for people.
+    pub fn short(&self) -> &str {
+        self.0.get(..16).unwrap_or(&self.0)
+    }
+
+    /// Where everything lies that belongs to the trial, in the store that all runs share.
+    pub fn folder(&self) -> String {
+        format!("trials/{}", self.short())
+    }
+}
+
+impl fmt::Display for RecipeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

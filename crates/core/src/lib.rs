@@ -10,7 +10,7 @@ pub mod span;
 pub mod tree;
 
 pub use digest::Digest;
-pub use ids::{Generation, Lane, Rank, Step, TrialId, WorldSize};
+pub use ids::{Generation, Lane, Rank, RecipeId, Step, TrialId, WorldSize};
 pub use objective::Objective;
 pub use precision::Precision;
 pub use span::Span;

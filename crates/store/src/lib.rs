@@ -246,6 +246,19 @@ impl Store {
         }
     }
 
+    /// The store whose [child](Store::child) this one is.
+    ///
+    /// # Errors
+    /// [`Error::Url`] if nothing is above it.
+    pub fn parent(&self) -> Result<Self> {
+        match self.url.rsplit_once('/') {
+            Some((above, _)) if !above.ends_with('/') => Self::open(above),
+            _ => Err(Error::Url {
+                url: format!("{}/..", self.url),
+            }),
+        }
+    }
+
     /// Makes sure that a put of a taken key is refused, with a throw-away object. A store that ignores
     /// the condition can't tell two coordinators of one run from each other.
     ///

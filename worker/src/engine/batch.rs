@@ -4,7 +4,7 @@ use polestar_core::Objective;
 use polestar_dataset::{Pack, SampleConfig, SpecialTokens, TokenTriplet, Wrapper, pack};
 use polestar_kernels::{Positions, Span, Spans, SpansError};
 use polestar_model::PackInput;
-use polestar_run::TrialConfig;
+use polestar_run::Trial;
 use std::sync::Arc;
 
 /// Lays triplets down in packed rows: a pure function of its arguments.
@@ -13,11 +13,17 @@ use std::sync::Arc;
 /// [`SpansError`] if the layout were not a forest; the data set's packing rules that out.
 pub(super) fn inputs(
     triplets: &[TokenTriplet],
-    trial: &TrialConfig,
+    trial: &Trial,
     special: &SpecialTokens,
 ) -> Result<Vec<PackInput>, SpansError> {
-    let budget = trial.train.pack_tokens;
-    rows(triplets, trial.objective, &trial.samples, budget, special)
+    let budget = trial.recipe.batch.pack_tokens;
+    rows(
+        triplets,
+        trial.recipe.objective,
+        &trial.recipe.data.samples,
+        budget,
+        special,
+    )
 }
 
 fn rows(

@@ -4,7 +4,7 @@ use super::{Failure, LaneInput, Scores, batch, validate::credit};
 use crate::collective::{Collective, CollectiveError};
 use polestar_core::{Lane, tree::tree_sum};
 use polestar_dataset::{SpecialTokens, TokenTriplet};
-use polestar_run::TrialConfig;
+use polestar_run::Trial;
 
 /// A lane's part in a step's figures, summed in lane order on every rank.
 #[derive(Clone, Copy, Default)]
@@ -42,10 +42,10 @@ impl Figures {
 pub(super) fn lay_out(
     lane: Lane,
     triplets: &[TokenTriplet],
-    trial: &TrialConfig,
+    trial: &Trial,
     special: &SpecialTokens,
 ) -> Result<(LaneInput, Figures), Failure> {
-    let wrapper = batch::wrapper_tokens(&trial.samples, special);
+    let wrapper = batch::wrapper_tokens(&trial.recipe.data.samples, special);
     let plain = |t| batch::plain_tokens(t, wrapper) as f64;
     let packs = batch::inputs(triplets, trial, special)
         .map_err(|error| Failure::Data(error.to_string()))?;

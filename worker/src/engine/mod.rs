@@ -127,7 +127,7 @@ impl Failure {
             Failure::Storage(error) => !matches!(
                 error,
                 Saving::Conflict { .. }
-                    | Saving::OtherConfig { .. }
+                    | Saving::OtherRecipe { .. }
                     | Saving::NoStart { .. }
                     | Saving::Panicked { .. }
                     | Saving::Format { .. }
