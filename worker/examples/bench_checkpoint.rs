@@ -115,7 +115,7 @@ fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
                         format: FORMAT,
                         recipe: id.clone(),
                         step,
-                        digest: Digest("bench".to_owned()),
+                        digest: Digest::of(b"bench"),
                         consumed: Consumed::default(),
                         segments: shape.segments().to_vec(),
                         objects: uploads.into_iter().map(|u| u.object).collect(),

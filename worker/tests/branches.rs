@@ -38,7 +38,7 @@ fn a_branch_ends_where_the_whole_trial_does() {
         assert_eq!(generation.begun, Some(Step(begun)), "{}", trial.id);
         let outcome = generation.ends.remove(0).expect("a result");
         (
-            outcome.digest.0,
+            outcome.digest,
             outcome.validation,
             outcome.consumed.triplets,
         )

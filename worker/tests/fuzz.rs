@@ -65,7 +65,7 @@ fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Ma
         format: FORMAT,
         recipe: trial,
         step,
-        digest: Digest("fuzz".to_owned()),
+        digest: Digest::of(b"fuzz"),
         consumed: Consumed::default(),
         segments,
         objects,

@@ -91,7 +91,7 @@ async fn list(which: &Which) -> Result<(), Error> {
             let size = listed.objects.iter().map(|o| o.size).sum();
             let (digest, ranks, state) = match &listed.manifest {
                 Some(Ok(m)) => (
-                    m.digest.short().to_owned(),
+                    m.digest.short(),
                     m.objects.len().to_string(),
                     "committed".to_owned(),
                 ),

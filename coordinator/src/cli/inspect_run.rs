@@ -19,13 +19,13 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
             Some(result) => (
                 "done",
                 trial.config.recipe.steps,
-                result.outcome.digest.short().to_owned(),
+                result.outcome.digest.short(),
             ),
             None => {
                 let listed = checkpoint::list(&run.store, &trial.config.recipe_id()).await?;
                 let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
                 match newest {
-                    Some(m) => ("begun", m.step.0, m.digest.short().to_owned()),
+                    Some(m) => ("begun", m.step.0, m.digest.short()),
                     None => ("missing", 0, "-".to_owned()),
                 }
             }

@@ -116,7 +116,7 @@ async fn summary(run: &Run) -> Result<String, Error> {
             score("heldout_prompts"),
             score("heldout_policies"),
             duration(result.outcome.consumed.seconds),
-            result.outcome.digest.short().to_owned(),
+            result.outcome.digest.short(),
         ]);
     }
     let head = [

@@ -3,7 +3,7 @@
 
 use super::{Error, checkpoint as checkpoints, inspect_run};
 use clap::Args;
-use polestar_core::{Step, WorldSize};
+use polestar_core::{Digest, Step, WorldSize};
 use polestar_model::count;
 use polestar_run::{Order, Trial, checkpoint};
 use polestar_worker::engine::{self, Slice};
@@ -28,7 +28,7 @@ pub(crate) struct VerifyArgs {
 struct Candidate<'a> {
     trial: &'a Trial,
     slice: Slice,
-    recorded: String,
+    recorded: Digest,
     ranks: u32,
     /// FLOPs of a token, times steps: enough to tell which is cheapest.
     cost: f64,
@@ -89,7 +89,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
             candidates.push(Candidate {
                 trial,
                 slice,
-                recorded: manifest.digest.0,
+                recorded: manifest.digest,
                 ranks: manifest.objects.len() as u32,
                 cost: count::flops_6nd(&trial.recipe.model, slice.until.0 - slice.from.0),
             });
@@ -154,13 +154,10 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
             begun.elapsed().as_secs_f64(),
             digest.short(),
         );
-        if digest.0 == recorded {
+        if digest == recorded {
             println!("{what}, as recorded");
         } else {
-            fault(format!(
-                "{what}, on record is {}",
-                recorded.get(..12).unwrap_or(&recorded)
-            ));
+            fault(format!("{what}, on record is {}", recorded.short()));
         }
     }
     match faults + damaged {

@@ -16,7 +16,7 @@ mod report;
 pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, PlannedTrial, Sweep};
-use polestar_core::TrialId;
+use polestar_core::{Digest, TrialId};
 use polestar_run::{Outcome, Trial};
 use polestar_store::{Put, Store};
 use serde::{Deserialize, Serialize};
@@ -102,9 +102,9 @@ pub enum RunError {
         /// The object.
         key: String,
         /// Digest in the store.
-        there: String,
+        there: Digest,
         /// Digest just computed.
-        here: String,
+        here: Digest,
     },
 }
 
@@ -233,8 +233,8 @@ impl Run {
             if there.outcome.digest != result.outcome.digest {
                 return Err(RunError::Conflict {
                     key,
-                    there: there.outcome.digest.0,
-                    here: result.outcome.digest.0.clone(),
+                    there: there.outcome.digest,
+                    here: result.outcome.digest,
                 });
             }
         }

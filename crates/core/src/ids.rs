@@ -7,6 +7,7 @@
 //! hosts(Rank(0));
 //! ```
 
+use crate::Digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -57,31 +58,26 @@ impl fmt::Display for TrialId {
     }
 }
 
-/// What names a trial's weights, whichever run asks for them: blake3 of its recipe. Equal identities
+/// What names a trial's weights, whichever run asks for them: the digest of its recipe. Equal identities
 /// mean equal weights.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct RecipeId(String);
+pub struct RecipeId(Digest);
 
 impl RecipeId {
     /// The identity of a serialized recipe.
     pub fn of(recipe: &[u8]) -> RecipeId {
-        RecipeId(crate::digest::hex(recipe))
-    }
-
-    /// Its first sixteen digits, for people.
-    pub fn short(&self) -> &str {
-        self.0.get(..16).unwrap_or(&self.0)
+        RecipeId(Digest::of(recipe))
     }
 
     /// Where everything lies that belongs to the trial, in the store that all runs share.
     pub fn folder(&self) -> String {
-        format!("trials/{}", self.short())
+        format!("trials/{}", self.0.first(16))
     }
 }
 
 impl fmt::Display for RecipeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        fmt::Display::fmt(&self.0, f)
     }
 }
