@@ -1,6 +1,7 @@
 //! `coordinator fit`: laws of a table that anybody made.
 
 use super::Error;
+use polestar_core::chain;
 use polestar_laws::{
     fits::{
         Bootstrap, Fit, FormComparison, Interval, Parametric, PowerLaw,
@@ -55,7 +56,8 @@ fn filter(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: FitArgs) -> Result<(), Error> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", args.table.display());
+    let named =
+        |error: &dyn std::error::Error| format!("{}: {}", args.table.display(), chain(error));
     let reading = Reading {
         columns: args.columns.into_iter().collect(),
         filters: args.filters,
@@ -79,7 +81,8 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
     }
     if let Some(folder) = &args.report {
         let name = args.table.file_name().unwrap_or(args.table.as_os_str());
-        let input = report_input(&name.to_string_lossy(), &table).map_err(|e| named(&e))?;
+        let input = report_input(&name.to_string_lossy(), &table)
+            .map_err(|needs| format!("{}: {needs}", args.table.display()))?;
         let fitting = Fitting {
             bootstrap: options.bootstrap,
             valley: options.valley,

@@ -89,7 +89,7 @@ pub struct Table {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// Not CSV.
-    #[error("not a table: {0}")]
+    #[error("not a table")]
     Csv(#[from] csv::Error),
     /// Which one is meant?
     #[error("two columns are named `{0}`; rename one of them")]
