@@ -196,7 +196,7 @@ fn storage_trouble_of_one_rank_is_told_as_its_own_and_at_once() {
         .collect();
     assert_eq!(failures[2].phase(), "storage");
     assert!(!failures[2].is_collateral());
-    let told = engine::with_causes(&failures[2]);
+    let told = polestar_core::chain(&failures[2]);
     assert!(
         told.contains("00003-of-00003.safetensors") && told.contains("memory://trouble"),
         "{told}"

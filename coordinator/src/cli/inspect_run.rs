@@ -3,7 +3,7 @@
 use super::{Error, table::table};
 use crate::run::{Run, report_of, write_report};
 use polestar_dataset::Corpus;
-use polestar_laws::report::{Compared, Report};
+use polestar_laws::report::{Report, RunComparison};
 use polestar_run::checkpoint;
 use polestar_store::Store;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -87,9 +87,9 @@ pub(super) async fn compare(one: &str, other: &str, page: Option<&Path>) -> Resu
         Ok(report_of(&run, &corpus, &BTreeMap::new()).await?)
     };
     let (a, b) = (report(one).await?, report(other).await?);
-    let compared = Compared::of(&a, &b);
+    let compared = RunComparison::of(&a, &b);
     let rows: Vec<Vec<String>> = compared
-        .rows
+        .differences
         .iter()
         .cloned()
         .map(|row| vec![row.what, row.first, row.second, row.verdict])

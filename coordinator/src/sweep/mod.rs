@@ -8,7 +8,7 @@ mod read;
 mod trunk;
 mod variants;
 
-pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, Spread, TrunkTable};
+pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
 pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};

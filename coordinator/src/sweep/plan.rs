@@ -2,13 +2,14 @@
 
 use super::{
     PlanError, Sweep, WarmStart,
-    axes::{LrAxis, Spread},
+    axes::LrAxis,
     memory::{GIB, Share},
     trunk::grow,
-    variants::{Length, Variant},
+    variants::{Duration, Variant},
 };
 use polestar_core::{Objective, RecipeId, Step, TrialId, digest::hex};
 use polestar_dataset::{LeftOut, PolicyChoice, PolicyDistances};
+use polestar_laws::{Coordinates, Length, Policies, Spread};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, Preset, count};
 use polestar_run::{
     DataRecipe, Recipe, StartFrom, TrainConfig, Trial, Trunk, config::ConfigError, placement::Zero,
@@ -74,10 +75,8 @@ pub struct PlannedTrial {
     pub config: Trial,
     /// The identity of its recipe: where it lies in the store, for readers who can't hash it.
     pub recipe_id: RecipeId,
-    /// Name of its size.
-    pub size: String,
-    /// The budget it was made for, if the sweep has budgets.
-    pub budget: Option<f64>,
+    /// Where it lies on the sweep's axes: what laws group it by.
+    pub at: Coordinates,
     /// What it is for.
     pub role: TrialRole,
     /// The trial whose checkpoint it begins from.
@@ -228,7 +227,10 @@ pub(super) struct Stage {
     pub objective: Objective,
     pub train: TrainConfig,
     pub steps: u64,
-    pub budget: Option<f64>,
+    /// `steps` on the sweep's axis.
+    pub length: Length,
+    /// `policies` on the sweep's axis.
+    pub chosen: Option<Policies>,
     pub policies: Option<PolicyChoice>,
     pub start: Option<StartFrom>,
     pub trunk: Option<Trunk>,
@@ -245,15 +247,16 @@ impl Maker<'_> {
     }
 
     /// Policies that lie as they should, by name where the seed doesn't draw them.
-    fn choice(&self, spread: Spread, count: u32, seed: u64) -> Result<PolicyChoice, PlanError> {
+    fn choice(&self, chosen: Policies, seed: u64) -> Result<PolicyChoice, PlanError> {
+        let Policies { count, spread } = chosen;
         let distances = self.corpus.distances.as_ref();
-        let chosen = |of: fn(&PolicyDistances, usize) -> Option<Vec<String>>| {
+        let named = |of: fn(&PolicyDistances, usize) -> Option<Vec<String>>| {
             distances.and_then(|distances| of(distances, count as usize))
         };
         let (names, spread) = match spread {
             Spread::Any => return Ok(PolicyChoice::Drawn { count, seed }),
-            Spread::Near => (chosen(PolicyDistances::near), "near"),
-            Spread::Far => (chosen(PolicyDistances::far), "far from"),
+            Spread::Near => (named(PolicyDistances::near), "near"),
+            Spread::Far => (named(PolicyDistances::far), "far from"),
         };
         let names = names.ok_or_else(|| PlanError::Spread {
             count,
@@ -286,7 +289,8 @@ impl Maker<'_> {
             objective: warm.objective,
             train,
             steps: warm.steps,
-            budget: None,
+            length: Length::Steps(warm.steps),
+            chosen: None,
             policies: None,
             start: None,
             trunk: None,
@@ -306,16 +310,20 @@ impl Maker<'_> {
     ) -> Result<(), PlanError> {
         let Family { size, seed, .. } = of;
         let policies = match variant.policies {
-            Some((spread, count)) => Some(self.choice(spread, count, seed)?),
+            Some(chosen) => Some(self.choice(chosen, seed)?),
             None => None,
         };
-        let stage = |length: &Length| Stage {
-            id: TrialId(format!("{size}-{}{}-s{seed}", length.label, variant.suffix)),
+        let stage = |duration: &Duration| Stage {
+            id: TrialId(format!(
+                "{size}-{}{}-s{seed}",
+                duration.label, variant.suffix
+            )),
             role: TrialRole::Point,
             objective: self.sweep.sweep.objective,
             train: variant.train.clone(),
-            steps: length.steps,
-            budget: length.budget,
+            steps: duration.steps,
+            length: duration.length,
+            chosen: variant.policies,
             policies: policies.clone(),
             start: start.map(|start| start.weights.clone()),
             trunk: None,
@@ -377,11 +385,18 @@ impl Maker<'_> {
             .map_err(|source| failed(ConfigError::Model(source)))?;
         let state_bytes = self.fitting(&stage, model)?;
         let work = self.work(stage.objective);
-        let (role, budget, after) = (stage.role, stage.budget, stage.after.clone());
+        let at = Coordinates {
+            size: size.to_owned(),
+            length: stage.length,
+            batch: Some(stage.train.batch),
+            lr: Some(stage.train.optimizer.lr),
+            policies: stage.chosen,
+            seed: of.seed,
+        };
+        let (role, after) = (stage.role, stage.after.clone());
         let config = self.config(of, stage);
         Ok(PlannedTrial {
-            size: size.to_owned(),
-            budget,
+            at,
             role,
             after,
             parameters: parameters.total,

@@ -2,6 +2,7 @@
 
 use super::{CorpusFacts, Plan, PlanError, TrialRole, Work, plan, read_str};
 use polestar_core::{RecipeId, Step};
+use polestar_laws::{Length, Policies, Spread};
 
 const BASE: &str = r#"
 name = "t"
@@ -72,6 +73,16 @@ fn rates_batches_policies_and_seeds_are_combined_and_named() {
     assert_eq!(found.trials.len(), 16);
     assert!(names(&found).contains(&"nano-10steps-b16-lr2e-3-p4-s2"));
     let mut identities: Vec<RecipeId> = found.trials.iter().map(|t| t.config.recipe_id()).collect();
+    let named = found.trials.iter();
+    let named = |id: &str| named.clone().find(|t| t.config.id.0 == id).unwrap();
+    let at = &named("nano-10steps-b16-lr2e-3-p4-s2").at;
+    let policies = Policies {
+        count: 4,
+        spread: Spread::Any,
+    };
+    assert_eq!((at.size.as_str(), at.length), ("nano", Length::Steps(10)));
+    assert_eq!((at.batch, at.lr), (Some(16), Some(2e-3)));
+    assert_eq!((at.policies, at.seed), (Some(policies), 2));
     identities.sort();
     identities.dedup();
     assert_eq!(identities.len(), 16);

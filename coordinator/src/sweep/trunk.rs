@@ -5,6 +5,7 @@ use super::{
     plan::{Stage, TrialRole},
 };
 use polestar_core::{Step, TrialId};
+use polestar_laws::Length;
 use polestar_run::schedule::Schedule;
 
 /// The trunk of some trials that differ only in their lengths, and these as its branches. A length so
@@ -47,7 +48,7 @@ pub(super) fn grow(
         steps: last.0,
         leaves: None,
         role: TrialRole::Trunk,
-        budget: None,
+        length: Length::Steps(last.0),
         ..any.clone()
     };
     (Some(trunk), branches)

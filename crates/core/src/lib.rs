@@ -1,6 +1,7 @@
 //! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes,
-//! random streams, spans and objectives. Nothing here does I/O.
+//! random streams, spans, objectives and error chains. Nothing here does I/O.
 
+pub mod chain;
 pub mod digest;
 pub mod ids;
 pub mod objective;
@@ -9,6 +10,7 @@ pub mod random;
 pub mod span;
 pub mod tree;
 
+pub use chain::{causes, chain};
 pub use digest::Digest;
 pub use ids::{Generation, Lane, Rank, RecipeId, Step, TrialId, WorldSize};
 pub use objective::Objective;

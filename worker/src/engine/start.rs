@@ -1,7 +1,7 @@
 //! What a rank needs before its first step: state, held-out sets.
 
-use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
-use polestar_core::Step;
+use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut};
+use polestar_core::{Step, chain};
 use polestar_dataset::{Corpus, Split};
 use polestar_model::init;
 use polestar_run::Consumed;
@@ -207,5 +207,5 @@ pub(super) fn held_out(
 pub const VALIDATION_SEED: u64 = 0;
 
 pub(super) fn data(error: impl std::error::Error) -> Failure {
-    Failure::Data(with_causes(&error))
+    Failure::Data(chain(&error))
 }
