@@ -1,8 +1,6 @@
 //! A damaged checkpoint is named, and the one before it is used.
 
-mod common;
-
-use common::{Sandbox, json, small_sweep};
+use crate::common::{Sandbox, json, small_sweep, transcript};
 
 #[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
@@ -21,7 +19,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     std::fs::write(&object, bytes).expect("it is writable");
 
     let output = sandbox.run(&["launch", "sweep.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(
         said.contains("00000020/00001-of-00001.safetensors is damaged"),
         "{said}"

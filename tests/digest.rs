@@ -1,8 +1,6 @@
 //! One run, one answer: the same digest under different disturbances.
 
-mod common;
-
-use common::{Sandbox, json, kill, pid_in, small_sweep};
+use crate::common::{Sandbox, json, kill, pid_in, small_sweep, transcript};
 
 const STEPS: u64 = 200;
 const TRIAL: &str = "pico-200steps-s1";
@@ -98,7 +96,7 @@ fn relaunching_does_only_what_is_missing() {
     std::fs::remove_dir_all(run.join("report")).expect("it is there");
 
     let output = sandbox.run(&["launch", "sweep.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(output.status.success(), "{said}");
     for word in ["begins", "resumes"] {
         assert!(!said.contains(&format!("pico-5steps-s1 {word}")), "{said}");

@@ -1,8 +1,6 @@
 //! What goes wrong is named: a loss that is no number, a rank that stalls.
 
-mod common;
-
-use common::{Sandbox, json, small_sweep};
+use crate::common::{Sandbox, json, pid_in, small_sweep, transcript};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -15,7 +13,7 @@ fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
     );
     sandbox.write("sweep.toml", &text);
     let output = sandbox.run(&["launch", "sweep.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("is given up"), "{said}");
     // Step, lane and segment, or the norm that all lanes together have.
@@ -53,7 +51,7 @@ fn a_rank_that_stalls_is_named_by_the_others_and_replaced() {
         "2",
     ]);
     let _ = launch.wait_for(" joined");
-    let second = common::pid_in(&launch.wait_for(" joined"));
+    let second = pid_in(&launch.wait_for(" joined"));
     launch.wait_for("step 20:");
     let process = Pid::from_raw(second as i32).expect("a process id");
     kill_process(process, Signal::STOP).expect("it runs");

@@ -1,5 +1,6 @@
 //! A folder of its own for each test, sweeps in it, and the real program run on them.
-#![allow(dead_code)]
+
+pub(crate) mod s3_server;
 
 use serde_json::Value;
 use std::{
@@ -54,7 +55,11 @@ impl Sandbox {
     /// Runs and returns standard output; fails the test with everything printed otherwise.
     pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            transcript(&output)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -64,7 +69,7 @@ impl Sandbox {
         assert!(
             !output.status.success(),
             "{arguments:?} was not refused: {}",
-            said(&output)
+            transcript(&output)
         );
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
@@ -158,7 +163,7 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-pub(crate) fn said(output: &Output) -> String {
+pub(crate) fn transcript(output: &Output) -> String {
     format!(
         "{}\n{}",
         String::from_utf8_lossy(&output.stdout),

@@ -275,6 +275,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unfenced`]; or the store's.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the name of a throw-away object: no answer depends on it"
+    )]
     pub async fn check_conditional_puts(&self) -> Result<()> {
         use std::hash::{BuildHasher, RandomState};
         let unique = RandomState::new().hash_one(std::process::id());
