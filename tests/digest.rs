@@ -146,7 +146,7 @@ fn a_sweep_that_grows_trains_only_what_is_new() {
         .replace("name = \"small\"", "name = \"grown\"");
     sandbox.write("grown.toml", &grown);
     let output = sandbox.run(&["launch", "grown.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(output.status.success(), "{said}");
     assert!(
         said.contains("1 of 4 trials are in the store already"),
@@ -164,7 +164,7 @@ fn a_sweep_that_grows_trains_only_what_is_new() {
     assert!(finer.contains("triplets = 24"));
     sandbox.write("finer.toml", &finer);
     let output = sandbox.run(&["launch", "finer.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(output.status.success(), "{said}");
     assert!(!said.contains(" begins "), "{said}");
 }

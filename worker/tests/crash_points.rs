@@ -14,7 +14,7 @@ use polestar_store::{
     Store,
     faults::{FaultLog, Faults, Stop},
 };
-use polestar_worker::engine::{self, Failure};
+use polestar_worker::engine::Failure;
 use small::{run, store, trial};
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
