@@ -1,4 +1,4 @@
-//! Laws of any table of runs, whoever trained them.
+//! Laws of any table of runs, trained here or elsewhere.
 //!
 //! | law | columns | what it says |
 //! |---|---|---|

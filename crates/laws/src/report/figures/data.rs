@@ -1,4 +1,4 @@
-//! What the figures show, whoever draws it.
+//! What the figures show, prepared once for both renderings.
 
 use crate::{
     coordinates::grouped,
