@@ -310,7 +310,7 @@ impl Recommendation {
         for caution in &self.cautions {
             text += &format!("# Caution: {caution}.\n");
         }
-        // TOML has f64 only: an f32 that passes through it gets digits that nobody wrote.
+        // TOML has f64 only: an f32 that passes through it gets digits that were never written.
         let mut value = toml::Value::try_from(&self.sweep)?;
         shorten(&mut value);
         text += "\n";

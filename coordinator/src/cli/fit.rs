@@ -1,4 +1,4 @@
-//! `coordinator fit`: laws of a table that anybody made.
+//! `coordinator fit`: laws of any table of runs.
 
 use super::Error;
 use polestar_core::chain;

@@ -89,7 +89,7 @@ async fn gather(
 /// What is known of a run before any trial has finished.
 fn header(record: &RunRecord, corpus: &Corpus) -> ReportInput {
     let manifest = corpus.manifest();
-    // Where it lies is the business of whoever ran it; the fingerprint says what it is.
+    // The report is for readers elsewhere: the fingerprint identifies the corpus, its place does not.
     let url = corpus.url();
     let name = url.rsplit_once('/').map_or(url, |(_, name)| name);
     ReportInput {

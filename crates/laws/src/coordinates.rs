@@ -10,10 +10,10 @@ pub struct Coordinates {
     pub size: String,
     /// How long it was trained.
     pub length: Length,
-    /// Triplets of a step. `None` where a table of runs doesn't tell.
+    /// Triplets of a step. `None` where a table of runs doesn't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
-    /// Peak learning rate. `None` where a table of runs doesn't tell.
+    /// Peak learning rate. `None` where a table of runs doesn't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr: Option<f32>,
     /// The choice among policies that it was trained on. `None`: all of them.

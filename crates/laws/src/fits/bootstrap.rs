@@ -33,7 +33,7 @@ impl Bootstrap {
 
     /// Resampled fits, two levels deep: as many groups as there are, drawn with replacement, and within each drawn group
     /// as many runs as it has. A group is the runs that differ in their seed only, so both the choice of points and the
-    /// luck of a seed enter the spread.
+    /// noise of a seed enter the spread.
     ///
     /// `fit` gets observation indices (repeated ones for repeated draws) and may decline a resample that determines
     /// nothing, such as one point drawn every time: another takes its place. A `fit` that declines nearly always yields

@@ -108,14 +108,14 @@ mod tests {
     use crate::fits::planted::Noise;
 
     fn points(floor: f64) -> Vec<Observation> {
-        let mut luck = Noise::new(5);
+        let mut random = Noise::new(5);
         (0..12)
             .map(|i| {
                 let x = 1e4 * 10f64.powf(f64::from(i) / 3.0);
                 Observation {
                     label: format!("run-{i}"),
                     x,
-                    loss: (floor + 9.0 * x.powf(-0.3)) * (0.003 * luck.normal()).exp(),
+                    loss: (floor + 9.0 * x.powf(-0.3)) * (0.003 * random.normal()).exp(),
                 }
             })
             .collect()

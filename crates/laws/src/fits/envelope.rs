@@ -53,7 +53,7 @@ impl Envelope {
             });
         }
         let law = PowerLaw::fit("training FLOPs", &points, Bootstrap::NONE)?;
-        // Trials that are lowest nowhere are drawn as well: which ones are lowest is part of the luck.
+        // Trials that are lowest nowhere are drawn as well: which ones are lowest is part of the noise.
         let groups: Vec<Vec<usize>> = (0..tracks.len()).map(|i| vec![i]).collect();
         let draws = bootstrap.draws(&groups, |drawn| {
             let drawn: Vec<&Track> = drawn.iter().map(|&i| &tracks[i]).collect();

@@ -58,7 +58,7 @@ pub enum Method {
 /// parabola any more.
 const REACH: usize = 3;
 
-/// Sizes that tell a curve's slopes beside its lowest point.
+/// Sizes that determine a curve's slopes beside its lowest point.
 const AKIMA_SIZES: usize = 5;
 
 /// Runs by their budgets, ascending.

@@ -34,7 +34,7 @@ pub use trial::{Curve, CurvePoint, FailedTrial, FinishedTrial, Run};
 
 use serde::Serialize;
 
-/// Loss, in nats per triplet, of a model that cannot tell the two candidates apart: ln 2.
+/// Loss, in nats per triplet, of a model that guesses between the two candidates: ln 2.
 pub const CHANCE_LOSS: f64 = std::f64::consts::LN_2;
 
 /// A fit, or the reason why there is none.

@@ -41,7 +41,7 @@ impl Coefficients {
         self.beta / (self.alpha + self.beta)
     }
 
-    /// (ln A, ln B, ln E, α, β): positive scales for whatever numbers.
+    /// (ln A, ln B, ln E, α, β): scales are positive whatever the search tries.
     fn from_logs([a, b, e, alpha, beta]: [f64; 5]) -> Coefficients {
         Coefficients {
             e: e.exp(),
@@ -374,13 +374,13 @@ mod tests {
 
     /// As many sizes as lengths, over two and a half decades each, with log-normal noise.
     fn planted(sizes: i32, noise: f64, stream: u64) -> Vec<Run> {
-        let mut luck = Noise::new(stream);
+        let mut random = Noise::new(stream);
         let mut runs = Vec::new();
         let at = |i: i32| 250f64.powf(f64::from(i) / f64::from(sizes - 1));
         for size in 0..sizes {
             for length in 0..sizes {
                 let (n, d) = (3e7 * at(size), 1e9 * at(length));
-                let loss = PLANTED.predict(n, d) * (noise * luck.normal()).exp();
+                let loss = PLANTED.predict(n, d) * (noise * random.normal()).exp();
                 runs.push(Run { n, d, loss });
             }
         }

@@ -261,7 +261,7 @@ mod tests {
 
     /// `sizes` points over two decades, `seeds` runs each, with log-normal noise of standard deviation `noise`.
     fn planted(sizes: usize, seeds: usize, noise: f64, stream: u64) -> Vec<Observation> {
-        let mut luck = Noise::new(stream);
+        let mut random = Noise::new(stream);
         let at = |size: usize| 1e4 * 100f64.powf(size as f64 / (sizes - 1) as f64);
         (0..sizes * seeds)
             .map(|run| {
@@ -269,7 +269,7 @@ mod tests {
                 Observation {
                     label: format!("run-{run}"),
                     x,
-                    loss: 1.3 * x.powf(EXPONENT) * (noise * luck.normal()).exp(),
+                    loss: 1.3 * x.powf(EXPONENT) * (noise * random.normal()).exp(),
                 }
             })
             .collect()

@@ -39,19 +39,19 @@ pub struct Saturating {
     /// Sum of squared residuals of ln L.
     pub residual: f64,
     #[serde(skip)]
-    draws: Vec<Curve>,
+    draws: Vec<FlooredLaw>,
     #[serde(skip)]
     spread: f64,
 }
 
-/// (ln E, ln c at the middle of x, e): positive scales for whatever numbers.
+/// (ln E, ln c at the middle of x, e): scales are positive whatever the search tries.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Curve {
+struct FlooredLaw {
     logs: [f64; 3],
     middle: f64,
 }
 
-impl Curve {
+impl FlooredLaw {
     fn at(&self, x: f64) -> f64 {
         let [floor, scale, exponent] = self.logs;
         floor.exp() + (scale + exponent * (x.ln() - self.middle)).exp()
@@ -94,13 +94,13 @@ impl Saturating {
         })?;
         let draws = bootstrap.draws(&groups, |runs| Some(self::best(&logs, runs)?.0));
         let spread = small_sample_factor(points.len(), 3);
-        let interval = |of: fn(&Curve) -> f64| {
+        let interval = |of: fn(&FlooredLaw) -> f64| {
             let at = of(&best);
             Interval::percentile(draws.iter().map(of).collect())
                 .unwrap_or(Interval { lo: at, hi: at })
                 .widened(at, spread)
         };
-        let mut floor_interval = interval(Curve::floor);
+        let mut floor_interval = interval(FlooredLaw::floor);
         floor_interval.lo = floor_interval.lo.max(0.0);
         let [_, scale, exponent] = best.logs;
         Ok(Saturating {
@@ -108,7 +108,7 @@ impl Saturating {
             coefficient: (scale - exponent * best.middle).exp(),
             exponent,
             floor_interval,
-            exponent_interval: interval(Curve::exponent),
+            exponent_interval: interval(FlooredLaw::exponent),
             residual,
             draws,
             spread,
@@ -131,7 +131,7 @@ impl Saturating {
 
 /// The best curve through the drawn points and its sum of squares. `None` where every floor above zero
 /// makes it worse.
-fn best(logs: &[(f64, f64)], drawn: &[usize]) -> Option<(Curve, f64)> {
+fn best(logs: &[(f64, f64)], drawn: &[usize]) -> Option<(FlooredLaw, f64)> {
     let middle = drawn.iter().map(|&i| logs[i].0).sum::<f64>() / drawn.len() as f64;
     let project = |exponent: f64| {
         let rows = drawn.iter().map(|&i| {
@@ -157,12 +157,12 @@ fn best(logs: &[(f64, f64)], drawn: &[usize]) -> Option<(Curve, f64)> {
     let starts = GRID.iter().filter_map(|exponent| project(-exponent));
     let start = starts.min_by(|a, b| objective(a).0.total_cmp(&objective(b).0))?;
     let found = minimize(start, curvature(logs, drawn, middle, &start), objective);
-    let curve = Curve {
+    let curve = FlooredLaw {
         logs: found.at,
         middle,
     };
-    let told = found.at.iter().all(|x| x.is_finite()) && curve.exponent() < 0.0;
-    told.then_some((curve, found.value))
+    let is_law = found.at.iter().all(|x| x.is_finite()) && curve.exponent() < 0.0;
+    is_law.then_some((curve, found.value))
 }
 
 /// ln of the curve at a place minus ln of the loss there, and how it moves with each variable.
@@ -204,13 +204,13 @@ mod tests {
 
     /// Twelve points over four decades of L = 0.4 + 9 x^-0.3.
     fn planted(noise: f64, stream: u64) -> Vec<Observation> {
-        let mut luck = Noise::new(stream);
+        let mut random = Noise::new(stream);
         let at = |i: i32| 1e4 * 10f64.powf(f64::from(i) / 3.0);
         (0..12)
             .map(|i| Observation {
                 label: format!("run-{i}"),
                 x: at(i),
-                loss: (0.4 + 9.0 * at(i).powf(-0.3)) * (noise * luck.normal()).exp(),
+                loss: (0.4 + 9.0 * at(i).powf(-0.3)) * (noise * random.normal()).exp(),
             })
             .collect()
     }

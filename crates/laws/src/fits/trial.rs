@@ -11,12 +11,12 @@ pub struct FinishedTrial {
     pub name: String,
     /// Where it lies on the axes of its sweep.
     pub at: Coordinates,
-    /// Parameters, as the sweep's conventions count them. `None` where a table of runs doesn't tell.
+    /// Parameters, as the sweep's conventions count them. `None` where a table of runs doesn't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub params: Option<f64>,
     /// FLOPs spent in training, as the sweep's conventions count them.
     pub flops: f64,
-    /// Tokens trained on. `None` where a table of runs doesn't tell.
+    /// Tokens trained on. `None` where a table of runs doesn't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<f64>,
     /// Mean distance between its policies, where they were chosen by it.
@@ -34,7 +34,7 @@ impl FinishedTrial {
 
     /// Whether the two are one training that differs in its seed only.
     pub fn repeats(&self, other: &Self) -> bool {
-        // In a table sizes may have names that are too short to tell them apart.
+        // In a table sizes may have names that are too short to distinguish them.
         self.params == other.params && self.at.differs_in_seed_only(&other.at)
     }
 

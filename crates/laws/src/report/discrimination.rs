@@ -1,4 +1,4 @@
-//! What lies behind a mean accuracy: which policies are told from each other, and whether length decides.
+//! What lies behind a mean accuracy: which policies are distinguished, and whether length decides.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

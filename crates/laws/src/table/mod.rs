@@ -1,4 +1,4 @@
-//! Laws of any table of runs, whoever trained them.
+//! Laws of any table of runs, trained here or elsewhere.
 //!
 //! | law | columns | what it says |
 //! |---|---|---|
@@ -295,7 +295,8 @@ impl<'a> Fitter<'a> {
     fn power(&mut self, is_open: bool) -> Result<(), Error> {
         let Columns { n, d, c, loss } = self.columns;
         let is_asked = self.options.law == LawChoice::Power;
-        if !is_asked && !(self.is_auto(is_open) && self.fits.power.is_none()) {
+        let is_last_resort = self.is_auto(is_open) && self.fits.power.is_none();
+        if !(is_asked || is_last_resort) {
             return Ok(());
         }
         let mut x = [("C", c), ("N", n), ("D", d)].into_iter();

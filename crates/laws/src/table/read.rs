@@ -127,6 +127,59 @@ pub enum TableError {
     },
 }
 
+/// The names of the columns, each once.
+struct Header(Vec<String>);
+
+impl Header {
+    fn of(names: &csv::StringRecord) -> Result<Self, TableError> {
+        let names: Vec<String> = names.iter().map(str::to_owned).collect();
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                return Err(TableError::Twice(name.clone()));
+            }
+        }
+        Ok(Self(names))
+    }
+
+    fn place(&self, name: &str) -> Result<usize, TableError> {
+        let at = self.0.iter().position(|h| h == name);
+        at.ok_or_else(|| TableError::NoColumn {
+            name: name.to_owned(),
+            has: self.0.join(", "),
+        })
+    }
+
+    /// Where each quantity stands: under the name that was given, else under one of its own.
+    fn columns(&self, reading: &Reading) -> Result<Vec<(Quantity, usize)>, TableError> {
+        let mut columns = Vec::new();
+        for quantity in Quantity::ALL {
+            if let Some(name) = reading.columns.get(&quantity) {
+                columns.push((quantity, self.place(name)?));
+                continue;
+            }
+            let is_it = |name: &&String| quantity.names().contains(&&*name.to_lowercase());
+            let found: Vec<&String> = self.0.iter().filter(is_it).collect();
+            match found[..] {
+                [] => {}
+                [name] => columns.push((quantity, self.place(name)?)),
+                [first, second, ..] => {
+                    let (first, second) = (first.clone(), second.clone());
+                    return Err(TableError::Ambiguous(first, second, quantity));
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Where each filtered column stands, and the value that it must have.
+    fn filters<'r>(&self, reading: &'r Reading) -> Result<Vec<(usize, &'r str)>, TableError> {
+        let filters = reading.filters.iter();
+        filters
+            .map(|(name, value)| Ok((self.place(name)?, value.as_str())))
+            .collect()
+    }
+}
+
 impl Table {
     /// Reads CSV.
     ///
@@ -136,44 +189,9 @@ impl Table {
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .from_reader(csv);
-        let header: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
-        for (i, name) in header.iter().enumerate() {
-            if header[..i].contains(name) {
-                return Err(TableError::Twice(name.clone()));
-            }
-        }
-        let place = |name: &str| {
-            let at = header.iter().position(|h| h == name);
-            at.ok_or_else(|| TableError::NoColumn {
-                name: name.to_owned(),
-                has: header.join(", "),
-            })
-        };
-        let mut columns = Vec::new();
-        for quantity in Quantity::ALL {
-            if let Some(name) = reading.columns.get(&quantity) {
-                columns.push((quantity, place(name)?));
-                continue;
-            }
-            let is_it = |h: &&String| quantity.names().contains(&h.to_lowercase().as_str());
-            let found: Vec<&String> = header.iter().filter(is_it).collect();
-            match found[..] {
-                [] => {}
-                [name] => columns.push((quantity, place(name)?)),
-                [first, second, ..] => {
-                    return Err(TableError::Ambiguous(
-                        first.clone(),
-                        second.clone(),
-                        quantity,
-                    ));
-                }
-            }
-        }
-        let filters = reading.filters.iter();
-        let filters: Vec<(usize, &str)> = filters
-            .map(|(name, value)| Ok((place(name)?, value.as_str())))
-            .collect::<Result<_, TableError>>()?;
-
+        let header = Header::of(reader.headers()?)?;
+        let columns = header.columns(reading)?;
+        let filters = header.filters(reading)?;
         let mut table = Table::default();
         for record in reader.records() {
             let record = record?;

@@ -1,4 +1,4 @@
-//! What the figures show, whoever draws it.
+//! What the figures show, prepared once for both renderings.
 
 use crate::{
     coordinates::grouped,
@@ -78,10 +78,15 @@ impl<'a> Sizes<'a> {
 }
 
 impl Size<'_> {
+    /// Whether a trial is of this size.
+    pub(super) fn has(&self, trial: &FinishedTrial) -> bool {
+        Size::of(trial) == *self
+    }
+
     /// The trials of this size.
     pub(super) fn trials<'r>(&self, report: &'r Report) -> Vec<&'r FinishedTrial> {
         let finished = report.input.finished.iter();
-        finished.filter(|trial| Size::of(trial) == *self).collect()
+        finished.filter(|trial| self.has(trial)).collect()
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) fn pairs(found: &Discrimination, id: &'static str) -> Option<Figure> 
     Some(Figure {
         id,
         caption: format!(
-            "{}, {what}. A bright cell is a pair that can't be told apart; few triplets make a noisy cell, so point at it before believing it.",
+            "{}, {what}. A bright cell is a pair that the model can't distinguish; few triplets make a noisy cell, so point at it before believing it.",
             found.trial
         ),
         title: map.title,

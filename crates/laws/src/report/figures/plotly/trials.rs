@@ -88,12 +88,8 @@ pub(super) fn residuals(report: &Report) -> Option<Figure> {
         logarithmic("tokens D"),
         linear("measured / law − 1 (%)"),
     );
-    let sizes = Sizes::of(report);
-    for (index, size) in sizes.0.iter().enumerate() {
-        let of_size = || {
-            let all = residuals.iter();
-            all.filter(|residual| sizes.index(residual.trial) == index)
-        };
+    for size in &Sizes::of(report).0 {
+        let of_size = || residuals.iter().filter(|residual| size.has(residual.trial));
         plot.add_trace(
             Scatter::new(
                 of_size().map(|r| r.tokens).collect(),
