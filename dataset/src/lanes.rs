@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn an_epoch_meets_every_prompt_once() {
         let manifest = corpus(&[&[7, 0, 30], &[1, 13, 5, 44]]);
-        for (lanes, window) in [(1, 1), (4, 8), (16, 3), (32, 1000), (100, 2)] {
+        for (lanes, window) in [(1, 1), (3, 7), (4, 8), (16, 3), (23, 4), (32, 1000), (100, 2)] {
             let order = LaneOrder::new(&manifest, 5, lanes, window).unwrap();
             let mut epochs: Vec<BTreeSet<_>> = Vec::new();
             for epoch in 0..3 {
