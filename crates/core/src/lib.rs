@@ -2,6 +2,7 @@
 //! random streams, spans and objectives. Nothing here does I/O.
 
 pub mod digest;
+pub mod format;
 pub mod ids;
 pub mod objective;
 pub mod precision;
