@@ -234,7 +234,7 @@ pub struct TrialConfig {
     /// Row groups that are left out, each `FILE#NUMBER`: another corpus, so another answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
-    /// How triplets are cut and laid out.
+    /// How triplets are cut and packed.
     pub samples: SampleConfig,
     /// Which policies are drawn how often.
     pub weighting: Weighting,

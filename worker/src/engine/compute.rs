@@ -396,7 +396,7 @@ mod tests {
     use super::*;
     use crate::engine::batch;
     use polestar_core::Objective;
-    use polestar_dataset::{Layout, SampleConfig, SpecialTokens, TokenTriplet};
+    use polestar_dataset::{Layout, Packer, SampleConfig, SpecialTokens, TokenTriplet};
     use polestar_model::{SegmentLayout, init::initial_weights};
     use polestar_run::TrialConfig;
 
@@ -438,6 +438,16 @@ mod tests {
             .collect()
     }
 
+    fn packs(trial: &TrialConfig, special: &SpecialTokens) -> Vec<PackInput> {
+        let packer = Packer {
+            objective: trial.objective,
+            samples: &trial.samples,
+            special,
+            pack_tokens: trial.train.pack_tokens,
+        };
+        batch::inputs(packer.pack(&triplets()))
+    }
+
     /// Losses and gradient of all triplets with non-zero reward heads.
     fn run(layout: Layout, recompute: bool, threads: usize) -> (Vec<f32>, Vec<f32>) {
         run_with(layout, recompute, threads, |_| ())
@@ -467,7 +477,7 @@ mod tests {
         pool.unwrap().install(|| {
             let compute = Compute::new(model, &Device::flex(), recompute, Precision::F32);
             let mut whole = Whole::new(&compute, &weights);
-            let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
+            let packs = packs(&trial, &special);
             assert!(
                 packs.len() > 1,
                 "several packs go through a segment together"
@@ -584,7 +594,7 @@ mod tests {
         }
         let compute = Compute::new(model, &Device::flex(), false, Precision::F32);
         let mut whole = Whole::new(&compute, &weights);
-        let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
+        let packs = packs(&trial, &special);
         let error = compute.train(&packs, 1.0, &mut whole).unwrap_err();
         assert_eq!(
             error.to_string(),

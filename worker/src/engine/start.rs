@@ -2,7 +2,7 @@
 
 use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
 use polestar_core::Step;
-use polestar_dataset::{Corpus, Split};
+use polestar_dataset::{Corpus, Packer, Split};
 use polestar_model::init;
 use polestar_run::Consumed;
 use polestar_run::{
@@ -184,8 +184,13 @@ pub(super) fn held_out(
         if triplets.is_empty() {
             continue;
         }
-        let packs = batch::inputs(&triplets, trial, corpus.tokenizer().special())
-            .map_err(|e| Failure::Data(e.to_string()))?;
+        let packer = Packer {
+            objective: trial.objective,
+            samples: &trial.samples,
+            special: corpus.tokenizer().special(),
+            pack_tokens: trial.train.pack_tokens,
+        };
+        let packs = batch::inputs(packer.pack(&triplets));
         sets.push(HeldOut {
             name,
             packs,
