@@ -1,15 +1,12 @@
 //! One run, one answer: the same digest under different disturbances.
 
-mod common;
-
-use common::{Sandbox, json, kill, pid_in, small_sweep};
+use crate::common::{Sandbox, json, kill, pid_in, small_sweep, transcript};
 
 const STEPS: u64 = 200;
 const TRIAL: &str = "pico-200steps-s1";
 
 fn digest_and_losses(sandbox: &Sandbox, store: &str) -> (String, u64) {
-    let run = sandbox.only_run(store);
-    let result = json(&run.join(format!("trials/{TRIAL}/result.json")));
+    let result = json(&sandbox.result(store, TRIAL));
     let digest = result["outcome"]["digest"].as_str().expect("a digest");
     let losses = result["losses"].as_u64().expect("a count");
     (digest.to_owned(), losses)
@@ -91,14 +88,15 @@ fn relaunching_does_only_what_is_missing() {
     sandbox.write("sweep.toml", &text);
     sandbox.succeed(&["launch", "sweep.toml"]);
     let run = sandbox.only_run("runs");
-    let result = |steps: u64| run.join(format!("trials/pico-{steps}steps-s1/result.json"));
-    let kept = std::fs::read(result(5)).expect("a result");
-    let lost = json(&result(10));
-    std::fs::remove_file(result(10)).expect("it is there");
+    let result = |steps: u64| sandbox.result("runs", &format!("pico-{steps}steps-s1"));
+    let (five, ten) = (result(5), result(10));
+    let kept = std::fs::read(&five).expect("a result");
+    let lost = json(&ten);
+    std::fs::remove_file(&ten).expect("it is there");
     std::fs::remove_dir_all(run.join("report")).expect("it is there");
 
     let output = sandbox.run(&["launch", "sweep.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(output.status.success(), "{said}");
     for word in ["begins", "resumes"] {
         assert!(!said.contains(&format!("pico-5steps-s1 {word}")), "{said}");
@@ -108,13 +106,96 @@ fn relaunching_does_only_what_is_missing() {
             "{said}"
         );
     }
-    assert_eq!(std::fs::read(result(5)).expect("a result"), kept);
-    assert_eq!(
-        json(&result(10))["outcome"]["digest"],
-        lost["outcome"]["digest"]
-    );
+    assert_eq!(std::fs::read(&five).expect("a result"), kept);
+    assert_eq!(json(&ten)["outcome"]["digest"], lost["outcome"]["digest"]);
     assert!(run.join("report/report.html").exists());
 
     let again = sandbox.succeed(&["launch", "sweep.toml"]);
     assert!(again.contains("every trial is done already"), "{again}");
+}
+
+/// What a launch says it trained: trials that began or resumed.
+fn trained(said: &str) -> Vec<String> {
+    let lines = said
+        .lines()
+        .filter(|line| line.contains(" begins ") || line.contains(" resumes "));
+    let mut names: Vec<String> = lines
+        .filter_map(|line| {
+            Some(
+                line.split_whitespace()
+                    .find(|w| w.starts_with("pico-"))?
+                    .to_owned(),
+            )
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn a_sweep_that_grows_trains_only_what_is_new() {
+    let sandbox = Sandbox::new();
+    let text = small_sweep(5);
+    sandbox.write("sweep.toml", &text);
+    sandbox.succeed(&["launch", "sweep.toml"]);
+
+    // Another length and another seed, listed before those that are there, under another name.
+    let grown = text
+        .replace("steps = [5]", "steps = [10, 5]\nseeds = [2, 1]")
+        .replace("name = \"small\"", "name = \"grown\"");
+    sandbox.write("grown.toml", &grown);
+    let output = sandbox.run(&["launch", "grown.toml"]);
+    let said = transcript(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("1 of 4 trials are in the store already"),
+        "{said}"
+    );
+    assert_eq!(
+        trained(&said),
+        ["pico-10steps-s1", "pico-10steps-s2", "pico-5steps-s2"]
+    );
+
+    // Scores on more triplets of the same trials: nothing is trained, everything is scored again.
+    let finer = grown
+        .replace("every = 5\ntriplets = 32", "triplets = 24")
+        .replace("name = \"grown\"", "name = \"finer\"");
+    assert!(finer.contains("triplets = 24"));
+    sandbox.write("finer.toml", &finer);
+    let output = sandbox.run(&["launch", "finer.toml"]);
+    let said = transcript(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains(" begins "), "{said}");
+}
+
+#[test]
+fn a_fast_run_is_recorded_and_verified_as_what_it_is() {
+    let sandbox = Sandbox::new();
+    let text = small_sweep(5).replace("[train]\n", "[train]\nreduction = \"fast\"\nzero = 1\n");
+    sandbox.write("sweep.toml", &text);
+    let world = ["--workers", "3", "--workers-per-trial", "3"];
+    sandbox.succeed(&[&["launch", "sweep.toml"], &world[..]].concat());
+    let run = sandbox.only_run("runs");
+    let record = json(&run.join("run.json"));
+    let order = &record["plan"]["trials"][0]["config"]["recipe"]["arithmetic"]["order"];
+    assert_eq!(order["fast"]["world"], 3);
+    let page = std::fs::read_to_string(run.join("report/report.html")).expect("a report");
+    assert!(page.contains("fast: the digests hold for 3 workers a trial at ZeRO 1"));
+
+    let said = sandbox.succeed(&["verify", &run.display().to_string()]);
+    assert!(
+        said.contains("in a world of 3") && said.contains("as recorded"),
+        "{said}"
+    );
+
+    // Another world is another answer, and never mistaken for this one.
+    sandbox.succeed(&["launch", "sweep.toml", "--store", "alone"]);
+    let recipe = |store: &str| {
+        sandbox
+            .trial(store, "pico-5steps-s1")
+            .file_name()
+            .map(|n| n.to_owned())
+    };
+    assert_ne!(recipe("runs"), recipe("alone"));
 }

@@ -1,8 +1,6 @@
 //! What goes wrong is named: a loss that is no number, a rank that stalls.
 
-mod common;
-
-use common::{Sandbox, json, small_sweep};
+use crate::common::{Sandbox, json, pid_in, small_sweep, transcript};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -15,7 +13,7 @@ fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
     );
     sandbox.write("sweep.toml", &text);
     let output = sandbox.run(&["launch", "sweep.toml"]);
-    let said = common::said(&output);
+    let said = transcript(&output);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("is given up"), "{said}");
     // Step, lane and segment, or the norm that all lanes together have.
@@ -29,9 +27,7 @@ fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
         "{line}"
     );
     assert!(line.contains("train.optimizer.lr"), "{line}");
-    let checkpoints = sandbox
-        .only_run("runs")
-        .join("trials/pico-20steps-s1/checkpoints");
+    let checkpoints = sandbox.trial("runs", "pico-20steps-s1").join("checkpoints");
     let kept = std::fs::read_dir(&checkpoints)
         .expect("it is there")
         .count();
@@ -55,7 +51,7 @@ fn a_rank_that_stalls_is_named_by_the_others_and_replaced() {
         "2",
     ]);
     let _ = launch.wait_for(" joined");
-    let second = common::pid_in(&launch.wait_for(" joined"));
+    let second = pid_in(&launch.wait_for(" joined"));
     launch.wait_for("step 20:");
     let process = Pid::from_raw(second as i32).expect("a process id");
     kill_process(process, Signal::STOP).expect("it runs");
@@ -70,8 +66,7 @@ fn a_rank_that_stalls_is_named_by_the_others_and_replaced() {
     assert!(success, "{}", lines.join("\n"));
 
     let digest = |store| {
-        let run = sandbox.only_run(store);
-        let result = run.join(format!("trials/pico-{STEPS}steps-s1/result.json"));
+        let result = sandbox.result(store, &format!("pico-{STEPS}steps-s1"));
         json(&result)["outcome"]["digest"].clone()
     };
     assert_eq!(digest("stalled"), digest("undisturbed"));

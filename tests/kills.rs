@@ -1,15 +1,14 @@
 //! All processes of a launch killed at random moments, its store on S3: relaunching ends with the
 //! digest of a run that nobody disturbed, every time.
 
-mod common;
-#[path = "common/s3_server.rs"]
-mod s3_server;
-
-use common::{Sandbox, json, small_sweep};
+use crate::common::{
+    Sandbox, json,
+    s3_server::{BUCKET, S3Server},
+    small_sweep, transcript,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process_group};
-use s3_server::{BUCKET, S3Server};
 use std::{
     os::unix::process::CommandExt,
     process::{Output, Stdio},
@@ -63,8 +62,8 @@ fn survives(base: &str, environment: &[(String, String)]) {
     let text = small_sweep(STEPS);
     sandbox.write("undisturbed.toml", &text);
     sandbox.succeed(&["launch", "undisturbed.toml"]);
-    let trial = format!("trials/pico-{STEPS}steps-s1/result.json");
-    let expected = json(&sandbox.only_run("runs").join(&trial))["outcome"]["digest"].to_string();
+    let result = sandbox.result("runs", &format!("pico-{STEPS}steps-s1"));
+    let expected = json(&result)["outcome"]["digest"].to_string();
     let expected = expected.trim_matches('"');
 
     let mut random = ChaCha8Rng::seed_from_u64(1);
@@ -95,13 +94,13 @@ fn survives(base: &str, environment: &[(String, String)]) {
                 None => kills += 1,
             }
         };
-        let said = common::said(&output);
+        let said = transcript(&output);
         assert!(output.status.success(), "after {kills} kills: {said}");
         let again = sandbox
             .command(&["launch", &file])
             .envs(environment.iter().cloned())
             .output();
-        let again = common::said(&again.expect("the program starts"));
+        let again = transcript(&again.expect("the program starts"));
         assert!(again.contains("every trial is done already"), "{again}");
         assert!(again.contains(&expected[..12]), "not {expected}: {again}");
     }

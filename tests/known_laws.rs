@@ -5,10 +5,7 @@
 
 use polestar_laws::{
     fits::{Bootstrap, isoflop::Method},
-    table::{
-        Fits, Law, Options, fit,
-        table::{Quantity, Reading, Table},
-    },
+    table::{Fits, LawChoice, Options, Quantity, Reading, Table, fit},
 };
 use std::{collections::BTreeMap, fs::File, path::PathBuf};
 
@@ -22,7 +19,7 @@ fn scaling(name: &str) -> Option<PathBuf> {
 
 fn fits(
     path: &PathBuf,
-    law: Law,
+    law: LawChoice,
     columns: &[(Quantity, &str)],
     filters: &[(&str, &str)],
     resamples: usize,
@@ -59,7 +56,13 @@ fn chinchilla_has_its_published_optimum_and_intervals() {
     let Some(path) = scaling("chinchilla_besiroglu.csv") else {
         return;
     };
-    let fits = fits(&path, Law::Auto, &[], &[("excluded_outlier", "0")], 4_000);
+    let fits = fits(
+        &path,
+        LawChoice::Auto,
+        &[],
+        &[("excluded_outlier", "0")],
+        4_000,
+    );
     assert_eq!(fits.rows, 240);
     let law = fits.parametric.expect("columns N, D and loss");
     close(law.law.a, 477.826, 1e-4);
@@ -93,7 +96,7 @@ fn outliers_of_chinchilla_are_named() {
     let Some(path) = scaling("chinchilla_besiroglu.csv") else {
         return;
     };
-    let law = fits(&path, Law::Auto, &[], &[], 50)
+    let law = fits(&path, LawChoice::Auto, &[], &[], 50)
         .parametric
         .expect("a law");
     close(law.law.beta, 0.453, 2e-3);
@@ -133,7 +136,7 @@ fn porians_exponents_are_found_in_all_settings() {
             (Quantity::D, "t"),
             (Quantity::Sigma, "n_star_std"),
         ];
-        let law = fits(&pairs, Law::Optima, &columns, &filters, 50)
+        let law = fits(&pairs, LawChoice::Optima, &columns, &filters, 50)
             .power
             .expect("N against C");
         let exponent: f64 = row["weighted.n_exponent"].parse().expect("a number");
@@ -158,7 +161,7 @@ fn nanochats_exponents_depend_on_how_is_counted() {
             // Either grows as a power of compute.
             let law = fits(
                 &path,
-                Law::Optima,
+                LawChoice::Optima,
                 &[(Quantity::N, column)],
                 &[("param_convention", convention)],
                 50,
@@ -186,10 +189,10 @@ fn porians_valleys_are_found_in_their_runs() {
         ("param_count", "kaplan"),
         ("val", "train"),
     ];
-    let fits = fits(&path, Law::Isoflop, &[], &setting, 500);
+    let fits = fits(&path, LawChoice::Isoflop, &[], &setting, 500);
     let isoflop = fits.isoflop.expect("columns C, N and loss");
     assert_eq!((isoflop.valleys.len(), isoflop.refused.len()), (11, 0));
-    let law = isoflop.laws.expect("eleven budgets").size;
+    let law = &isoflop.laws.fitted().expect("eleven budgets").size;
     assert!(law.exponent_interval.contains(0.8353), "{law:?}");
 
     // Their own bottoms come from interpolation by Akima's cubics.
@@ -200,7 +203,7 @@ fn porians_valleys_are_found_in_their_runs() {
     let [published, sizes] =
         [Quantity::C, Quantity::N].map(|q| published.column(q).expect("a column").to_vec());
     let options = Options {
-        law: Law::Isoflop,
+        law: LawChoice::Isoflop,
         valley: Method::Akima,
         ..Options::default()
     };

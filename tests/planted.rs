@@ -1,13 +1,11 @@
 //! On a corpus with a planted optimum the loss starts at ln 2 and approaches the optimum from above.
 
-mod common;
-
-use common::{Sandbox, json};
+use crate::common::{Sandbox, json, small_sweep};
 
 #[test]
 fn losses_start_at_ln_2_and_approach_the_planted_optimum_from_above() {
     let sandbox = Sandbox::new();
-    let sweep = common::small_sweep(1)
+    let sweep = small_sweep(1)
         .replace("prompts = 80", "prompts = 400")
         .replace("samples = 2", "samples = 3")
         .replace("triplets = 32", "triplets = 256")
@@ -38,7 +36,7 @@ fn losses_start_at_ln_2_and_approach_the_planted_optimum_from_above() {
             (first - ln2).abs() < 1e-6,
             "{size} starts at {first}, not at ln 2"
         );
-        let result = json(&run.join(format!("trials/{size}-500steps-s1/result.json")));
+        let result = json(&sandbox.result("runs", &format!("{size}-500steps-s1")));
         losses.push(
             result["outcome"]["validation"]["heldout_prompts"]["loss"]
                 .as_f64()

@@ -1,30 +1,30 @@
 //! From a run's laws to the trial that a compute budget is best spent on.
 //!
-//! A law is only followed as far as it has held: a fit that failed its own checks is refused unless
-//! somebody insists, and how far beyond the data the budget lies is stated with the interval.
+//! A law is only followed as far as it has held: a fit that failed its own checks is refused unless that is
+//! overruled, and how far beyond the data the budget lies is stated with the interval.
 
-use crate::sweep::{GIB, LrAxis, Share, Sweep};
+use crate::sweep::{BatchAxis, GIB, LrAxis, Share, Sweep};
 use polestar_laws::{
-    fits::{Interval, Point},
-    report::{Analysis, Law},
+    fits::{FinishedTrial, Fit, Interval, polar},
+    report::{Analysis, ScalingLaw},
 };
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
 use polestar_run::placement::Zero;
 
-/// What was asked for.
+/// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct Request {
     /// Compute, convention `6ND`.
     pub flops: f64,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in bytes.
     pub memory: Option<f64>,
     /// Go on although the laws failed their checks.
-    pub anyway: bool,
+    pub force: bool,
 }
 
 /// What a recommendation rests on.
 #[derive(Clone, Copy, Debug)]
-pub struct Evidence<'a> {
+pub struct Inputs<'a> {
     /// The sweep that was run.
     pub sweep: &'a Sweep,
     /// Mean plain tokens of a triplet of its corpus.
@@ -32,11 +32,11 @@ pub struct Evidence<'a> {
     /// Tokens in the corpus's vocabulary.
     pub vocabulary: u32,
     /// Its finished trials.
-    pub points: &'a [Point],
+    pub finished: &'a [FinishedTrial],
     /// What was fitted to them.
     pub analysis: &'a Analysis,
     /// The law in compute.
-    pub by_compute: &'a Law,
+    pub by_compute: &'a ScalingLaw,
 }
 
 /// The trial to train.
@@ -69,7 +69,7 @@ pub enum Refusal {
     )]
     NoLaw(String),
     /// The laws failed their own checks.
-    #[error("these laws failed their own checks: {}. Run more, or say --anyway to extrapolate all the same", .0.join("; "))]
+    #[error("these laws failed their own checks: {}. Run more, or extrapolate all the same with --force", .0.join("; "))]
     Checks(Vec<String>),
     /// Less than any training.
     #[error(
@@ -85,61 +85,47 @@ pub enum Refusal {
 
 /// The largest error of a prediction of the largest budget that is still called held.
 const HOLD_OUT: f64 = 0.05;
-/// Beyond so many times the largest measured budget an extrapolation fails its check.
+/// An extrapolation beyond this many times the largest measured budget fails its check.
 const FAR: f64 = 1e4;
+/// Fewer steps train nothing that the laws are about.
+const FEWEST_STEPS: u64 = 100;
 
 /// The trial to spend a budget on.
 ///
 /// # Errors
 /// [`Refusal`] says what is missing.
-pub fn recommend(evidence: &Evidence, wish: Wish) -> Result<Recommendation, Refusal> {
-    let analysis = evidence.analysis;
-    let Some(law) = analysis.optimal.as_ref().map(|laws| &laws.size) else {
-        let reason = analysis.optimal_refused.clone();
-        return Err(Refusal::NoLaw(reason.unwrap_or_default()));
+pub fn recommend(inputs: &Inputs, request: Request) -> Result<Recommendation, Refusal> {
+    let law = match &inputs.analysis.optimal {
+        Fit::Fitted(laws) => &laws.size,
+        Fit::Refused(reason) => return Err(Refusal::NoLaw(reason.clone())),
     };
-    let compute = evidence.points.iter().map(Point::compute);
-    let largest = compute.fold(0.0, f64::max);
-    let extrapolation = wish.flops / largest;
-    let mut cautions = failed(evidence, extrapolation);
-    if !cautions.is_empty() && !wish.anyway {
+    let compute = inputs.finished.iter().map(FinishedTrial::compute);
+    let extrapolation = request.flops / compute.fold(0.0, f64::max);
+    let mut cautions = failed_checks(inputs, extrapolation);
+    if !cautions.is_empty() && !request.force {
         return Err(Refusal::Checks(cautions));
     }
-    let wanted = law.predict(wish.flops);
-    let model = of_size(wanted, evidence.vocabulary);
-    let counted = count::parameters(&model);
-    let per_triplet = count::flops_6nd(&model, 1) * evidence.tokens_per_triplet;
-    let mut sweep = evidence.sweep.clone();
-    let steps = (wish.flops / per_triplet / f64::from(sweep.train.batch)).round() as u64;
-    if steps < 100 {
+    let model = of_size(law.predict(request.flops), inputs.vocabulary);
+    let parameters = count::parameters(&model).total;
+    let triplets = request.flops / (count::flops_6nd(&model, 1) * inputs.tokens_per_triplet);
+    let mut sweep = alone(inputs.sweep, &model);
+    let tokens = triplets * inputs.tokens_per_triplet;
+    cautions.push(set_rate_and_batch(inputs, parameters, tokens, &mut sweep));
+    let steps = (triplets / f64::from(sweep.train.batch)).round() as u64;
+    if steps < FEWEST_STEPS {
         return Err(Refusal::TooLittle {
-            flops: wish.flops,
+            flops: request.flops,
             steps,
         });
     }
-    cautions.extend(rates(evidence, &mut sweep));
-    cautions.extend(fit_memory(&mut sweep, &model, wish.memory));
-
-    sweep.name = format!("{}-recommended", sweep.name);
-    sweep.models = [("recommended".to_owned(), model.clone())].into();
-    let axes = &mut sweep.sweep;
-    axes.sizes = vec!["recommended".to_owned()];
-    axes.steps = vec![steps];
-    axes.budgets = vec![];
-    axes.tokens_per_parameter = vec![];
-    axes.lr = LrAxis::default();
-    axes.batch = None;
-    axes.trunk = None;
-    axes.policies = vec![];
-    axes.distance = vec![];
-    axes.envelope = None;
-    axes.seeds.truncate(1);
-    let loss = evidence.by_compute.fitted();
-    let loss = loss.map(|law| (law.predict(wish.flops), law.band(wish.flops)));
+    sweep.sweep.steps = vec![steps];
+    cautions.extend(fit_memory(&mut sweep, &model, request.memory));
+    let loss = inputs.by_compute.fitted();
+    let loss = loss.map(|law| (law.predict(request.flops), law.band(request.flops)));
     Ok(Recommendation {
-        parameters: counted.total,
-        parameters_interval: law.band(wish.flops),
-        tokens: steps as f64 * f64::from(sweep.train.batch) * evidence.tokens_per_triplet,
+        parameters,
+        parameters_interval: law.band(request.flops),
+        tokens: steps as f64 * f64::from(sweep.train.batch) * inputs.tokens_per_triplet,
         sweep,
         model,
         loss,
@@ -148,9 +134,27 @@ pub fn recommend(evidence: &Evidence, wish: Wish) -> Result<Recommendation, Refu
     })
 }
 
+/// The sweep that was run, with one trial of `model` in the place of its axes.
+fn alone(run: &Sweep, model: &ModelConfig) -> Sweep {
+    let mut sweep = run.clone();
+    sweep.name = format!("{}-recommended", sweep.name);
+    sweep.models = [("recommended".to_owned(), model.clone())].into();
+    let axes = &mut sweep.sweep;
+    axes.sizes = vec!["recommended".to_owned()];
+    axes.budgets = vec![];
+    axes.tokens_per_parameter = vec![];
+    axes.batch = None;
+    axes.trunk = None;
+    axes.policies = vec![];
+    axes.distance = vec![];
+    axes.envelope = None;
+    axes.seeds.truncate(1);
+    sweep
+}
+
 /// The checks that the laws failed.
-fn failed(evidence: &Evidence, extrapolation: f64) -> Vec<String> {
-    let analysis = evidence.analysis;
+fn failed_checks(inputs: &Inputs, extrapolation: f64) -> Vec<String> {
+    let analysis = inputs.analysis;
     let mut failed = Vec::new();
     if extrapolation > FAR {
         failed.push(format!(
@@ -164,7 +168,7 @@ fn failed(evidence: &Evidence, extrapolation: f64) -> Vec<String> {
             without.flops, without.reason
         ));
     }
-    if let Some(law) = analysis.optimal.as_ref().map(|laws| &laws.size)
+    if let Some(law) = analysis.optimal.fitted().map(|laws| &laws.size)
         && law.exponent_interval.lo <= 0.0
     {
         failed.push(format!(
@@ -210,22 +214,55 @@ fn of_size(wanted: f64, vocabulary: u32) -> ModelConfig {
     }
 }
 
-/// Learning rate of the new size: what its nearest size was trained with.
-fn rates(evidence: &Evidence, sweep: &mut Sweep) -> Option<String> {
-    let mut tried: Vec<(&Point, f32)> = Vec::new();
-    for point in evidence.points {
-        let lr = match &evidence.sweep.sweep.lr {
-            LrAxis::BySize(by_size) => by_size.get(&point.size).copied(),
-            _ => None,
-        };
-        tried.push((point, lr.unwrap_or(evidence.sweep.train.optimizer.lr)));
-    }
-    let largest = tried.iter().max_by_key(|(point, _)| point.params)?;
-    sweep.train.optimizer.lr = largest.1;
-    Some(format!(
-        "learning rate {} and batch {} are those of the largest size that was run, {}: no law of either was measured",
-        largest.1, sweep.train.batch, largest.0.size
-    ))
+/// Sets learning rate and batch of the new size, and says where they come from: the paper's laws where the
+/// run followed them, else the best trial of the largest size that was run.
+fn set_rate_and_batch(inputs: &Inputs, parameters: u64, tokens: f64, sweep: &mut Sweep) -> String {
+    let best = best_of_largest(inputs.finished);
+    let known = "a trial of a sweep knows its learning rate and its batch";
+    let (lr, batch) = (best.at.lr.expect(known), best.at.batch.expect(known));
+    let from = format!(
+        "of {}, the best trial of the largest size that was run: no law of it was measured",
+        best.name
+    );
+    let axes = &mut sweep.sweep;
+    let batch = match &inputs.sweep.sweep.batch {
+        Some(BatchAxis::Law(_)) => {
+            let lawful = polar::batch(parameters as f64, tokens);
+            // As plans round it: to whole lanes.
+            let lanes = f64::from(sweep.train.lanes);
+            sweep.train.batch = ((lawful / lanes).round().max(1.0) * lanes) as u32;
+            format!("batch {} is by the paper's law", sweep.train.batch)
+        }
+        _ => {
+            sweep.train.batch = batch;
+            format!("batch {batch} is that {from}")
+        }
+    };
+    let rate = match &inputs.sweep.sweep.lr {
+        // The plan follows it: the recommended sweep says the same words.
+        LrAxis::Law(law) => {
+            axes.lr = LrAxis::Law(*law);
+            "the learning rate is by the paper's law".to_owned()
+        }
+        _ => {
+            axes.lr = LrAxis::default();
+            sweep.train.optimizer.lr = lr;
+            format!("learning rate {lr} is that {from}")
+        }
+    };
+    format!("{rate}; {batch}")
+}
+
+/// Of the trials of the largest size, the one of lowest loss at the largest compute.
+fn best_of_largest(finished: &[FinishedTrial]) -> &FinishedTrial {
+    let params = |trial: &FinishedTrial| trial.params.unwrap_or(0.0);
+    let best = finished.iter().max_by(|a, b| {
+        params(a)
+            .total_cmp(&params(b))
+            .then_with(|| a.compute().total_cmp(&b.compute()))
+            .then_with(|| b.loss.total_cmp(&a.loss))
+    });
+    best.expect("a law of the best size was fitted to some trials")
 }
 
 /// The smallest world and the lowest ZeRO stage that hold the model.
@@ -273,7 +310,7 @@ impl Recommendation {
         for caution in &self.cautions {
             text += &format!("# Caution: {caution}.\n");
         }
-        // By way of JSON: the file's own numbers, without the tails that f32 gets as f64.
+        // TOML has f64 only: an f32 that passes through it gets digits that nobody wrote.
         let mut value = toml::Value::try_from(&self.sweep)?;
         shorten(&mut value);
         text += "\n";
@@ -299,7 +336,10 @@ fn shorten(value: &mut toml::Value) {
 mod tests {
     use super::*;
     use crate::sweep;
-    use polestar_laws::report::{ReportInput, build};
+    use polestar_laws::{
+        Coordinates, Length,
+        report::{ReportInput, build},
+    };
 
     const SWEEP: &str = r#"
 name = "planted"
@@ -316,57 +356,69 @@ budgets = [1e15, 4e15, 1.6e16, 6.4e16]
 lr = { 1M = 1e-3 }
 "#;
 
-    /// Trials of a planted law at budgets of `6ND`, N without and params with the embedding.
-    fn points(worst: f64) -> Vec<Point> {
-        let mut points = Vec::new();
+    /// Trials of a planted law at budgets of `6ND`, N without and params with the embedding. Those of the
+    /// largest budget miss it by `miss`.
+    fn trials(miss: f64) -> Vec<FinishedTrial> {
+        let mut trials = Vec::new();
         for (i, budget) in [1e15, 4e15, 1.6e16, 6.4e16].into_iter().enumerate() {
             for size in 0..9 {
                 let n = 3e5 * 2f64.powi(size);
                 let tokens = budget / (6.0 * n);
-                let noise = if i == 3 { worst } else { 0.0 };
-                points.push(Point {
-                    trial: format!("{size}-{budget:e}"),
-                    size: size.to_string(),
-                    params: n as u64,
+                let noise = if i == 3 { miss } else { 0.0 };
+                trials.push(FinishedTrial {
+                    name: format!("{size}-{budget:e}"),
+                    at: Coordinates {
+                        size: size.to_string(),
+                        length: Length::Budget(budget),
+                        batch: Some(16),
+                        lr: Some(1e-3),
+                        policies: None,
+                        seed: 1,
+                    },
+                    params: Some(n),
                     flops: budget,
-                    tokens,
-                    budget: Some(budget),
-                    policies: None,
+                    tokens: Some(tokens),
                     distance: None,
-                    seed: 1,
                     loss: 0.2 + noise + 2.0 / n.powf(0.2) + 5.0 / tokens.powf(0.2),
                 });
             }
         }
-        points
+        trials
     }
 
-    fn ask(points: Vec<Point>, wish: Wish) -> Result<Recommendation, Refusal> {
-        let sweep = sweep::read_str("t.toml", SWEEP).unwrap();
-        let input = ReportInput {
-            points: points.clone(),
+    fn ask_of(
+        sweep: &str,
+        finished: Vec<FinishedTrial>,
+        request: Request,
+    ) -> Result<Recommendation, Refusal> {
+        let sweep = sweep::read_str("t.toml", sweep).unwrap();
+        let report = build(&ReportInput {
+            finished: finished.clone(),
             ..ReportInput::default()
-        };
-        let report = build(&input);
-        let evidence = Evidence {
+        });
+        let inputs = Inputs {
             sweep: &sweep,
             tokens_per_triplet: 700.0,
             vocabulary: 256,
-            points: &points,
+            finished: &finished,
             analysis: report.analysis(),
             by_compute: report.by_compute(),
         };
-        recommend(&evidence, wish)
+        recommend(&inputs, request)
+    }
+
+    fn ask(finished: Vec<FinishedTrial>, request: Request) -> Result<Recommendation, Refusal> {
+        ask_of(SWEEP, finished, request)
     }
 
     #[test]
     fn a_recommendation_is_a_sweep_that_spends_the_budget_on_the_best_size() {
-        let wish = Wish {
+        let request = Request {
             flops: 1e18,
             memory: Some(5e8),
-            anyway: false,
+            force: false,
         };
-        let found = ask(points(0.0), wish).unwrap();
+        let found = ask(trials(0.0), request).unwrap();
         // The planted optimum: with equal exponents N* = sqrt(C / 6) · (2 / 5)^(1 / 0.4).
         let best = (1e18_f64 / 6.0).sqrt() * 0.4_f64.powf(2.5);
         let ratio = found.parameters as f64 / best;
@@ -399,17 +451,56 @@ lr = { 1M = 1e-3 }
     }
 
     #[test]
-    fn laws_that_failed_are_not_followed_unless_somebody_insists() {
-        let wish = |anyway| Wish {
+    fn laws_that_failed_are_not_followed_unless_that_is_overruled() {
+        let request = |force| Request {
             flops: 1e18,
             memory: None,
-            anyway,
+            force,
         };
-        let refused = ask(points(0.3), wish(false)).unwrap_err().to_string();
+        let refused = ask(trials(0.3), request(false)).unwrap_err().to_string();
         assert!(refused.contains("missed the largest budget"), "{refused}");
-        let found = ask(points(0.3), wish(true)).unwrap();
+        let found = ask(trials(0.3), request(true)).unwrap();
         assert!(found.cautions.iter().any(|c| c.contains("missed")));
-        let few = points(0.0).into_iter().take(9).collect();
-        assert!(matches!(ask(few, wish(true)), Err(Refusal::NoLaw(_))));
+        let few = trials(0.0).into_iter().take(9).collect();
+        assert!(matches!(ask(few, request(true)), Err(Refusal::NoLaw(_))));
+    }
+
+    #[test]
+    fn learning_rate_and_batch_are_those_of_a_trial_that_was_run() {
+        let request = Request {
+            flops: 1e18,
+            memory: None,
+            force: false,
+        };
+        // Each size with two rates and two batches; none of them is what [train] says.
+        let sweep = SWEEP.replace("lr = { 1M = 1e-3 }", "lr = [5e-4, 4e-3]\nbatch = [16, 32]");
+        let mut all = Vec::new();
+        for trial in trials(0.0) {
+            for (lr, batch, worse) in [(5e-4, 16, 1.1), (4e-3, 32, 1.0)] {
+                let mut trial = trial.clone();
+                trial.name = format!("{}-b{batch}-lr{lr:e}", trial.name);
+                (trial.at.lr, trial.at.batch) = (Some(lr), Some(batch));
+                trial.loss *= worse;
+                all.push(trial);
+            }
+        }
+        let found = ask_of(&sweep, all.clone(), request).unwrap();
+        let train = &found.sweep.train;
+        assert_eq!((train.optimizer.lr, train.batch), (4e-3, 32));
+        let source = "learning rate 0.004 is that of 8-6.4e16-b32-lr4e-3, the best trial";
+        assert!(found.cautions[0].contains(source), "{}", found.cautions[0]);
+        let spent = found.tokens * 6.0 * count::parameters(&found.model).non_embedding as f64;
+        assert!((spent / 1e18 - 1.0).abs() < 0.01, "{spent}");
+
+        // Rates by the paper's law stay so.
+        let sweep = SWEEP.replace(
+            "lr = { 1M = 1e-3 }",
+            "lr = \"polar\"\npretrain_tokens = 1e12",
+        );
+        let found = ask_of(&sweep, all, request).unwrap();
+        assert!(found.cautions[0].starts_with("the learning rate is by the paper's law"));
+        let text = found.toml(1e18, "a run").unwrap();
+        let again = sweep::read_str("recommended.toml", &text).expect(&text);
+        assert!(matches!(again.sweep.lr, LrAxis::Law(_)), "{text}");
     }
 }

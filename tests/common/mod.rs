@@ -1,5 +1,6 @@
 //! A folder of its own for each test, sweeps in it, and the real program run on them.
-#![allow(dead_code)]
+
+pub(crate) mod s3_server;
 
 use serde_json::Value;
 use std::{
@@ -54,7 +55,11 @@ impl Sandbox {
     /// Runs and returns standard output; fails the test with everything printed otherwise.
     pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            transcript(&output)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -64,7 +69,7 @@ impl Sandbox {
         assert!(
             !output.status.success(),
             "{arguments:?} was not refused: {}",
-            said(&output)
+            transcript(&output)
         );
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
@@ -90,11 +95,31 @@ impl Sandbox {
         let runs: Vec<PathBuf> = std::fs::read_dir(self.path(store))
             .expect("the store is there")
             .map(|entry| entry.expect("a readable folder").path())
+            .filter(|folder| folder.join("run.json").exists())
             .collect();
         let [run] = &runs[..] else {
             panic!("expected one run in {store}: {runs:?}");
         };
         run.clone()
+    }
+
+    /// The folder of a trial of the only run in a store.
+    pub(crate) fn trial(&self, store: &str, name: &str) -> PathBuf {
+        let record = json(&self.only_run(store).join("run.json"));
+        let trials = record["plan"]["trials"].as_array().expect("trials");
+        let trial = trials.iter().find(|t| t["config"]["id"] == name);
+        let recipe = trial.expect("a trial of this name")["recipe_id"].clone();
+        let recipe = recipe.as_str().expect("an identity");
+        self.path(store).join("trials").join(&recipe[..16])
+    }
+
+    /// The only result of a trial of the only run in a store.
+    pub(crate) fn result(&self, store: &str, name: &str) -> PathBuf {
+        let results = self.trial(store, name).join("results");
+        let mut results = std::fs::read_dir(results).expect("it has results");
+        let result = results.next().expect("a result").expect("readable").path();
+        assert!(results.next().is_none(), "{name} has several results");
+        result
     }
 }
 
@@ -138,7 +163,7 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-pub(crate) fn said(output: &Output) -> String {
+pub(crate) fn transcript(output: &Output) -> String {
     format!(
         "{}\n{}",
         String::from_utf8_lossy(&output.stdout),

@@ -8,7 +8,7 @@
 mod ranks;
 
 use clap::{Parser, ValueEnum};
-use polestar_core::{Digest, Rank, Step, TrialId, WorldSize, tree::shard};
+use polestar_core::{Digest, Rank, RecipeId, Step, WorldSize, tree::shard};
 use polestar_model::{HeadKind, ModelLayout, Preset};
 use polestar_run::{
     Consumed,
@@ -82,7 +82,7 @@ fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
         .map(|s| shard(s.elements, world, rank))
         .collect();
     let bytes = 12 * layout.elements();
-    let (id, step) = (TrialId("bench".to_owned()), Step(1));
+    let (id, step) = (RecipeId::of(b"bench"), Step(1));
     let line = match args.stage {
         Stage::Save => {
             let value = |i: usize| i as f32;
@@ -113,10 +113,9 @@ fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
                         .collect::<Result<_, _>>()?;
                     let manifest = Manifest {
                         format: FORMAT,
-                        trial: id.clone(),
-                        config: "bench".to_owned(),
+                        recipe: id.clone(),
                         step,
-                        digest: Digest("bench".to_owned()),
+                        digest: Digest::of(b"bench"),
                         consumed: Consumed::default(),
                         segments: shape.segments().to_vec(),
                         objects: uploads.into_iter().map(|u| u.object).collect(),
@@ -138,7 +137,7 @@ fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
                 .collect();
             collective.barrier()?;
             let begun = Instant::now();
-            let manifest = runtime.block_on(checkpoint::open(&store, &id, step, "bench"))?;
+            let manifest = runtime.block_on(checkpoint::open(&store, &id, step))?;
             let mut wanted = Vec::new();
             for (segment, (vectors, range)) in state.iter_mut().zip(&owned).enumerate() {
                 for (kind, sink) in Kind::ALL.into_iter().zip(vectors) {

@@ -2,12 +2,12 @@
 
 use crate::{
     collective::{self, Aborter, Collective, Mesh, Secret, SharedMemory},
-    engine::{self, Environment, with_causes},
+    engine::{self, Environment},
 };
-use polestar_core::{Generation, Rank};
+use polestar_core::{Generation, Rank, chain};
 use polestar_run::{Event, Outcome};
 use polestar_run::{
-    TrialConfig,
+    Trial,
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
@@ -305,7 +305,7 @@ async fn train(
         Ok(Err(failure)) => failed(
             generation,
             failure.phase(),
-            with_causes(&failure),
+            chain(&failure),
             failure.is_collateral(),
             failure.is_retryable(),
         ),
@@ -342,7 +342,7 @@ async fn prepare(
     start: Start,
     listener: TcpListener,
     stop: &Stop,
-) -> Result<(TrialConfig, Collective, Store), Refused> {
+) -> Result<(Trial, Collective, Store), Refused> {
     // What is wrong in a message stays wrong when it is sent again.
     let refused = |phase, message: String| Refused {
         phase,
@@ -350,9 +350,9 @@ async fn prepare(
         collateral: false,
         retryable: false,
     };
-    let trial: TrialConfig = serde_json::from_str(&start.trial)
+    let trial: Trial = serde_json::from_str(&start.trial)
         .map_err(|e| refused("config", format!("the trial can't be read: {e}")))?;
-    let run = Store::open(&start.run).map_err(|e| refused("storage", with_causes(&e)))?;
+    let run = Store::open(&start.run).map_err(|e| refused("storage", chain(&e)))?;
     let peers: Vec<SocketAddr> = start
         .peers
         .iter()
@@ -373,7 +373,7 @@ async fn prepare(
         let connect = Mesh::connect(rank, listener, &peers, &secret, memory, deadline);
         let (mesh, aborter) = connect.await.map_err(|e| Refused {
             phase: "collective",
-            message: with_causes(&e),
+            message: chain(&e),
             collateral: true,
             retryable: true,
         })?;

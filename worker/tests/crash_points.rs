@@ -6,7 +6,7 @@ mod common;
 mod small;
 
 use polestar_run::{
-    TrialConfig,
+    Trial,
     checkpoint::{self, committed},
     placement::Zero,
 };
@@ -14,7 +14,7 @@ use polestar_store::{
     Store,
     faults::{FaultLog, Faults, Stop},
 };
-use polestar_worker::engine::{self, Failure};
+use polestar_worker::engine::Failure;
 use small::{run, store, trial};
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
@@ -25,10 +25,10 @@ const PART: usize = 16 << 10;
 /// The operations of an undisturbed run on an empty store, and its digest.
 fn undisturbed(
     runtime: &Runtime,
-    trial: &TrialConfig,
+    trial: &Trial,
     base: &Store,
     world: u32,
-) -> (Vec<Vec<String>>, String) {
+) -> (Vec<Vec<String>>, polestar_core::Digest) {
     let watched: Vec<(Store, Arc<FaultLog>)> = (0..world)
         .map(|_| base.with_faults(Faults::default()))
         .collect();
@@ -40,7 +40,7 @@ fn undisturbed(
             .all(|end| end.is_ok_and(|o| o.digest == outcome.digest))
     );
     let operations = watched.iter().map(|(_, log)| log.operations()).collect();
-    (operations, outcome.digest.0)
+    (operations, outcome.digest)
 }
 
 /// Stops each rank before and after each of its operations. Where there are `parts`, objects go up in
@@ -88,21 +88,17 @@ fn enumerate(zero: Zero, world: u32, parts: Option<usize>) {
                     assert_eq!(failure.phase(), "storage", "{what}: {failure}");
                 }
                 let newest = runtime
-                    .block_on(committed(&base, &trial.id))
+                    .block_on(committed(&base, &trial.recipe_id()))
                     .expect("a listing")
                     .pop();
                 let resumed = run(&runtime, &trial, vec![base.clone(); 1 + world as usize % 2]);
                 assert_eq!(resumed.begun, Some(newest.unwrap_or_default()), "{what}");
                 went_on_from.push(newest.unwrap_or_default().0);
                 for end in resumed.ends {
-                    assert_eq!(
-                        end.expect("nothing disturbs it").digest.0,
-                        expected,
-                        "{what}"
-                    );
+                    assert_eq!(end.expect("nothing disturbs it").digest, expected, "{what}");
                 }
                 let listed = runtime
-                    .block_on(checkpoint::list(&base, &trial.id))
+                    .block_on(checkpoint::list(&base, &trial.recipe_id()))
                     .expect("a listing");
                 let whole: Vec<u64> = listed
                     .iter()
@@ -152,13 +148,13 @@ fn uploads_that_are_torn_change_nothing() {
         })
         .unzip();
     for end in run(&runtime, &trial, torn).ends {
-        assert_eq!(end.expect("it is tried again").digest.0, expected);
+        assert_eq!(end.expect("it is tried again").digest, expected);
     }
     for log in &logs {
         assert!(log.fired("torn multipart") > 0, "{:?}", log.operations());
     }
     let listed = runtime
-        .block_on(checkpoint::list(&base, &trial.id))
+        .block_on(checkpoint::list(&base, &trial.recipe_id()))
         .expect("a listing");
     assert_eq!(listed.len(), 3);
     for listed in listed {
@@ -200,7 +196,7 @@ fn storage_trouble_of_one_rank_is_told_as_its_own_and_at_once() {
         .collect();
     assert_eq!(failures[2].phase(), "storage");
     assert!(!failures[2].is_collateral());
-    let told = engine::with_causes(&failures[2]);
+    let told = polestar_core::chain(&failures[2]);
     assert!(
         told.contains("00003-of-00003.safetensors") && told.contains("memory://trouble"),
         "{told}"

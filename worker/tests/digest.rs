@@ -107,7 +107,7 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
         reduction: case.reduction,
     };
     let layout = model();
-    let device = case.backend.device().expect("a backend of this build");
+    let device = polestar_worker::device::device(case.backend).expect("a backend of this build");
     let compute = Compute::new(layout.clone(), &device, case.recompute, case.precision);
     let mut stepper = Stepper::new(compute, plan);
     for (i, segment) in layout.segments.iter().enumerate() {
@@ -289,7 +289,7 @@ fn bf16_trains_as_f32_does_up_to_its_rounding() {
 /// Needs a build with the feature `tch`: see scripts/setup-libtorch.
 #[test]
 fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
-    if Backend::Libtorch.device().is_err() {
+    if polestar_worker::device::device(Backend::Libtorch).is_err() {
         println!(
             "skipped: this build has no libtorch; --features tch, after scripts/setup-libtorch"
         );

@@ -5,7 +5,7 @@
 mod mutate;
 
 use mutate::{fuzz, mutate, mutate_json};
-use polestar_core::{Digest, Rank, Step, TrialId, WorldSize, tree::shard};
+use polestar_core::{Digest, Rank, RecipeId, Step, WorldSize, tree::shard};
 use polestar_model::{HeadKind, ModelLayout, Preset};
 use polestar_run::{
     Consumed,
@@ -36,7 +36,7 @@ fn value(segment: usize, kind: Kind, element: usize) -> f32 {
 }
 
 fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Manifest {
-    let (trial, step) = (TrialId("fuzz".to_owned()), Step(7));
+    let (trial, step) = (RecipeId::of(b"fuzz"), Step(7));
     let mut objects = Vec::new();
     let mut segments = Vec::new();
     for rank in (0..WORLD.0).map(Rank) {
@@ -63,10 +63,9 @@ fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Ma
     }
     let manifest = Manifest {
         format: FORMAT,
-        trial,
-        config: "fuzz".to_owned(),
+        recipe: trial,
         step,
-        digest: Digest("fuzz".to_owned()),
+        digest: Digest::of(b"fuzz"),
         consumed: Consumed::default(),
         segments,
         objects,
@@ -133,7 +132,7 @@ fn any_checkpoint_gives_its_numbers_or_an_error() {
         };
         let store = Store::open(&url).expect("a store");
         let manifest = save(&runtime, &store, &layout, page);
-        let place = checkpoint::place(&manifest.trial, manifest.step);
+        let place = checkpoint::place(&manifest.recipe, manifest.step);
         let keys: Vec<String> = manifest
             .objects
             .iter()

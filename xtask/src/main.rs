@@ -1,102 +1,58 @@
-//! `cargo xtask verify`: everything that CI runs, cheapest first.
+//! Developer tasks. `cargo xtask verify` runs everything that CI runs, cheapest first;
+//! `cargo xtask generate` writes the pages that verify checks.
+
+mod arrows;
+mod pages;
+mod shape;
+mod verify;
 
 use std::process::{Command, ExitCode};
 
-/// One check.
-struct Step {
-    name: &'static str,
-    command: &'static [&'static str],
-    rustdoc_flags: Option<&'static str>,
-}
-
-const fn step(name: &'static str, command: &'static [&'static str]) -> Step {
-    Step {
-        name,
-        command,
-        rustdoc_flags: None,
-    }
-}
-
-const CLIPPY: &[&str] = &[
-    "cargo",
-    "clippy",
-    "--workspace",
-    "--all-targets",
-    "--locked",
-    "--",
-    "-D",
-    "warnings",
-];
-const QUICK_START: &[&str] = &[
-    "cargo",
-    "run",
-    "--release",
-    "--locked",
-    "--",
-    "launch",
-    "configs/quickstart.toml",
-    "--store",
-    QUICK_START_STORE,
-];
-
-/// What `verify` runs, in order.
-const STEPS: [Step; 5] = [
-    step("format", &["cargo", "fmt", "--all", "--check"]),
-    step("clippy", CLIPPY),
-    Step {
-        name: "docs",
-        command: &["cargo", "doc", "--workspace", "--no-deps", "--locked"],
-        rustdoc_flags: Some("-D warnings"),
-    },
-    step("test", &["cargo", "test", "--workspace", "--locked"]),
-    step("quick start", QUICK_START),
-];
-
-/// Emptied before each run, so that the quick start really trains.
-const QUICK_START_STORE: &str = "runs/verify";
+/// What a task says where it fails: sentences for whoever broke it.
+type Trouble = String;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some("verify") {
-        eprintln!("usage: cargo xtask verify [STEP ...]\nsteps:");
-        for Step { name, command, .. } in STEPS {
-            eprintln!("  {name:12} {}", command.join(" "));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["verify", only @ ..] => verify::verify(only),
+        ["generate"] => pages::generate(),
+        _ => {
+            eprintln!("{}", usage());
+            return ExitCode::from(2);
         }
-        return ExitCode::from(2);
-    }
-    let only: Vec<String> = arguments.collect();
-    let known = |only: &String| STEPS.iter().any(|step| step.name == only);
-    if let Some(unknown) = only.iter().find(|only| !known(only)) {
-        eprintln!("verify has no step `{unknown}`");
-        return ExitCode::from(2);
-    }
-    if let Err(error) = std::fs::remove_dir_all(QUICK_START_STORE)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        eprintln!("{QUICK_START_STORE} can't be emptied: {error}");
-        return ExitCode::FAILURE;
-    }
-    for step in STEPS {
-        let Step { name, command, .. } = step;
-        if !only.is_empty() && !only.iter().any(|o| o == name) {
-            continue;
-        }
-        println!("== {name}: {}", command.join(" "));
-        let status = Command::new(command[0])
-            .args(&command[1..])
-            .envs(step.rustdoc_flags.map(|flags| ("RUSTDOCFLAGS", flags)))
-            .status();
-        match status {
-            Ok(status) if status.success() => {}
-            Ok(status) => {
-                eprintln!("{name} failed ({status})");
-                return ExitCode::FAILURE;
-            }
-            Err(error) => {
-                eprintln!("{name}: {} can't be run: {error}", command[0]);
-                return ExitCode::FAILURE;
-            }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            eprintln!("{trouble}");
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
+}
+
+fn usage() -> String {
+    let mut text = String::from(
+        "usage: cargo xtask generate           write the pages that are made from the code\n\
+         \x20      cargo xtask verify [STEP ...]  check everything, or only some of it:\n",
+    );
+    for (name, about) in verify::steps() {
+        text += &format!("  {name:10} {about}\n");
+    }
+    text
+}
+
+/// Standard output of a command that must succeed.
+fn output(command: &[&str]) -> Result<String, Trouble> {
+    let said = command.join(" ");
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        .output()
+        .map_err(|error| format!("`{said}` can't be run: {error}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("`{said}` failed:\n{stderr}"));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|_| format!("`{said}` prints something that is no text"))
 }

@@ -6,8 +6,10 @@ use super::{
 };
 use crate::run::Run;
 use clap::{Args, Subcommand};
-use polestar_core::TrialId;
-use polestar_run::checkpoint::{self, Keep, Listed};
+use polestar_run::{
+    Trial,
+    checkpoint::{self, Keep, Listed},
+};
 use polestar_store::Store;
 
 #[derive(Debug, Subcommand)]
@@ -42,11 +44,11 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    async fn open(&self) -> Result<(Run, Vec<TrialId>), Error> {
+    async fn open(&self) -> Result<(Run, Vec<Trial>), Error> {
         let run = Run::open(Store::open(&self.run)?).await?;
-        let all = run.record.plan.trials.iter().map(|t| t.config.id.clone());
-        let wanted: Vec<TrialId> = all
-            .filter(|id| self.trial.as_ref().is_none_or(|only| *only == id.0))
+        let all = run.record.plan.trials.iter().map(|t| t.config.clone());
+        let wanted: Vec<Trial> = all
+            .filter(|trial| self.trial.as_ref().is_none_or(|only| *only == trial.id.0))
             .collect();
         match &self.trial {
             Some(only) if wanted.is_empty() => Err(format!(
@@ -84,12 +86,12 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
 async fn list(which: &Which) -> Result<(), Error> {
     let (run, trials) = which.open().await?;
     let mut rows = Vec::new();
-    for id in &trials {
-        for listed in checkpoint::list(&run.store, id).await? {
+    for trial in &trials {
+        for listed in checkpoint::list(&run.store, &trial.recipe_id()).await? {
             let size = listed.objects.iter().map(|o| o.size).sum();
             let (digest, ranks, state) = match &listed.manifest {
                 Some(Ok(m)) => (
-                    m.digest.short().to_owned(),
+                    m.digest.short(),
                     m.objects.len().to_string(),
                     "committed".to_owned(),
                 ),
@@ -97,7 +99,14 @@ async fn list(which: &Which) -> Result<(), Error> {
                 None => ("-".to_owned(), "-".to_owned(), "not committed".to_owned()),
             };
             let step = listed.step.0.to_string();
-            rows.push(vec![id.0.clone(), step, bytes(size), ranks, digest, state]);
+            rows.push(vec![
+                trial.id.0.clone(),
+                step,
+                bytes(size),
+                ranks,
+                digest,
+                state,
+            ]);
         }
     }
     if rows.is_empty() {
@@ -111,10 +120,11 @@ async fn list(which: &Which) -> Result<(), Error> {
 
 /// Checks every committed checkpoint of some trials, prints a line each, and returns how many are
 /// damaged.
-pub(super) async fn verify(run: &Run, trials: &[TrialId]) -> Result<usize, Error> {
+pub(super) async fn verify(run: &Run, trials: &[Trial]) -> Result<usize, Error> {
     let mut damaged = 0;
-    for id in trials {
-        for Listed { step, manifest, .. } in checkpoint::list(&run.store, id).await? {
+    for trial in trials {
+        let (id, recipe) = (&trial.id, trial.recipe_id());
+        for Listed { step, manifest, .. } in checkpoint::list(&run.store, &recipe).await? {
             let damage = match manifest {
                 None => continue,
                 Some(Err(error)) => vec![error.to_string()],
@@ -153,21 +163,15 @@ async fn prune(
     }
     let (run, trials) = which.open().await?;
     let mut removed = 0;
-    for trial in run
-        .record
-        .plan
-        .trials
-        .iter()
-        .map(|t| &t.config)
-        .filter(|t| trials.contains(&t.id))
-    {
-        let setting = &trial.train.checkpoint;
+    for trial in &trials {
+        let recipe = trial.recipe_id();
+        let setting = &trial.execution.checkpoint;
         let keep = Keep {
             last: keep.unwrap_or(setting.keep),
             every: every.unwrap_or(setting.keep_every),
             at: setting.at.clone(),
         };
-        let committed = checkpoint::committed(&run.store, &trial.id).await?;
+        let committed = checkpoint::committed(&run.store, &recipe).await?;
         let Some(&newest) = committed.last() else {
             continue;
         };
@@ -176,7 +180,7 @@ async fn prune(
             println!("{word} {} step {}", trial.id, step.0);
         }
         if !dry_run {
-            removed += checkpoint::prune(&run.store, &trial.id, newest, &keep).await?;
+            removed += checkpoint::prune(&run.store, &recipe, newest, &keep).await?;
         }
     }
     if !dry_run {

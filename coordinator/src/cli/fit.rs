@@ -1,17 +1,14 @@
 //! `coordinator fit`: laws of a table that anybody made.
 
 use super::Error;
+use polestar_core::chain;
 use polestar_laws::{
     fits::{
-        Bootstrap, Comparison, Interval, PowerLaw,
+        Bootstrap, Fit, FormComparison, Interval, Parametric, PowerLaw,
         isoflop::{Method, Valley},
     },
     report::{Fitting, build_with},
-    table::{
-        self, Fits, Law,
-        report::report_input,
-        table::{Quantity, Reading, Table},
-    },
+    table::{self, Fits, IsoFlop, LawChoice, Quantity, Reading, Table, report_input},
 };
 use std::{fs::File, path::PathBuf};
 
@@ -23,8 +20,8 @@ pub(super) struct FitArgs {
     #[arg(long = "column", value_name = "WHAT=NAME", value_parser = column)]
     columns: Vec<(Quantity, String)>,
     /// The law to fit
-    #[arg(long, value_enum, default_value_t = Law::Auto)]
-    law: Law,
+    #[arg(long, value_enum, default_value_t = LawChoice::Auto)]
+    law: LawChoice,
     /// How the best size of a budget is found
     #[arg(long, value_enum, default_value_t = Method::Parabola)]
     valley: Method,
@@ -59,7 +56,8 @@ fn filter(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: FitArgs) -> Result<(), Error> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", args.table.display());
+    let named =
+        |error: &dyn std::error::Error| format!("{}: {}", args.table.display(), chain(error));
     let reading = Reading {
         columns: args.columns.into_iter().collect(),
         filters: args.filters,
@@ -83,7 +81,8 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
     }
     if let Some(folder) = &args.report {
         let name = args.table.file_name().unwrap_or(args.table.as_os_str());
-        let input = report_input(&name.to_string_lossy(), &table).map_err(|e| named(&e))?;
+        let input = report_input(&name.to_string_lossy(), &table)
+            .map_err(|needs| format!("{}: {needs}", args.table.display()))?;
         let fitting = Fitting {
             bootstrap: options.bootstrap,
             valley: options.valley,
@@ -108,30 +107,7 @@ fn print(fits: &Fits, table: &Table) {
     }
     println!();
     if let Some(law) = &fits.parametric {
-        println!(
-            "\nL(N, D) = E + A / N^α + B / D^β, Huber loss of ln L, 95% of {} resamples",
-            law.resamples
-        );
-        let (c, i) = (law.law, law.intervals);
-        for (name, value, interval) in [
-            ("E", c.e, i.e),
-            ("A", c.a, i.a),
-            ("B", c.b, i.b),
-            ("α", c.alpha, i.alpha),
-            ("β", c.beta, i.beta),
-        ] {
-            println!("  {name}  {}", with(value, interval));
-        }
-        let best = with(law.optimal_exponent, law.optimal_exponent_interval);
-        println!("  best N grows as C^a, a = β / (α + β) = {best}   (for C proportional to N · D)");
-        println!("  objective {:.12}", law.objective);
-        for &(at, residual) in &law.outliers {
-            let percent = 100.0 * (residual.exp() - 1.0);
-            println!(
-                "  line {} is far off the law: {percent:+.1}%; it took part",
-                table.lines[at]
-            );
-        }
+        print_parametric(law, table);
     }
     if let Some(held) = &fits.held_out {
         println!(
@@ -142,26 +118,7 @@ fn print(fits: &Fits, table: &Table) {
         );
     }
     if let Some(isoflop) = &fits.isoflop {
-        println!("\nbest size of each budget");
-        println!(
-            "  {:>10}  {:>10}  {:>10}  {:>8}  sizes",
-            "C", "N*", "D*", "loss"
-        );
-        for v in &isoflop.valleys {
-            let Valley { flops, n, d, .. } = v;
-            println!(
-                "  {flops:>10.3e}  {n:>10.3e}  {d:>10.3e}  {:>8.4}  {}",
-                v.loss, v.sizes
-            );
-        }
-        for without in &isoflop.refused {
-            println!("  {:>10.3e}  none: {}", without.flops, without.reason);
-        }
-        if let Some(laws) = &isoflop.laws {
-            print_power("N*", "C", &laws.size);
-            print_power("D*", "C", &laws.tokens);
-            print_power("L*", "C", &laws.loss);
-        }
+        print_isoflop(isoflop);
     }
     if let Some(power) = &fits.power {
         print_power(&power.of, &power.by, &power.law);
@@ -169,6 +126,56 @@ fn print(fits: &Fits, table: &Table) {
     }
     for refused in &fits.refused {
         println!("\nnot fitted: {refused}");
+    }
+}
+
+fn print_parametric(law: &Parametric, table: &Table) {
+    println!(
+        "\nL(N, D) = E + A / N^α + B / D^β, Huber loss of ln L, 95% of {} resamples",
+        law.resamples
+    );
+    let (c, i) = (law.law, law.intervals);
+    for (name, value, interval) in [
+        ("E", c.e, i.e),
+        ("A", c.a, i.a),
+        ("B", c.b, i.b),
+        ("α", c.alpha, i.alpha),
+        ("β", c.beta, i.beta),
+    ] {
+        println!("  {name}  {}", with(value, interval));
+    }
+    let best = with(law.optimal_exponent, law.optimal_exponent_interval);
+    println!("  best N grows as C^a, a = β / (α + β) = {best}   (for C proportional to N · D)");
+    println!("  objective {:.12}", law.objective);
+    for &(at, residual) in &law.outliers {
+        let percent = 100.0 * (residual.exp() - 1.0);
+        println!(
+            "  line {} is far off the law: {percent:+.1}%; it took part",
+            table.lines[at]
+        );
+    }
+}
+
+fn print_isoflop(isoflop: &IsoFlop) {
+    println!("\nbest size of each budget");
+    println!(
+        "  {:>10}  {:>10}  {:>10}  {:>8}  sizes",
+        "C", "N*", "D*", "loss"
+    );
+    for v in &isoflop.valleys {
+        let Valley { flops, n, d, .. } = v;
+        println!(
+            "  {flops:>10.3e}  {n:>10.3e}  {d:>10.3e}  {:>8.4}  {}",
+            v.loss, v.sizes
+        );
+    }
+    for without in &isoflop.refused {
+        println!("  {:>10.3e}  none: {}", without.flops, without.reason);
+    }
+    if let Fit::Fitted(laws) = &isoflop.laws {
+        print_power("N*", "C", &laws.size);
+        print_power("D*", "C", &laws.tokens);
+        print_power("L*", "C", &laws.loss);
     }
 }
 
@@ -182,16 +189,15 @@ fn print_power(of: &str, by: &str, law: &PowerLaw) {
     );
 }
 
-fn print_comparison(compared: &Comparison) {
-    match (&compared.saturating, &compared.refused) {
-        (Some(law), _) => println!(
+fn print_comparison(compared: &FormComparison) {
+    match &compared.saturating {
+        Fit::Fitted(law) => println!(
             "with a floor: E + {:.4e} · x^e, E = {}, e = {}",
             law.coefficient,
             with(law.floor, law.floor_interval),
             with(law.exponent, law.exponent_interval)
         ),
-        (None, Some(reason)) => println!("with a floor: {reason}"),
-        (None, None) => {}
+        Fit::Refused(reason) => println!("with a floor: {reason}"),
     }
     for standing in &compared.standings {
         let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.2}"));

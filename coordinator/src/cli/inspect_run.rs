@@ -3,7 +3,7 @@
 use super::{Error, table::table};
 use crate::run::{Run, report_of, write_report};
 use polestar_dataset::Corpus;
-use polestar_laws::report::{Compared, Report};
+use polestar_laws::report::{Report, RunComparison};
 use polestar_run::checkpoint;
 use polestar_store::Store;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -18,14 +18,14 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
         let (state, step, digest) = match results.get(id) {
             Some(result) => (
                 "done",
-                trial.config.steps,
-                result.outcome.digest.short().to_owned(),
+                trial.config.recipe.steps,
+                result.outcome.digest.short(),
             ),
             None => {
-                let listed = checkpoint::list(&run.store, id).await?;
+                let listed = checkpoint::list(&run.store, &trial.config.recipe_id()).await?;
                 let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
                 match newest {
-                    Some(m) => ("begun", m.step.0, m.digest.short().to_owned()),
+                    Some(m) => ("begun", m.step.0, m.digest.short()),
                     None => ("missing", 0, "-".to_owned()),
                 }
             }
@@ -33,8 +33,9 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
         rows.push(vec![
             id.0.clone(),
             state.to_owned(),
-            format!("{step}/{}", trial.config.steps),
+            format!("{step}/{}", trial.config.recipe.steps),
             digest,
+            trial.config.recipe_id().folder(),
         ]);
     }
     println!(
@@ -46,7 +47,16 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
     );
     print!(
         "{}",
-        table(&["trial", "state", "steps saved", "digest"], &rows)
+        table(
+            &[
+                "trial",
+                "state",
+                "steps saved",
+                "digest",
+                "folder in the store"
+            ],
+            &rows
+        )
     );
     Ok(())
 }
@@ -77,9 +87,9 @@ pub(super) async fn compare(one: &str, other: &str, page: Option<&Path>) -> Resu
         Ok(report_of(&run, &corpus, &BTreeMap::new()).await?)
     };
     let (a, b) = (report(one).await?, report(other).await?);
-    let compared = Compared::of(&a, &b);
+    let compared = RunComparison::of(&a, &b);
     let rows: Vec<Vec<String>> = compared
-        .rows
+        .differences
         .iter()
         .cloned()
         .map(|row| vec![row.what, row.first, row.second, row.verdict])

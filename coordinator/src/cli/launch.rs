@@ -58,6 +58,14 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
 
     let results = run.results().await?;
     let missing = run.record.plan.trials.len() - results.len();
+    if !results.is_empty() && missing > 0 {
+        println!(
+            "{} of {} trials are in the store already: {:.2e} FLOPs spared",
+            results.len(),
+            run.record.plan.trials.len(),
+            run.spared(&results)
+        );
+    }
     let given_up = if missing == 0 {
         println!("every trial is done already; writing the report again");
         BTreeMap::new()
@@ -108,7 +116,7 @@ async fn summary(run: &Run) -> Result<String, Error> {
             score("heldout_prompts"),
             score("heldout_policies"),
             duration(result.outcome.consumed.seconds),
-            result.outcome.digest.short().to_owned(),
+            result.outcome.digest.short(),
         ]);
     }
     let head = [
@@ -126,9 +134,10 @@ async fn summary(run: &Run) -> Result<String, Error> {
             continue;
         };
         // A branch's seconds begin with its trunk's.
-        let shared = trial.config.trunk.as_ref().and_then(|trunk| {
-            let steps = results.get(&trunk.trial)?.outcome.steps;
-            Some(taken(&trunk.trial)? * trunk.step.0 as f64 / steps as f64)
+        let shared = trial.config.execution.trunk.as_ref().and_then(|trunk| {
+            let id = trial.after.as_ref()?;
+            let steps = results.get(id)?.outcome.steps;
+            Some(taken(id)? * trunk.step.0 as f64 / steps as f64)
         });
         flops += trial.own_flops();
         seconds += (all - shared.unwrap_or(0.0)).max(0.0);
@@ -179,11 +188,7 @@ impl<'a> Launch<'a> {
             .iter()
             .map(|t| Job {
                 trial: t.config.id.clone(),
-                after: match (&t.config.trunk, &t.config.start) {
-                    // A trunk comes after the start that both have.
-                    (Some(trunk), _) => Some(trunk.trial.clone()),
-                    (None, start) => start.as_ref().map(|s| s.trial.clone()),
-                },
+                after: t.after.clone(),
                 cost: t.own_flops(),
                 world: pool.workers_per_trial,
                 done: results.contains_key(&t.config.id),

@@ -159,11 +159,10 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
 
 /// Prints an error and what caused it, each sentence once.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("error: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        eprintln!("  because: {cause}");
-        source = cause.source();
-    }
+    let mut said = polestar_core::causes(error).into_iter();
+    said.by_ref()
+        .take(1)
+        .for_each(|text| eprintln!("error: {text}"));
+    said.for_each(|cause| eprintln!("  because: {cause}"));
     ExitCode::FAILURE
 }

@@ -4,7 +4,7 @@ use super::{
     Error, ensure,
     table::{bytes, duration, si, table},
 };
-use crate::sweep::{self, Plan, PlannedTrial, PoolTable, Sweep};
+use crate::sweep::{self, Plan, PlannedTrial, PoolTable, Sweep, TrialRole};
 use polestar_core::TrialId;
 use std::path::Path;
 
@@ -44,12 +44,12 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
         .trials
         .iter()
         .map(|t| {
-            let triplets = t.config.steps * u64::from(t.config.train.batch);
+            let triplets = t.config.recipe.steps * u64::from(t.config.recipe.batch.triplets);
             vec![
                 t.config.id.0.clone(),
                 si(t.parameters as f64),
                 si(t.non_embedding as f64),
-                t.config.steps.to_string(),
+                t.config.recipe.steps.to_string(),
                 si(triplets as f64),
                 si(t.plain_tokens),
                 format!("{:.2e}", t.flops_6nd),
@@ -64,7 +64,8 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
     let trunks: Vec<&TrialId> = plan
         .trials
         .iter()
-        .filter_map(|t| Some(&t.config.trunk.as_ref()?.trial))
+        .filter(|t| t.role == TrialRole::Trunk)
+        .map(|t| &t.config.id)
         .collect();
     if !trunks.is_empty() {
         let alone = plan

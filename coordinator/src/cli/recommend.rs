@@ -2,7 +2,7 @@
 
 use super::{Error, inspect_run};
 use crate::{
-    recommend::{Evidence, Wish, recommend},
+    recommend::{Inputs, Request, recommend},
     run::report_of,
     sweep::GIB,
 };
@@ -21,7 +21,7 @@ pub(super) struct RecommendArgs {
     memory_gib: Option<f64>,
     /// Go on although the laws failed their own checks
     #[arg(long)]
-    anyway: bool,
+    force: bool,
     /// Where to write the sweep file, instead of printing it
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -35,20 +35,20 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
     }
     let (run, corpus) = inspect_run::open(&args.run).await?;
     let report = report_of(&run, &corpus, &BTreeMap::new()).await?;
-    let evidence = Evidence {
+    let inputs = Inputs {
         sweep: &run.record.sweep,
         tokens_per_triplet: run.record.plan.tokens_per_triplet,
         vocabulary: corpus.tokenizer().vocab_size(),
-        points: &report.input().points,
+        finished: &report.input().finished,
         analysis: report.analysis(),
         by_compute: report.by_compute(),
     };
-    let wish = Wish {
+    let request = Request {
         flops: args.flops,
         memory: args.memory_gib.map(|gib| gib * GIB),
-        anyway: args.anyway,
+        force: args.force,
     };
-    let found = recommend(&evidence, wish)?;
+    let found = recommend(&inputs, request)?;
     let text = found.toml(args.flops, &run.record.run)?;
     match args.output {
         Some(file) => {

@@ -3,9 +3,9 @@
 
 use super::{Error, checkpoint as checkpoints, inspect_run};
 use clap::Args;
-use polestar_core::{Step, WorldSize};
+use polestar_core::{Digest, Step, WorldSize};
 use polestar_model::count;
-use polestar_run::{TrialConfig, checkpoint};
+use polestar_run::{Order, Trial, checkpoint};
 use polestar_worker::engine::{self, Slice};
 use std::time::Instant;
 
@@ -26,9 +26,9 @@ pub(crate) struct VerifyArgs {
 
 /// Steps between two digests on record: what can be replayed and compared.
 struct Candidate<'a> {
-    trial: &'a TrialConfig,
+    trial: &'a Trial,
     slice: Slice,
-    recorded: String,
+    recorded: Digest,
     ranks: u32,
     /// FLOPs of a token, times steps: enough to tell which is cheapest.
     cost: f64,
@@ -56,20 +56,20 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
         .plan
         .trials
         .iter()
-        .map(|t| t.config.id.clone())
+        .map(|t| t.config.clone())
         .collect();
     let damaged = checkpoints::verify(&run, &trials).await?;
     let results = run.results().await?;
     let mut candidates = Vec::new();
     for trial in record.plan.trials.iter().map(|t| &t.config) {
-        let listed = checkpoint::list(&run.store, &trial.id).await?;
+        let listed = checkpoint::list(&run.store, &trial.recipe_id()).await?;
         let whole: Vec<_> = listed
             .into_iter()
             .rev()
             .filter_map(|l| l.manifest?.ok())
             .collect();
         if let (Some(result), Some(last)) = (results.get(&trial.id), whole.last())
-            && last.step.0 == trial.steps
+            && last.step.0 == trial.recipe.steps
             && last.digest != result.outcome.digest
         {
             fault(format!(
@@ -89,9 +89,9 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
             candidates.push(Candidate {
                 trial,
                 slice,
-                recorded: manifest.digest.0,
+                recorded: manifest.digest,
                 ranks: manifest.objects.len() as u32,
-                cost: count::flops_6nd(&trial.model, slice.until.0 - slice.from.0),
+                cost: count::flops_6nd(&trial.recipe.model, slice.until.0 - slice.from.0),
             });
         }
     }
@@ -120,13 +120,21 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
         ..
     } in candidates
     {
-        let world = args.world.unwrap_or_else(|| {
-            if ranks == 1 {
-                2.min(trial.train.lanes)
-            } else {
-                1
+        let order = trial.recipe.arithmetic.order;
+        let world = match order {
+            Order::Canonical => args.world.unwrap_or_else(|| {
+                if ranks == 1 {
+                    2.min(trial.recipe.batch.lanes)
+                } else {
+                    1
+                }
+            }),
+            // Another world would rightly give other bits.
+            Order::Fast { world, .. } => {
+                println!("{}: {order}", trial.id);
+                world
             }
-        });
+        };
         let begun = Instant::now();
         eprintln!(
             "replaying {} from step {} to {} in a world of {world}",
@@ -146,13 +154,10 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
             begun.elapsed().as_secs_f64(),
             digest.short(),
         );
-        if digest.0 == recorded {
+        if digest == recorded {
             println!("{what}, as recorded");
         } else {
-            fault(format!(
-                "{what}, on record is {}",
-                recorded.get(..12).unwrap_or(&recorded)
-            ));
+            fault(format!("{what}, on record is {}", recorded.short()));
         }
     }
     match faults + damaged {

@@ -1,26 +1,29 @@
 //! What a run has in the store: its record, its trials' results, its report.
 //!
 //! ```text
-//! <name>-<plan digest>/run.json                        put if absent: the run begins
-//!                      trials/<trial>/result.json      put if absent: the trial is over
-//!                      trials/<trial>/checkpoints/     the worker's
-//!                      trials/<trial>/metrics/         the worker's
-//!                      report/
+//! <store>/<name>-<plan digest>/run.json             put if absent: the run begins
+//!                              report/
+//!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
+//!                         results/<measurement>.json  put if absent: the trial is over
+//!                         checkpoints/              the worker's, as are these
+//!                         metrics/<measurement>/
+//!                         scores/<measurement>.parquet
 //! ```
+//! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
 mod report;
 
 pub use report::{ReportError, report_of, write_report};
 
-use crate::sweep::{Plan, Sweep};
-use polestar_core::{TrialId, format};
-use polestar_run::Outcome;
+use crate::sweep::{Plan, PlannedTrial, Sweep};
+use polestar_core::{Digest, TrialId, format};
+use polestar_run::{Outcome, Trial};
 use polestar_store::{Put, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of run.json that this build writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The record of a run: everything its results are a function of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,8 +37,6 @@ pub struct RunRecord {
     pub sweep: Sweep,
     /// The trials.
     pub plan: Plan,
-    /// How gradients are added: `canonical` is the promise of one answer.
-    pub reduction: String,
     /// Version of Polestar that began it.
     pub version: String,
 }
@@ -83,6 +84,16 @@ pub enum RunError {
         /// Its format.
         found: u64,
     },
+    /// A recipe and its hash differ.
+    #[error(
+        "{url}/run.json was altered: the recipe of {trial} isn't the one that its identity is the hash of; put the old file back, or remove it and launch again"
+    )]
+    Altered {
+        /// Where.
+        url: String,
+        /// Which trial.
+        trial: TrialId,
+    },
     /// A trial has two different results.
     #[error(
         "{key} exists with digest {there}, this launch computed {here}; the promise of one answer is broken, please report it"
@@ -91,17 +102,19 @@ pub enum RunError {
         /// The object.
         key: String,
         /// Digest in the store.
-        there: String,
+        there: Digest,
         /// Digest just computed.
-        here: String,
+        here: Digest,
     },
 }
 
 /// A run in a store.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Its folder.
+    /// The store that it shares with other runs.
     pub store: Store,
+    /// Its own folder there.
+    pub folder: Store,
     /// Its record.
     pub record: RunRecord,
 }
@@ -116,36 +129,44 @@ impl Run {
     ///
     /// # Errors
     /// The store's, or a record that can't be read.
-    pub async fn begin(root: &Store, sweep: &Sweep, plan: Plan) -> Result<Run, RunError> {
+    pub async fn begin(store: &Store, sweep: &Sweep, plan: Plan) -> Result<Run, RunError> {
         let name = Run::name(sweep, &plan);
-        let store = root.child(&name);
+        let folder = store.child(&name);
         let record = RunRecord {
             format: FORMAT,
             run: name,
             sweep: sweep.clone(),
             plan,
-            reduction: "canonical".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let json = to_json("run.json", &record)?;
-        root.check_conditional_puts().await?;
-        match store.put_if_absent("run.json", json.into()).await? {
+        store.check_conditional_puts().await?;
+        match folder.put_if_absent("run.json", json.into()).await? {
             Put::Created => {}
             // The name says that the plans' identities are equal. Where the corpus lies and how
             // often to save are taken from this launch.
-            Put::Exists => drop(Run::open(store.clone()).await?),
+            Put::Exists => drop(Run::open(folder.clone()).await?),
         }
-        Ok(Run { store, record })
+        for trial in &record.plan.trials {
+            let key = format!("{}/recipe.json", trial.config.recipe_id().folder());
+            let json = to_json(&key, &trial.config.recipe)?;
+            store.put_if_absent(&key, json.into()).await?;
+        }
+        Ok(Run {
+            store: store.clone(),
+            folder,
+            record,
+        })
     }
 
     /// Opens the run at a folder.
     ///
     /// # Errors
     /// [`RunError::NoRun`] when there is none.
-    pub async fn open(store: Store) -> Result<Run, RunError> {
-        let Some(bytes) = store.get_opt("run.json").await? else {
+    pub async fn open(folder: Store) -> Result<Run, RunError> {
+        let Some(bytes) = folder.get_opt("run.json").await? else {
             return Err(RunError::NoRun {
-                url: store.url().to_owned(),
+                url: folder.url().to_owned(),
             });
         };
         format::check(&bytes, "format", FORMAT).map_err(|error| match error {
@@ -154,12 +175,24 @@ impl Run {
                 source,
             },
             format::Error::Other { found } => RunError::Format {
-                url: store.url().to_owned(),
+                url: folder.url().to_owned(),
                 found,
             },
         })?;
         let record: RunRecord = from_json("run.json", &bytes)?;
-        Ok(Run { store, record })
+        for trial in &record.plan.trials {
+            if trial.recipe_id != trial.config.recipe_id() {
+                return Err(RunError::Altered {
+                    url: folder.url().to_owned(),
+                    trial: trial.config.id.clone(),
+                });
+            }
+        }
+        Ok(Run {
+            store: folder.parent()?,
+            folder,
+            record,
+        })
     }
 
     /// Results of the trials that are over.
@@ -170,12 +203,22 @@ impl Run {
         let mut results = BTreeMap::new();
         for trial in &self.record.plan.trials {
             let id = &trial.config.id;
-            let key = result_key(id);
+            let key = result_key(&trial.config);
             if let Some(bytes) = self.store.get_opt(&key).await? {
-                results.insert(id.clone(), from_json(&key, &bytes)?);
+                let mut result: TrialResult = from_json(&key, &bytes)?;
+                // Another run may have trained it by another name.
+                result.outcome.trial = id.clone();
+                results.insert(id.clone(), result);
             }
         }
         Ok(results)
+    }
+
+    /// What results that are there already spare: FLOPs that needn't be spent again.
+    pub fn spared(&self, results: &BTreeMap<TrialId, TrialResult>) -> f64 {
+        let done = |trial: &&PlannedTrial| results.contains_key(&trial.config.id);
+        let trials = self.record.plan.trials.iter().filter(done);
+        trials.map(PlannedTrial::own_flops).sum()
     }
 
     /// Records a trial's result. An equal one there is success.
@@ -183,15 +226,19 @@ impl Run {
     /// # Errors
     /// [`RunError::Conflict`] when another digest is recorded already.
     pub async fn record_result(&self, result: &TrialResult) -> Result<(), RunError> {
-        let key = result_key(&result.outcome.trial);
+        let mut trials = self.record.plan.trials.iter().map(|t| &t.config);
+        let trial = trials
+            .find(|trial| trial.id == result.outcome.trial)
+            .expect("only planned trials are trained");
+        let key = result_key(trial);
         let json = to_json(&key, result)?;
         if self.store.put_if_absent(&key, json.into()).await? == Put::Exists {
             let there: TrialResult = from_json(&key, &self.store.get(&key).await?)?;
             if there.outcome.digest != result.outcome.digest {
                 return Err(RunError::Conflict {
                     key,
-                    there: there.outcome.digest.0,
-                    here: result.outcome.digest.0.clone(),
+                    there: there.outcome.digest,
+                    here: result.outcome.digest,
                 });
             }
         }
@@ -199,8 +246,9 @@ impl Run {
     }
 }
 
-fn result_key(trial: &TrialId) -> String {
-    format!("trials/{trial}/result.json")
+fn result_key(trial: &Trial) -> String {
+    let (recipe, measurement) = (trial.recipe_id(), trial.measurement.id());
+    format!("{}/results/{measurement}.json", recipe.folder())
 }
 
 fn to_json<T: Serialize>(key: &str, value: &T) -> Result<Vec<u8>, RunError> {

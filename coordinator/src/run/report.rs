@@ -1,14 +1,14 @@
 //! From a run's store to its report.
 
-use super::{Run, RunError};
-use crate::sweep::Plan;
+use super::{Run, RunError, RunRecord};
+use crate::sweep::{Plan, PlannedTrial, TrialRole};
 use polestar_core::TrialId;
 use polestar_dataset::{Corpus, Split, planted_optimum};
 use polestar_laws::{
-    fits::{CHANCE_LOSS, FailedTrial, Point},
-    report::{self, Curve, CurvePoint, Discrimination, Judged, Report, ReportInput, Validation},
+    fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
+    report::{self, Discrimination, Report, ReportInput, ScoredTriplet, Validation},
 };
-use polestar_run::{metrics, scores};
+use polestar_run::{Outcome, metrics, scores};
 use polestar_worker::engine::VALIDATION_SEED;
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub async fn write_report(
     corpus: &Corpus,
     given_up: &BTreeMap<TrialId, String>,
 ) -> Result<String, ReportError> {
-    let place = run.store.child("report");
+    let place = run.folder.child("report");
     for (name, bytes) in report_of(run, corpus, given_up).await?.files()? {
         place.put(&name, bytes.into()).await?;
     }
@@ -68,20 +68,35 @@ async fn gather(
     corpus: &Corpus,
     given_up: &BTreeMap<TrialId, String>,
 ) -> Result<ReportInput, ReportError> {
-    let record = &run.record;
     let results = run.results().await?;
+    let mut input = header(&run.record, corpus);
+    input.optimum = optimum(&run.record, corpus).await?;
+    for planned in &run.record.plan.trials {
+        let id = &planned.config.id;
+        match (results.get(id), given_up.get(id)) {
+            (Some(result), _) => add_finished(&mut input, run, planned, &result.outcome).await?,
+            (None, Some(reason)) => input.failed.push(FailedTrial {
+                name: id.to_string(),
+                reason: reason.clone(),
+            }),
+            (None, None) => input.missing.push(id.to_string()),
+        }
+    }
+    input.discriminations = discriminations(run, corpus, &input.finished).await?;
+    Ok(input)
+}
+
+/// What is known of a run before any trial has finished.
+fn header(record: &RunRecord, corpus: &Corpus) -> ReportInput {
     let manifest = corpus.manifest();
-    let mut input = ReportInput {
+    // Where it lies is the business of whoever ran it; the fingerprint says what it is.
+    let url = corpus.url();
+    let name = url.rsplit_once('/').map_or(url, |(_, name)| name);
+    ReportInput {
         title: record.sweep.name.clone(),
         run_id: record.run.clone(),
         corpus: report::Corpus {
-            // Where it lies is the business of whoever ran it; the fingerprint says what it is.
-            name: corpus
-                .url()
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
+            name: name.to_owned(),
             fingerprint: manifest.fingerprint.to_string(),
             policies: manifest.policies.len() as u64,
             prompts: manifest.counts.prompts,
@@ -94,100 +109,93 @@ async fn gather(
         chance: Some(CHANCE_LOSS),
         envelope: record.sweep.sweep.envelope.is_some(),
         ..ReportInput::default()
-    };
-    let samples = &record.sweep.samples;
-    let count = record.sweep.train.validation.at_the_end();
-    let optimum = planted_optimum(
-        corpus,
-        Split::HeldoutPrompts,
-        count,
-        VALIDATION_SEED,
-        samples,
-    )
-    .await?;
-    input.optimum = optimum.map(|o| o.loss);
+    }
+}
 
-    for planned in &record.plan.trials {
-        let id = &planned.config.id;
-        let name = id.to_string();
-        let Some(result) = results.get(id) else {
-            match given_up.get(id) {
-                Some(reason) => input.failed.push(FailedTrial {
-                    trial: name,
-                    reason: reason.clone(),
-                }),
-                None => input.missing.push(name),
-            }
+/// Bayes loss of a synthetic corpus on the triplets that laws are fitted to.
+async fn optimum(record: &RunRecord, corpus: &Corpus) -> Result<Option<f64>, ReportError> {
+    let count = record.sweep.train.validation.at_the_end();
+    let samples = &record.sweep.samples;
+    let split = Split::HeldoutPrompts;
+    let optimum = planted_optimum(corpus, split, count, VALIDATION_SEED, samples).await?;
+    Ok(optimum.map(|optimum| optimum.loss))
+}
+
+/// Adds a trial that has a result. Starts and trunks of others are counted, but are no trials of a law.
+async fn add_finished(
+    input: &mut ReportInput,
+    run: &Run,
+    planned: &PlannedTrial,
+    outcome: &Outcome,
+) -> Result<(), ReportError> {
+    let id = &planned.config.id;
+    let name = id.to_string();
+    input.corpus.triplets_seen += outcome.consumed.triplets;
+    input.corpus.tokens_seen += outcome.consumed.plain_tokens;
+    let digest = outcome.digest.to_string();
+    input.digests.push((name.clone(), digest));
+    if planned.role != TrialRole::Point {
+        return Ok(());
+    }
+    for (set, score) in &outcome.validation {
+        // A language model ranks nothing.
+        let Some(accuracy) = score.accuracy else {
             continue;
         };
-        let outcome = &result.outcome;
-        input.corpus.triplets_seen += outcome.consumed.triplets;
-        input.corpus.tokens_seen += outcome.consumed.plain_tokens;
-        input
-            .digests
-            .push((name.clone(), outcome.digest.to_string()));
-        if planned.is_warm_start {
-            continue;
-        }
-        for (set, score) in &outcome.validation {
-            let Some(accuracy) = score.accuracy else {
-                continue;
-            };
-            input.validation.push(Validation {
-                trial: name.clone(),
-                set: set.replace("heldout_", "held-out "),
-                loss: score.loss,
-                accuracy,
-                triplets: score.triplets as u64,
-            });
-        }
-        if let Some(score) = outcome.validation.get(FITTED) {
-            input.points.push(Point {
-                trial: name.clone(),
-                size: planned.size.clone(),
-                params: planned.parameters,
-                flops: outcome.flops_6nd,
-                tokens: outcome.consumed.plain_tokens as f64,
-                budget: planned.budget,
-                policies: planned.config.policies.as_ref().map(|p| p.count()),
-                distance: planned.distance,
-                seed: planned.config.seed,
-                loss: score.loss,
-            });
-        }
-        let rows = metrics::read(&run.store, id).await?;
-        input.curves.push(Curve {
-            trial: name,
-            size: planned.size.clone(),
-            params: planned.parameters,
-            points: thinned(&rows),
+        input.validation.push(Validation {
+            trial: name.clone(),
+            set: set.replace("heldout_", "held-out "),
+            loss: score.loss,
+            accuracy,
+            triplets: score.triplets as u64,
         });
     }
-    input.discriminations = discriminations(run, corpus, &input.points).await?;
-    Ok(input)
+    if let Some(score) = outcome.validation.get(FITTED) {
+        input.finished.push(FinishedTrial {
+            name: name.clone(),
+            at: planned.at.clone(),
+            params: Some(planned.parameters as f64),
+            flops: outcome.flops_6nd,
+            tokens: Some(outcome.consumed.plain_tokens as f64),
+            distance: planned.distance,
+            loss: score.loss,
+        });
+    }
+    let rows = metrics::read(&run.store, &planned.config).await?;
+    input.curves.push(Curve {
+        trial: name,
+        size: planned.at.size.clone(),
+        params: planned.parameters as f64,
+        points: thinned(&rows),
+    });
+    Ok(())
 }
 
 /// The best trial of the largest compute, on each set.
 async fn discriminations(
     run: &Run,
     corpus: &Corpus,
-    points: &[Point],
+    finished: &[FinishedTrial],
 ) -> Result<Vec<Discrimination>, ReportError> {
-    let best = points.iter().max_by(|a, b| {
+    let best = finished.iter().max_by(|a, b| {
         let larger = a.compute().total_cmp(&b.compute());
         larger.then_with(|| b.loss.total_cmp(&a.loss))
     });
     let Some(best) = best else {
         return Ok(Vec::new());
     };
-    let scores = scores::read(&run.store, &TrialId(best.trial.clone())).await?;
+    let mut planned = run.record.plan.trials.iter().map(|t| &t.config);
+    let trial = planned
+        .find(|trial| trial.id.0 == best.name)
+        .expect("finished trials were planned");
+    let scores = scores::read(&run.store, trial).await?;
     let name = |policy: u32| corpus.policy_name(policy).unwrap_or("?").to_owned();
     let found = metrics::SETS.into_iter().filter_map(|set| {
         let of_set = scores.iter().filter(|scored| scored.set == set);
-        let judged: Vec<Judged> = of_set
+        let triplets: Vec<ScoredTriplet> = of_set
             .map(|scored| {
                 let triplet = scored.triplet;
-                Judged {
+                ScoredTriplet {
                     policy: name(triplet.policy),
                     other: name(triplet.other),
                     lengths: [triplet.reference, triplet.positive, triplet.negative],
@@ -195,7 +203,7 @@ async fn discriminations(
                 }
             })
             .collect();
-        Discrimination::of(&best.trial, &set.replace("heldout_", "held-out "), &judged)
+        Discrimination::of(&best.name, &set.replace("heldout_", "held-out "), &triplets)
     });
     Ok(found.collect())
 }
@@ -233,6 +241,18 @@ fn curve_point(row: &metrics::Row) -> CurvePoint {
     }
 }
 
+/// What the digests hold for.
+fn orders(plan: &Plan) -> String {
+    let mut orders: Vec<String> = Vec::new();
+    for trial in &plan.trials {
+        let order = trial.config.recipe.arithmetic.order.to_string();
+        if !orders.contains(&order) {
+            orders.push(order);
+        }
+    }
+    orders.join("; ")
+}
+
 /// What the numbers count; stands in the report's header.
 fn conventions(plan: &Plan) -> Vec<(String, String)> {
     let line = |name: &str, text: String| (name.to_owned(), text);
@@ -257,10 +277,7 @@ fn conventions(plan: &Plan) -> Vec<(String, String)> {
             "Loss",
             "-ln σ(reward of the same policy − reward of another), in nats, on held-out prompts; chance is ln 2".into(),
         ),
-        line(
-            "Reduction",
-            "canonical: the digests don't depend on the number of workers".into(),
-        ),
+        line("Reduction", orders(plan)),
     ];
     lines.extend(left_out);
     lines

@@ -1,6 +1,7 @@
 //! What a sweep varies.
 
 use polestar_core::Objective;
+use polestar_laws::{Policies, Spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -89,18 +90,6 @@ pub enum BatchAxis {
     Each(Vec<u32>),
 }
 
-/// How chosen policies lie to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spread {
-    /// As the seed draws them.
-    Any,
-    /// Close together.
-    Near,
-    /// Far apart.
-    Far,
-}
-
 /// By whose law.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,8 +117,8 @@ fn default_decay() -> f64 {
 }
 
 impl Axes {
-    /// Every choice among policies: how they lie, and how many.
-    pub(super) fn choices(&self) -> Vec<Option<(Spread, u32)>> {
+    /// Every choice among policies.
+    pub(super) fn choices(&self) -> Vec<Option<Policies>> {
         if self.policies.is_empty() {
             return vec![None];
         }
@@ -139,7 +128,10 @@ impl Axes {
         };
         let counts = self.policies.iter();
         counts
-            .flat_map(|&count| spreads.iter().map(move |&spread| Some((spread, count))))
+            .flat_map(|&count| {
+                let spreads = spreads.iter();
+                spreads.map(move |&spread| Some(Policies { count, spread }))
+            })
             .collect()
     }
 

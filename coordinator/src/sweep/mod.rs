@@ -8,10 +8,10 @@ mod read;
 mod trunk;
 mod variants;
 
-pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, Spread, TrunkTable};
+pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
 pub use memory::{GIB, Share};
-pub use plan::{CorpusFacts, Plan, PlannedTrial, Work, plan};
+pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, read, read_str};
 
 use polestar_core::Objective;

@@ -1,7 +1,8 @@
 //! Every kind of sweep, expanded.
 
-use super::{CorpusFacts, Plan, PlanError, Work, plan, read_str};
-use polestar_core::Step;
+use super::{CorpusFacts, Plan, PlanError, TrialRole, Work, plan, read_str};
+use polestar_core::{RecipeId, Step};
+use polestar_laws::{Length, Policies, Spread};
 
 const BASE: &str = r#"
 name = "t"
@@ -71,7 +72,17 @@ fn rates_batches_policies_and_seeds_are_combined_and_named() {
     .unwrap();
     assert_eq!(found.trials.len(), 16);
     assert!(names(&found).contains(&"nano-10steps-b16-lr2e-3-p4-s2"));
-    let mut identities: Vec<String> = found.trials.iter().map(|t| t.config.identity()).collect();
+    let mut identities: Vec<RecipeId> = found.trials.iter().map(|t| t.config.recipe_id()).collect();
+    let named = found.trials.iter();
+    let named = |id: &str| named.clone().find(|t| t.config.id.0 == id).unwrap();
+    let at = &named("nano-10steps-b16-lr2e-3-p4-s2").at;
+    let policies = Policies {
+        count: 4,
+        spread: Spread::Any,
+    };
+    assert_eq!((at.size.as_str(), at.length), ("nano", Length::Steps(10)));
+    assert_eq!((at.batch, at.lr), (Some(16), Some(2e-3)));
+    assert_eq!((at.policies, at.seed), (Some(policies), 2));
     identities.sort();
     identities.dedup();
     assert_eq!(identities.len(), 16);
@@ -85,9 +96,9 @@ fn the_papers_laws_set_rate_and_batch() {
     .unwrap();
     let config = &found.trials[0].config;
     // 0.94T tokens, as the paper's: 1.4e-5 and 1940 / 0.96, in whole lanes.
-    assert!((config.train.optimizer.lr / 1.4e-5 - 1.0).abs() < 0.02);
-    assert_eq!(config.train.batch % config.train.lanes, 0);
-    assert!((f64::from(config.train.batch) / 2021.0 - 1.0).abs() < 0.01);
+    assert!((config.recipe.optimizer.lr / 1.4e-5 - 1.0).abs() < 0.02);
+    assert_eq!(config.recipe.batch.triplets % config.recipe.batch.lanes, 0);
+    assert!((f64::from(config.recipe.batch.triplets) / 2021.0 - 1.0).abs() < 0.01);
     assert!((found.trials[0].flops_6nd / 8.5e21 - 1.0).abs() < 0.01);
 }
 
@@ -97,16 +108,18 @@ fn lengths_grow_from_a_trunk() {
     let found = planned(sweep).unwrap();
     assert_eq!(names(&found)[0], "nano-trunk-s1");
     let (trunk, branches) = found.trials.split_first().unwrap();
-    assert!(trunk.is_warm_start && trunk.config.steps == 160);
-    assert_eq!(trunk.config.train.checkpoint.at, [40, 80, 160].map(Step));
+    assert!(trunk.role == TrialRole::Trunk && trunk.config.recipe.steps == 160);
+    assert_eq!(
+        trunk.config.execution.checkpoint.at,
+        [40, 80, 160].map(Step)
+    );
     for (branch, left) in branches.iter().zip([40, 80, 160]) {
-        let from = branch.config.trunk.as_ref().unwrap();
-        assert_eq!((from.step, &from.trial), (Step(left), &trunk.config.id));
-        assert_eq!(from.identity, trunk.config.identity());
-        // Sharing a trunk is how it is trained, not what it is.
-        let mut alone = branch.config.clone();
-        alone.trunk = None;
-        assert_eq!(alone.identity(), branch.config.identity());
+        let from = branch.config.execution.trunk.as_ref().unwrap();
+        assert_eq!(branch.after.as_ref(), Some(&trunk.config.id));
+        assert_eq!(
+            (from.step, &from.recipe),
+            (Step(left), &trunk.config.recipe_id())
+        );
     }
     let own: f64 = found.trials.iter().map(|t| t.own_flops()).sum();
     let alone: f64 = branches.iter().map(|t| t.flops_6nd).sum();
@@ -172,11 +185,11 @@ fn what_makes_no_sense_is_refused_with_its_key() {
 fn an_envelope_is_read_off_curves_that_score_what_the_end_scores() {
     let sweep = "sizes = [\"nano\"]\nsteps = [100]\nenvelope = 20\n";
     let found = planned(sweep).unwrap();
-    let validation = &found.trials[0].config.train.validation;
+    let validation = &found.trials[0].config.measurement;
     assert_eq!(validation.every, 5);
-    assert_eq!(validation.triplets, validation.at_the_end());
+    assert_eq!(validation.triplets, validation.final_triplets);
     let plain = planned("sizes = [\"nano\"]\nsteps = [100]\n").unwrap();
-    let identity = |plan: &Plan| plan.trials[0].config.identity();
+    let identity = |plan: &Plan| plan.trials[0].config.recipe_id();
     assert_eq!(
         identity(&found),
         identity(&plain),

@@ -1,8 +1,12 @@
 //! Lengths that share a trunk: one trial at a constant rate, from whose checkpoints the others decay.
 
-use super::{axes::TrunkTable, plan::Stage};
+use super::{
+    axes::TrunkTable,
+    plan::{Stage, TrialRole},
+};
 use polestar_core::{Step, TrialId};
-use polestar_run::{Trunk, schedule::Schedule};
+use polestar_laws::Length;
+use polestar_run::schedule::Schedule;
 
 /// The trunk of some trials that differ only in their lengths, and these as its branches. A length so
 /// short that it has nothing in common with others stays as it is.
@@ -27,11 +31,7 @@ pub(super) fn grow(
         let step = branch.steps.saturating_sub(decay);
         if step > 0 {
             left.push(Step(step));
-            branch.trunk = Some(Trunk {
-                trial: id.clone(),
-                identity: String::new(),
-                step: Step(step),
-            });
+            branch.leaves = Some(Step(step));
         }
     }
     left.sort();
@@ -46,8 +46,9 @@ pub(super) fn grow(
         id,
         train,
         steps: last.0,
-        budget: None,
-        trunk: None,
+        leaves: None,
+        role: TrialRole::Trunk,
+        length: Length::Steps(last.0),
         ..any.clone()
     };
     (Some(trunk), branches)

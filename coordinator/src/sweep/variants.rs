@@ -2,10 +2,10 @@
 
 use super::{
     PlanError,
-    axes::{BatchAxis, LrAxis, Spread},
+    axes::{BatchAxis, LrAxis},
     plan::Maker,
 };
-use polestar_laws::fits::polar;
+use polestar_laws::{Length, Policies, Spread, fits::polar};
 use polestar_model::{ModelConfig, count};
 use polestar_run::TrainConfig;
 
@@ -14,9 +14,11 @@ pub(super) const MIN_STEPS: u64 = 4;
 
 /// How long a trial is.
 #[derive(Clone)]
-pub(super) struct Length {
+pub(super) struct Duration {
+    /// In a trial's name.
     pub label: String,
-    pub budget: Option<f64>,
+    /// On the sweep's axis.
+    pub length: Length,
     pub steps: u64,
 }
 
@@ -25,9 +27,8 @@ pub(super) struct Variant {
     /// What tells them from those of another learning rate, batch or number of policies.
     pub suffix: String,
     pub train: TrainConfig,
-    /// How they lie, and how many.
-    pub policies: Option<(Spread, u32)>,
-    pub lengths: Vec<Length>,
+    pub policies: Option<Policies>,
+    pub lengths: Vec<Duration>,
 }
 
 impl Maker<'_> {
@@ -60,8 +61,7 @@ impl Maker<'_> {
                     if rates.len() > 1 {
                         suffix += &format!("-lr{lr:e}");
                     }
-                    if let Some((spread, count)) = policies {
-                        // The count comes last: trials that differ in nothing else share a law in it.
+                    if let Some(Policies { count, spread }) = policies {
                         suffix += match (axes.distance.is_empty(), spread) {
                             (true, _) => "",
                             (false, Spread::Any) => "-any",
@@ -107,7 +107,7 @@ impl Maker<'_> {
         size: &str,
         model: &ModelConfig,
         variant: &Variant,
-        length: &Length,
+        length: &Duration,
     ) -> Result<Variant, PlanError> {
         let axes = &self.sweep.sweep;
         let (mut train, mut length) = (variant.train.clone(), length.clone());
@@ -118,7 +118,7 @@ impl Maker<'_> {
             let lanes = f64::from(train.lanes);
             let lawful = (polar::batch(parameters, tokens) / lanes).round().max(1.0) * lanes;
             train.batch = lawful as u32;
-            length.steps = self.enough(size, length.budget, model, train.batch, triplets)?;
+            length.steps = self.enough(size, length.length, model, train.batch, triplets)?;
         }
         if let (LrAxis::Law(_), Some(before)) = (&axes.lr, axes.pretrain_tokens) {
             train.optimizer.lr = polar::learning_rate(parameters, before, tokens) as f32;
@@ -137,30 +137,31 @@ impl Maker<'_> {
         size: &str,
         model: &ModelConfig,
         batch: u32,
-    ) -> Result<Vec<Length>, PlanError> {
+    ) -> Result<Vec<Duration>, PlanError> {
         let axes = &self.sweep.sweep;
         let non_embedding = count::parameters(model).non_embedding as f64;
         let mut lengths = Vec::new();
         for &budget in &axes.budgets {
             let triplets = budget / self.flops(model, 1, 1);
-            lengths.push(Length {
+            lengths.push(Duration {
                 label: format!("{budget:.2e}").replace(".00e", "e"),
-                budget: Some(budget),
-                steps: self.enough(size, Some(budget), model, batch, triplets)?,
+                length: Length::Budget(budget),
+                steps: self.enough(size, Length::Budget(budget), model, batch, triplets)?,
             });
         }
         for &multiple in &axes.tokens_per_parameter {
             let triplets = multiple * non_embedding / self.tokens_per_triplet();
-            lengths.push(Length {
+            let length = Length::TokensPerParameter(multiple);
+            lengths.push(Duration {
                 label: format!("{multiple}x"),
-                budget: None,
-                steps: self.enough(size, None, model, batch, triplets)?,
+                length,
+                steps: self.enough(size, length, model, batch, triplets)?,
             });
         }
         for &steps in &axes.steps {
-            lengths.push(Length {
+            lengths.push(Duration {
                 label: format!("{steps}steps"),
-                budget: None,
+                length: Length::Steps(steps),
                 steps,
             });
         }
@@ -171,7 +172,7 @@ impl Maker<'_> {
     fn enough(
         &self,
         size: &str,
-        budget: Option<f64>,
+        length: Length,
         model: &ModelConfig,
         batch: u32,
         triplets: f64,
@@ -180,14 +181,14 @@ impl Maker<'_> {
         if steps >= MIN_STEPS {
             return Ok(steps);
         }
-        Err(match budget {
-            Some(budget) => PlanError::BudgetTooSmall {
+        Err(match length {
+            Length::Budget(budget) => PlanError::BudgetTooSmall {
                 budget,
                 size: size.to_owned(),
                 steps,
                 enough: self.flops(model, batch, MIN_STEPS),
             },
-            None => PlanError::TooShort {
+            _ => PlanError::TooShort {
                 size: size.to_owned(),
                 steps,
                 enough: MIN_STEPS as f64 * f64::from(batch) * self.tokens_per_triplet()

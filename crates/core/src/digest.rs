@@ -1,4 +1,4 @@
-//! The digest of a model: one line that stands for all of its weights.
+//! Digests: one line that stands for a file, a recipe or all of a model's weights.
 //!
 //! Each [block](BLOCK) of a segment's vector is hashed with blake3, as little-endian f32; the digest
 //! is blake3 over the blocks' hashes in canonical order. Shard edges fall on block edges, so every
@@ -13,30 +13,69 @@ use std::fmt;
 #[cfg(target_endian = "big")]
 compile_error!("Polestar's vectors are little-endian; this machine's are not");
 
-/// Equal digests mean equal weights, bit for bit. Printed as 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Digest(pub String);
+/// 32 bytes of blake3. Of weights: equal digests mean equal weights, bit for bit. Printed and stored as
+/// 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(*blake3::hash(bytes).as_bytes())
+    }
+
     /// The digest of a whole model from its blocks' hashes, segment by segment.
     pub fn of_blocks<'a>(blocks: impl IntoIterator<Item = &'a BlockHash>) -> Digest {
         let mut hasher = blake3::Hasher::new();
         for block in blocks {
             hasher.update(block);
         }
-        Digest(hasher.finalize().to_hex().to_string())
+        Digest(*hasher.finalize().as_bytes())
     }
 
     /// The first twelve digits, for people.
-    pub fn short(&self) -> &str {
-        self.0.get(..12).unwrap_or(&self.0)
+    pub fn short(&self) -> String {
+        self.first(12)
+    }
+
+    /// The first `digits` digits.
+    pub fn first(&self, digits: usize) -> String {
+        self.to_string()[..digits].to_owned()
+    }
+}
+
+/// A text that should be a digest and isn't.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a digest: 64 hexadecimal digits")]
+pub struct NotADigest(String);
+
+impl TryFrom<String> for Digest {
+    type Error = NotADigest;
+
+    fn try_from(text: String) -> Result<Digest, NotADigest> {
+        match blake3::Hash::from_hex(&text) {
+            Ok(hash) => Ok(Digest(*hash.as_bytes())),
+            Err(_) => Err(NotADigest(text)),
+        }
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -7,6 +7,7 @@
 //! hosts(Rank(0));
 //! ```
 
+use crate::Digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -54,5 +55,29 @@ pub struct TrialId(pub String);
 impl fmt::Display for TrialId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What names a trial's weights, whichever run asks for them: the digest of its recipe. Equal identities
+/// mean equal weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecipeId(Digest);
+
+impl RecipeId {
+    /// The identity of a serialized recipe.
+    pub fn of(recipe: &[u8]) -> RecipeId {
+        RecipeId(Digest::of(recipe))
+    }
+
+    /// Where everything lies that belongs to the trial, in the store that all runs share.
+    pub fn folder(&self) -> String {
+        format!("trials/{}", self.0.first(16))
+    }
+}
+
+impl fmt::Display for RecipeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }

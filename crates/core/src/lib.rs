@@ -1,6 +1,7 @@
 //! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes,
-//! random streams, spans and objectives. Nothing here does I/O.
+//! random streams, spans, objectives and error chains. Nothing here does I/O.
 
+pub mod chain;
 pub mod digest;
 pub mod format;
 pub mod ids;
@@ -10,8 +11,9 @@ pub mod random;
 pub mod span;
 pub mod tree;
 
+pub use chain::{causes, chain};
 pub use digest::Digest;
-pub use ids::{Generation, Lane, Rank, Step, TrialId, WorldSize};
+pub use ids::{Generation, Lane, Rank, RecipeId, Step, TrialId, WorldSize};
 pub use objective::Objective;
 pub use precision::Precision;
 pub use span::Span;

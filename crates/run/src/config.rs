@@ -1,13 +1,11 @@
-//! What a trial is: everything that its weights are a function of.
+//! `[train]` of a sweep file: how its trials are trained.
 
 use crate::{
+    Arithmetic, BatchRecipe, Execution, Measurement, Order, Trunk,
     placement::{Reduction, Zero},
     schedule::Schedule,
 };
-use polestar_core::{Objective, Precision};
-use polestar_core::{Step, TrialId};
-use polestar_dataset::{PolicyChoice, SampleConfig, Weighting};
-use polestar_model::ModelConfig;
+use polestar_core::{Precision, Step};
 use serde::{Deserialize, Serialize};
 
 /// What computes a trial. Each has its own rounding: the same trial has other bits on another.
@@ -213,69 +211,7 @@ fn default_pack_tokens() -> u32 {
     4096
 }
 
-/// One training run of one model: what a coordinator sends to its workers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrialConfig {
-    /// Its name in the run.
-    pub id: TrialId,
-    /// What it learns.
-    pub objective: Objective,
-    /// Seeds initial weights and the order of triplets.
-    pub seed: u64,
-    /// Shape of the model.
-    pub model: ModelConfig,
-    /// Optimizer steps.
-    pub steps: u64,
-    /// Object store URL of the corpus.
-    pub corpus: String,
-    /// Its fingerprint: another corpus at that place is refused.
-    pub fingerprint: String,
-    /// Row groups that are left out, each `FILE#NUMBER`: another corpus, so another answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub quarantine: Vec<String>,
-    /// How triplets are cut and packed.
-    pub samples: SampleConfig,
-    /// Which policies are drawn how often.
-    pub weighting: Weighting,
-    /// Trains on some of the policies only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policies: Option<PolicyChoice>,
-    /// Prompts that a lane shuffles among.
-    pub window: usize,
-    /// How it is trained.
-    pub train: TrainConfig,
-    /// Weights to start from instead of fresh ones.
-    pub start: Option<StartFrom>,
-    /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
-    /// are those that this trial reaches alone, bit for bit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trunk: Option<Trunk>,
-}
-
-/// Where a trial leaves another one's path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Trunk {
-    /// The other trial, of the same run.
-    pub trial: TrialId,
-    /// Its [`TrialConfig::identity`].
-    pub identity: String,
-    /// Steps that both have in common; the trunk keeps this checkpoint.
-    pub step: Step,
-}
-
-/// The weights of another trial of the same run, where names match.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StartFrom {
-    /// The trial.
-    pub trial: TrialId,
-    /// Its last step. Exactly this checkpoint is used: an older one would be another answer.
-    pub step: Step,
-}
-
-/// Why a [`TrialConfig`] can't be trained.
+/// Why a [`TrainConfig`] can't be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Somebody has to do the work.
@@ -318,6 +254,17 @@ pub enum ConfigError {
     /// The model's sizes don't fit each other.
     #[error(transparent)]
     Model(#[from] polestar_model::ModelError),
+}
+
+impl ValidationConfig {
+    /// What is measured.
+    pub fn measurement(&self) -> Measurement {
+        Measurement {
+            every: self.every,
+            triplets: self.triplets,
+            final_triplets: self.at_the_end(),
+        }
+    }
 }
 
 impl TrainConfig {
@@ -376,45 +323,34 @@ impl TrainConfig {
         }
         Ok(())
     }
-}
 
-impl TrialConfig {
-    /// Checks what serde can't.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, naming its key.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.model.validate()?;
-        self.train.validate()
+    /// How batches are made.
+    pub fn batches(&self) -> BatchRecipe {
+        BatchRecipe {
+            triplets: self.batch,
+            lanes: self.lanes,
+            pack_tokens: self.pack_tokens,
+        }
     }
 
-    /// Whether a checkpoint is committed after `step`.
-    pub fn saves(&self, step: Step) -> bool {
-        let setting = &self.train.checkpoint;
-        self.is_due(setting.every, step) || setting.at.contains(&step)
+    /// The arithmetic of a trial that `world` ranks train.
+    pub fn arithmetic(&self, world: u32) -> Arithmetic {
+        Arithmetic {
+            backend: self.backend,
+            precision: self.precision,
+            order: Order::new(self.reduction, world, self.zero),
+        }
     }
 
-    /// Whether something that happens `every` steps, and at the end, happens after `step`.
-    pub fn is_due(&self, every: u64, step: Step) -> bool {
-        step.0 == self.steps || (every > 0 && step.0 > 0 && step.0.is_multiple_of(every))
-    }
-}
-
-impl TrialConfig {
-    /// blake3 over everything that the weights are a function of. Where the corpus lies, how it is
-    /// loaded, when checkpoints and validations happen, what is sharded and whether segments are
-    /// recomputed are not part of it.
-    pub fn identity(&self) -> String {
-        let mut physics = self.clone();
-        physics.corpus = String::new();
-        physics.train.checkpoint = CheckpointConfig::default();
-        physics.train.validation = ValidationConfig::default();
-        physics.train.loader = LoaderConfig::default();
-        physics.train.recompute = false;
-        physics.train.zero = Zero::default();
-        physics.trunk = None;
-        // Serializing a value made of numbers, strings and lists can't fail.
-        let json = serde_json::to_vec(&physics).unwrap_or_default();
-        blake3::hash(&json).to_hex().to_string()
+    /// How a trial on the corpus at this URL is carried out.
+    pub fn execution(&self, corpus: &str, trunk: Option<Trunk>) -> Execution {
+        Execution {
+            corpus: corpus.to_owned(),
+            zero: self.zero,
+            recompute: self.recompute,
+            loader: self.loader.clone(),
+            checkpoint: self.checkpoint.clone(),
+            trunk,
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;
+pub mod recipe;
 pub mod schedule;
 pub mod scores;
 
@@ -17,6 +18,10 @@ pub mod proto {
     tonic::include_proto!("polestar.pool.v1");
 }
 
-pub use config::{StartFrom, TrainConfig, TrialConfig, Trunk};
+pub use config::TrainConfig;
 pub use event::Event;
 pub use outcome::{Consumed, Outcome, SetScore};
+pub use recipe::{
+    Arithmetic, BatchRecipe, DataRecipe, Execution, Measurement, Order, Recipe, StartFrom, Trial,
+    TrialError, Trunk,
+};

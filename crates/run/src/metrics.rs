@@ -1,9 +1,10 @@
-//! Metrics of a trial as Parquet files in the run's store, one a checkpoint interval.
+//! Metrics of a trial as Parquet files in the store, one a checkpoint interval.
 //!
-//! `trials/<trial>/metrics/<first step>-<last step>.parquet`. A generation that repeats an interval
-//! writes the same file again, so every step is there once.
+//! `trials/<recipe>/metrics/<measurement>/<first step>-<last step>.parquet`. A generation that repeats
+//! an interval writes the same file again, so every step is there once. Runs that measure the same
+//! trial differently keep apart what they measured, and share the losses of its steps.
 
-use crate::SetScore;
+use crate::{SetScore, Trial};
 use arrow_array::{
     Array, ArrayRef, Float64Array, RecordBatch, UInt64Array,
     cast::AsArray,
@@ -14,7 +15,7 @@ use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
 };
-use polestar_core::{Step, TrialId};
+use polestar_core::Step;
 use polestar_store::Store;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -80,15 +81,27 @@ pub enum Error {
 /// Held-out sets that have columns.
 pub const SETS: [&str; 2] = ["heldout_prompts", "heldout_policies"];
 
-fn folder(trial: &TrialId) -> String {
-    format!("trials/{trial}/metrics")
+/// Folder of all metrics of a trial.
+fn shared(trial: &Trial) -> String {
+    format!("{}/metrics", trial.recipe_id().folder())
+}
+
+/// Folder of what this measurement wrote.
+fn folder(trial: &Trial) -> String {
+    format!("{}/{}", shared(trial), trial.measurement.id())
+}
+
+/// The last step of an object's interval.
+fn last_step(key: &str) -> Option<Step> {
+    let interval = key.rsplit('/').next()?.strip_suffix(".parquet")?;
+    Some(Step(interval.split('-').nth(1)?.parse().ok()?))
 }
 
 /// Writes the rows since the last checkpoint. No rows, no file.
 ///
 /// # Errors
 /// The store's or the encoder's, naming the object.
-pub async fn write(store: &Store, trial: &TrialId, rows: &[Row]) -> Result<(), Error> {
+pub async fn write(store: &Store, trial: &Trial, rows: &[Row]) -> Result<(), Error> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
         return Ok(());
     };
@@ -102,20 +115,37 @@ pub async fn write(store: &Store, trial: &TrialId, rows: &[Row]) -> Result<(), E
     Ok(store.put(&key, bytes.into()).await?)
 }
 
-/// All rows of a trial, in order of steps.
+/// All rows of a trial, in order of steps. Steps that were taken under another measurement are there
+/// without held-out scores.
 ///
 /// # Errors
 /// The store's, or the object that can't be read.
-pub async fn read(store: &Store, trial: &TrialId) -> Result<Vec<Row>, Error> {
-    // Intervals of an older checkpoint setting may overlap; the rows are the same.
+pub async fn read(store: &Store, trial: &Trial) -> Result<Vec<Row>, Error> {
+    let own = format!("{}/", folder(trial));
+    let mut objects = store.list(&shared(trial)).await?;
+    // Own ones last, so that they win. Other intervals may overlap; their rows are the same.
+    objects.sort_by_key(|object| object.key.starts_with(&own));
     let mut rows = BTreeMap::new();
-    for object in store.list(&folder(trial)).await? {
+    for object in objects {
         let bytes = store.get(&object.key).await?;
-        for row in decode(&object.key, bytes)? {
+        for mut row in decode(&object.key, bytes)? {
+            if !object.key.starts_with(&own) {
+                row.validation.clear();
+            }
             rows.insert(row.step, row);
         }
     }
     Ok(rows.into_values().collect())
+}
+
+/// The last step that this trial's own measurement has on record; step 0 if none.
+///
+/// # Errors
+/// The store's.
+pub async fn measured_until(store: &Store, trial: &Trial) -> Result<Step, Error> {
+    let objects = store.list(&folder(trial)).await?;
+    let last = objects.iter().filter_map(|object| last_step(&object.key));
+    Ok(last.max().unwrap_or_default())
 }
 
 fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {

@@ -1,8 +1,8 @@
-//! What a finished trial made of every held-out triplet, as one Parquet file in the run's store:
-//! `trials/<trial>/scores.parquet`. Means hide which pairs of policies are hard and whether length
+//! What a finished trial made of every held-out triplet, as one Parquet file in the store:
+//! `trials/<recipe>/scores/<measurement>.parquet`. Means hide which pairs of policies are hard and whether length
 //! alone decides; this doesn't.
 
-use crate::metrics;
+use crate::{Trial, metrics};
 use arrow_array::{
     Array, ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array,
     cast::AsArray,
@@ -10,7 +10,6 @@ use arrow_array::{
 };
 use arrow_schema::{Field, Schema};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
-use polestar_core::TrialId;
 use polestar_dataset::TokenTriplet;
 use polestar_store::Store;
 use std::sync::Arc;
@@ -61,19 +60,16 @@ const LENGTHS: [&str; 5] = [
     "negative_tokens",
 ];
 
-fn key(trial: &TrialId) -> String {
-    format!("trials/{trial}/scores.parquet")
+fn key(trial: &Trial) -> String {
+    let (recipe, measurement) = (trial.recipe_id(), trial.measurement.id());
+    format!("{}/scores/{measurement}.parquet", recipe.folder())
 }
 
 /// Writes the scores of a trial. Its weights decide them, so to write them again changes nothing.
 ///
 /// # Errors
 /// The store's or the encoder's, naming the object.
-pub async fn write(
-    store: &Store,
-    trial: &TrialId,
-    scores: &[Scored],
-) -> Result<(), metrics::Error> {
+pub async fn write(store: &Store, trial: &Trial, scores: &[Scored]) -> Result<(), metrics::Error> {
     let key = key(trial);
     let bytes = encode(&key, scores)?;
     Ok(store.put(&key, bytes.into()).await?)
@@ -83,7 +79,7 @@ pub async fn write(
 ///
 /// # Errors
 /// The store's, or the object that can't be read.
-pub async fn read(store: &Store, trial: &TrialId) -> Result<Vec<Scored>, metrics::Error> {
+pub async fn read(store: &Store, trial: &Trial) -> Result<Vec<Scored>, metrics::Error> {
     let key = key(trial);
     match store.get_opt(&key).await? {
         Some(bytes) => decode(&key, bytes),

@@ -275,7 +275,8 @@ impl ObjectStore for Faulty {
     ) -> Result<PutResult> {
         let kind = match options.mode {
             PutMode::Overwrite => "put",
-            _ => "put if absent",
+            PutMode::Create => "put if absent",
+            PutMode::Update(_) => "put if unchanged",
         };
         let trouble = self.enter(kind, location.as_ref(), true).await;
         if self.faults.ignores_conditions && options.mode != PutMode::Overwrite {

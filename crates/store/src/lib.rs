@@ -2,10 +2,15 @@
 //! by URL.
 
 mod attempt;
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub mod disk_cache;
 #[cfg(any(test, feature = "testing"))]
 pub mod faults;
 mod remote;
+mod swap;
+
+pub use swap::{Swap, Version};
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -54,8 +59,8 @@ pub enum Error {
     },
     /// The store overwrites what it was told not to.
     #[error(
-        "{url} does not honour conditional puts (If-None-Match): two coordinators could take each \
-         other's place unnoticed. Garage up to 2.5 is such a server; use MinIO, Ceph, SeaweedFS or AWS \
+        "{url} does not honour conditional puts (If-None-Match, If-Match): two coordinators could take \
+         each other's place unnoticed. Garage up to 2.5 is such a server; use MinIO, Ceph, SeaweedFS or AWS \
          S3, or a folder that all workers share"
     )]
     Unfenced {
@@ -135,6 +140,8 @@ pub struct Store {
     pace: Option<Arc<Pace>>,
     /// Bytes of a part.
     part: usize,
+    /// Where it lies, if it is a folder.
+    root: Option<Arc<std::path::Path>>,
 }
 
 /// Requests a second to a remote store, of one process.
@@ -197,6 +204,7 @@ impl Store {
             url: url.trim_end_matches('/').into(),
             pace,
             part: PART,
+            root: None,
         })
     }
 
@@ -221,6 +229,7 @@ impl Store {
             url: url.as_str().trim_end_matches('/').into(),
             pace: None,
             part: PART,
+            root: Some(folder.into()),
         })
     }
 
@@ -243,22 +252,46 @@ impl Store {
             url: format!("{}/{prefix}", self.url).into(),
             pace: self.pace.clone(),
             part: self.part,
+            root: self.root.clone(),
         }
     }
 
-    /// Makes sure that a put of a taken key is refused, with a throw-away object. A store that ignores
-    /// the condition can't tell two coordinators of one run from each other.
+    /// The store whose [child](Store::child) this one is.
+    ///
+    /// # Errors
+    /// [`Error::Url`] if nothing is above it.
+    pub fn parent(&self) -> Result<Self> {
+        match self.url.rsplit_once('/') {
+            Some((above, _)) if !above.ends_with('/') => Self::open(above),
+            _ => Err(Error::Url {
+                url: format!("{}/..", self.url),
+            }),
+        }
+    }
+
+    /// Makes sure, with a throw-away object, that a put of a taken key is refused, and so is one over
+    /// content that has changed. A store that ignores conditions can't tell two coordinators of one
+    /// run from each other.
     ///
     /// # Errors
     /// [`Error::Unfenced`]; or the store's.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the name of a throw-away object: no answer depends on it"
+    )]
     pub async fn check_conditional_puts(&self) -> Result<()> {
-        let unique: u128 = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
-        let key = format!("conditional-put-check-{}-{unique}", std::process::id());
+        use std::hash::{BuildHasher, RandomState};
+        let unique = RandomState::new().hash_one(std::process::id());
+        let key = format!("conditional-put-check-{}-{unique:x}", std::process::id());
         let mut honoured = self.put_if_absent(&key, "first".into()).await? == Put::Created;
         honoured &= self.put_if_absent(&key, "second".into()).await? == Put::Exists;
-        honoured &= self.get(&key).await? == "first";
+        let seen = self.get_versioned(&key).await?;
+        honoured &= seen.as_ref().is_some_and(|(bytes, _)| *bytes == "first");
+        self.put(&key, "third".into()).await?;
+        if let Some((_, outdated)) = seen {
+            let swapped = self.compare_and_swap(&key, &outdated, "fourth".into());
+            honoured &= matches!(swapped.await?, Swap::Changed);
+        }
         self.delete(&key).await?;
         if honoured {
             return Ok(());
@@ -408,7 +441,8 @@ impl Store {
                     .map(AsRef::as_ref)
                     .collect::<Vec<&str>>()
                     .join("/");
-                Some(Object {
+                let is_lock = self.root.is_some() && meta.location.as_ref().starts_with(swap::LOCK);
+                (!is_lock).then_some(Object {
                     key,
                     size: meta.size,
                 })

@@ -395,29 +395,49 @@ fn mean_by_triplet(losses: &[f32], pack: &PackInput) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::engine::batch;
-    use polestar_core::Objective;
-    use polestar_dataset::{Layout, Packer, SampleConfig, SpecialTokens, TokenTriplet};
+    use polestar_core::{Objective, TrialId};
+    use polestar_dataset::{Layout, SampleConfig, SpecialTokens, TokenTriplet, Weighting};
     use polestar_model::{SegmentLayout, init::initial_weights};
-    use polestar_run::TrialConfig;
+    use polestar_run::{DataRecipe, Recipe, TrainConfig, Trial};
 
     const VOCAB: u32 = 100;
 
-    fn trial(layout: Layout) -> TrialConfig {
+    fn trial(layout: Layout) -> Trial {
         let json = serde_json::json!({
-            "id": "t", "objective": "polar", "seed": 1, "steps": 1, "corpus": "", "fingerprint": "",
-            "model": {
-                "vocab_size": VOCAB, "hidden_size": 128, "num_hidden_layers": 2,
-                "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256,
-            },
-            "samples": {}, "weighting": "uniform", "window": 1, "start": null,
-            "train": { "batch": 8, "pack_tokens": 700, "optimizer": { "lr": 1e-3 } },
+            "batch": 8, "pack_tokens": 700, "optimizer": { "lr": 1e-3 },
         });
-        let mut trial: TrialConfig = serde_json::from_value(json).unwrap();
-        trial.samples = SampleConfig {
-            layout,
-            ..SampleConfig::default()
-        };
-        trial
+        let train: TrainConfig = serde_json::from_value(json).unwrap();
+        let model = serde_json::json!({
+            "vocab_size": VOCAB, "hidden_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256,
+        });
+        Trial {
+            id: TrialId("t".to_owned()),
+            recipe: Recipe {
+                objective: Objective::Polar,
+                seed: 1,
+                steps: 1,
+                model: serde_json::from_value(model).unwrap(),
+                data: DataRecipe {
+                    fingerprint: String::new(),
+                    quarantine: vec![],
+                    policies: None,
+                    weighting: Weighting::Uniform,
+                    samples: SampleConfig {
+                        layout,
+                        ..SampleConfig::default()
+                    },
+                    window: 1,
+                },
+                batch: train.batches(),
+                optimizer: train.optimizer.clone(),
+                schedule: train.schedule.clone(),
+                arithmetic: train.arithmetic(1),
+                start: None,
+            },
+            measurement: train.validation.measurement(),
+            execution: train.execution("", None),
+        }
     }
 
     /// Triplets of many lengths, as a lane would hold.
@@ -438,14 +458,8 @@ mod tests {
             .collect()
     }
 
-    fn packs(trial: &TrialConfig, special: &SpecialTokens) -> Vec<PackInput> {
-        let packer = Packer {
-            objective: trial.objective,
-            samples: &trial.samples,
-            special,
-            pack_tokens: trial.train.pack_tokens,
-        };
-        batch::inputs(packer.pack(&triplets()))
+    fn packs(trial: &Trial, special: &SpecialTokens) -> Vec<PackInput> {
+        batch::inputs(trial.recipe.packer(special).pack(&triplets()))
     }
 
     /// Losses and gradient of all triplets with non-zero reward heads.
@@ -466,9 +480,9 @@ mod tests {
             reward: 3,
             newline: vec![4],
         };
-        let model = ModelLayout::new(&trial.model, HeadKind::of(Objective::Polar));
-        let mut weights = initial_weights(&model, trial.seed);
-        let head = weights.len() - trial.model.hidden_size as usize;
+        let model = ModelLayout::new(&trial.recipe.model, HeadKind::of(Objective::Polar));
+        let mut weights = initial_weights(&model, trial.recipe.seed);
+        let head = weights.len() - trial.recipe.model.hidden_size as usize;
         for (i, w) in weights[head..].iter_mut().enumerate() {
             *w = ((i * 29) % 17) as f32 * 0.05 - 0.4;
         }
@@ -558,7 +572,10 @@ mod tests {
     #[test]
     fn segments_together_make_the_gradient_of_the_loss() {
         let (_, grad) = run(Layout::Shared, false, 1);
-        let layout = ModelLayout::new(&trial(Layout::Shared).model, HeadKind::of(Objective::Polar));
+        let layout = ModelLayout::new(
+            &trial(Layout::Shared).recipe.model,
+            HeadKind::of(Objective::Polar),
+        );
         let loss = |at: usize, by: f32| {
             let (losses, _) = run_with(Layout::Shared, false, 1, |w| w[at] += by);
             0.125 * losses.iter().map(|&l| f64::from(l)).sum::<f64>()
@@ -587,7 +604,7 @@ mod tests {
             reward: 3,
             newline: vec![],
         };
-        let model = ModelLayout::new(&trial.model, HeadKind::of(Objective::Polar));
+        let model = ModelLayout::new(&trial.recipe.model, HeadKind::of(Objective::Polar));
         let mut weights = initial_weights(&model, 1);
         if let Some(last) = weights.last_mut() {
             *last = f32::NAN;

@@ -126,7 +126,7 @@ impl Failure {
             Failure::Storage(error) => !matches!(
                 error,
                 Saving::Conflict { .. }
-                    | Saving::OtherConfig { .. }
+                    | Saving::OtherRecipe { .. }
                     | Saving::NoStart { .. }
                     | Saving::Panicked { .. }
                     | Saving::Format { .. }
@@ -139,19 +139,4 @@ impl Failure {
             | Failure::Diverged { .. } => false,
         }
     }
-}
-
-/// An error and what caused it, in one line: what a coordinator is told.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

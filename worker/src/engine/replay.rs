@@ -3,7 +3,7 @@
 use super::{Environment, Failure, run};
 use crate::collective::{self, Collective, Mesh, Secret, SharedMemory};
 use polestar_core::{Digest, Rank, Step, WorldSize};
-use polestar_run::TrialConfig;
+use polestar_run::Trial;
 use polestar_store::Store;
 use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::runtime::Handle;
@@ -26,7 +26,7 @@ pub struct Slice {
 /// # Errors
 /// The first rank's failure; [`Failure::Data`] when the checkpoint to begin from is damaged.
 pub fn replay(
-    trial: &TrialConfig,
+    trial: &Trial,
     store: &Store,
     slice: Slice,
     world: WorldSize,

@@ -10,7 +10,7 @@ use crate::collective::Collective;
 use polestar_core::{Digest, Step};
 use polestar_run::{Consumed, Event};
 use polestar_run::{
-    TrialConfig,
+    Trial,
     checkpoint::{self, FORMAT, Keep, Manifest, PAGE, Shape, Staging, Uploaded},
     metrics::{self, Row},
 };
@@ -91,7 +91,7 @@ impl Saver {
     /// [settled](Saver::settle).
     pub(super) fn begin(
         &mut self,
-        trial: &TrialConfig,
+        trial: &Trial,
         stepper: &Stepper,
         (step, consumed): (Step, Consumed),
         rows: Vec<Row>,
@@ -105,7 +105,7 @@ impl Saver {
         let replicas = stepper.replicas();
         let staging = Arc::new(staging);
         let (store, stored) = (self.store.clone(), Arc::clone(&staging));
-        let place = checkpoint::place(&trial.id, step);
+        let place = checkpoint::place(&trial.recipe_id(), step);
         let upload = async move { Ok(checkpoint::upload(&store, &place, stored).await?) };
         self.current = Some(Current {
             step,
@@ -122,7 +122,7 @@ impl Saver {
     /// Takes the save that is under way one stage further if every rank is so far. All ranks call it.
     pub(super) fn advance(
         &mut self,
-        trial: &TrialConfig,
+        trial: &Trial,
         collective: &mut Collective,
         patience: Duration,
     ) -> Result<Option<Event>, Failure> {
@@ -179,7 +179,7 @@ impl Saver {
     /// Waits until nothing is under way.
     pub(super) fn settle(
         &mut self,
-        trial: &TrialConfig,
+        trial: &Trial,
         collective: &mut Collective,
         aborted: impl Fn() -> bool,
     ) -> Result<Option<Event>, Failure> {
@@ -198,7 +198,7 @@ impl Saver {
     /// Every object is stored: rank 0 is to commit, if the ranks agree.
     fn agree(
         &self,
-        trial: &TrialConfig,
+        trial: &Trial,
         collective: &mut Collective,
         (rows, step, consumed): (&[Row], Step, Consumed),
         (replicas, uploaded): (u64, &Uploaded),
@@ -226,8 +226,7 @@ impl Saver {
         if collective.rank().0 == 0 {
             let manifest = Manifest {
                 format: FORMAT,
-                trial: trial.id.clone(),
-                config: trial.identity(),
+                recipe: trial.recipe_id(),
                 step,
                 digest: digest.clone(),
                 consumed,
@@ -235,16 +234,16 @@ impl Saver {
                 objects: uploads.into_iter().map(|upload| upload.object).collect(),
                 page: PAGE,
             };
-            let (store, rows) = (self.store.clone(), rows.to_vec());
+            let (store, trial, rows) = (self.store.clone(), trial.clone(), rows.to_vec());
             let keep = Keep {
-                last: trial.train.checkpoint.keep,
-                every: trial.train.checkpoint.keep_every,
-                at: trial.train.checkpoint.at.clone(),
+                last: trial.execution.checkpoint.keep,
+                every: trial.execution.checkpoint.keep_every,
+                at: trial.execution.checkpoint.at.clone(),
             };
             let commit = async move {
-                metrics::write(&store, &manifest.trial, &rows).await?;
+                metrics::write(&store, &trial, &rows).await?;
                 checkpoint::commit(&store, &manifest).await?;
-                checkpoint::prune(&store, &manifest.trial, step, &keep).await?;
+                checkpoint::prune(&store, &manifest.recipe, step, &keep).await?;
                 Ok(())
             };
             task = Some(Task(self.runtime.spawn(commit)));

@@ -1,12 +1,12 @@
 //! What a rank needs before its first step: state, held-out sets.
 
-use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut, with_causes};
-use polestar_core::Step;
-use polestar_dataset::{Corpus, Packer, Split};
+use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut};
+use polestar_core::{Step, chain};
+use polestar_dataset::{Corpus, Split};
 use polestar_model::init;
 use polestar_run::Consumed;
 use polestar_run::{
-    TrialConfig,
+    Trial,
     checkpoint::{self, Kind, Manifest, Origin, Wanted},
     metrics,
 };
@@ -43,30 +43,37 @@ impl Laps {
 /// # Errors
 /// The store's; a checkpoint of another configuration or version.
 pub(super) fn resume(
-    trial: &TrialConfig,
+    trial: &Trial,
     env: &mut Environment,
     stepper: &mut Stepper,
     laps: &mut Laps,
 ) -> Result<(Step, Consumed, Vec<String>), Failure> {
     let (run, runtime) = (env.run.clone(), env.runtime.clone());
     let leads = env.collective.rank().0 == 0;
-    let own = |step| (trial.id.clone(), trial.identity(), step);
+    let recipe = trial.recipe_id();
+    let own = |step| (recipe.clone(), step);
     let mut candidates = Vec::new();
     if let Some(slice) = env.slice {
         candidates = vec![own(slice.from)];
-        candidates.retain(|(_, _, step)| leads && step.0 > 0);
+        candidates.retain(|(_, step)| leads && step.0 > 0);
     } else if leads {
-        let trunk = trial.trunk.iter();
-        candidates.extend(trunk.map(|t| (t.trial.clone(), t.identity.clone(), t.step)));
-        let committed = runtime.block_on(checkpoint::committed(&run, &trial.id))?;
-        candidates.extend(committed.into_iter().map(own));
+        let trunk = trial.execution.trunk.iter();
+        candidates.extend(trunk.map(|t| (t.recipe.clone(), t.step)));
+        let committed = runtime.block_on(checkpoint::committed(&run, &recipe))?;
+        // Who measures on the way can't begin where another run's trial went without measuring.
+        let furthest = match trial.measurement.every {
+            0 => Step(u64::MAX),
+            _ => runtime.block_on(metrics::measured_until(&run, trial))?,
+        };
+        let usable = committed.into_iter().filter(|step| *step <= furthest);
+        candidates.extend(usable.map(own));
     }
     laps.lap("list");
     let (mut found, mut passed_over) = (None, Vec::new());
     loop {
         let mut chosen = Vec::new();
-        while let Some((id, identity, step)) = leads.then(|| candidates.pop()).flatten() {
-            match runtime.block_on(checkpoint::open(&run, &id, step, &identity)) {
+        while let Some((recipe, step)) = leads.then(|| candidates.pop()).flatten() {
+            match runtime.block_on(checkpoint::open(&run, &recipe, step)) {
                 Ok(manifest) => {
                     // Numbers, strings and lists: serializing them can't fail.
                     chosen = serde_json::to_vec(&manifest).unwrap_or_default();
@@ -119,7 +126,7 @@ fn restore(
     let layout = stepper.layout();
     if manifest.segments != checkpoint::segments(layout) {
         return Err(checkpoint::Error::Damaged {
-            key: checkpoint::place(&manifest.trial, manifest.step),
+            key: checkpoint::place(&manifest.recipe, manifest.step),
             what: "it holds another model".to_owned(),
         });
     }
@@ -148,15 +155,15 @@ fn restore(
     Ok(())
 }
 
-fn fresh(trial: &TrialConfig, env: &Environment, stepper: &mut Stepper) -> Result<(), Failure> {
-    let origin = match &trial.start {
+fn fresh(trial: &Trial, env: &Environment, stepper: &mut Stepper) -> Result<(), Failure> {
+    let origin = match &trial.recipe.start {
         Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
         None => None,
     };
     let layout = stepper.layout().clone();
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
-        init::initial_segment(segment, trial.seed, &mut weights);
+        init::initial_segment(segment, trial.recipe.seed, &mut weights);
         let owned = stepper.owned(i);
         let mut weights = weights[owned.clone()].to_vec();
         if let Some(origin) = &origin {
@@ -169,7 +176,7 @@ fn fresh(trial: &TrialConfig, env: &Environment, stepper: &mut Stepper) -> Resul
 }
 
 pub(super) fn held_out(
-    trial: &TrialConfig,
+    trial: &Trial,
     env: &Environment,
     corpus: &Corpus,
     count: usize,
@@ -179,17 +186,12 @@ pub(super) fn held_out(
     for (name, split) in metrics::SETS.into_iter().zip(splits) {
         let triplets = env
             .runtime
-            .block_on(corpus.validation(split, count, VALIDATION_SEED, &trial.samples))
+            .block_on(corpus.validation(split, count, VALIDATION_SEED, &trial.recipe.data.samples))
             .map_err(data)?;
         if triplets.is_empty() {
             continue;
         }
-        let packer = Packer {
-            objective: trial.objective,
-            samples: &trial.samples,
-            special: corpus.tokenizer().special(),
-            pack_tokens: trial.train.pack_tokens,
-        };
+        let packer = trial.recipe.packer(corpus.tokenizer().special());
         let packs = batch::inputs(packer.pack(&triplets));
         sets.push(HeldOut {
             name,
@@ -205,5 +207,5 @@ pub(super) fn held_out(
 pub const VALIDATION_SEED: u64 = 0;
 
 pub(super) fn data(error: impl std::error::Error) -> Failure {
-    Failure::Data(with_causes(&error))
+    Failure::Data(chain(&error))
 }

@@ -17,7 +17,7 @@ use polestar_kernels::adamw::AdamW;
 use polestar_model::{HeadKind, ModelLayout, count};
 use polestar_run::{Consumed, Event, Outcome, SetScore};
 use polestar_run::{
-    TrialConfig,
+    Trial,
     checkpoint::Shape,
     metrics::Row,
     placement::Sharding,
@@ -56,17 +56,10 @@ pub struct Environment {
 ///
 /// # Errors
 /// [`Failure`] says what happened, in which phase, and whether it began here.
-pub fn run(trial: &TrialConfig, env: Environment) -> Result<Outcome, Failure> {
+pub fn run(trial: &Trial, env: Environment) -> Result<Outcome, Failure> {
     trial
-        .validate()
+        .check(env.collective.world())
         .map_err(|e| Failure::Config(e.to_string()))?;
-    if env.collective.world().0 > trial.train.lanes {
-        return Err(Failure::Config(format!(
-            "{} ranks can't share {} lanes; raise train.lanes or use fewer workers",
-            env.collective.world().0,
-            trial.train.lanes
-        )));
-    }
     let mut trainer = Trainer::begin(trial, env)?;
     let end = trainer.end();
     while trainer.step < end {
@@ -79,7 +72,7 @@ pub fn run(trial: &TrialConfig, env: Environment) -> Result<Outcome, Failure> {
 }
 
 struct Trainer<'a> {
-    trial: &'a TrialConfig,
+    trial: &'a Trial,
     env: Environment,
     sharding: Sharding,
     corpus: Arc<Corpus>,
@@ -117,48 +110,48 @@ impl Clock {
 }
 
 impl<'a> Trainer<'a> {
-    fn begin(trial: &'a TrialConfig, mut env: Environment) -> Result<Trainer<'a>, Failure> {
+    fn begin(trial: &'a Trial, mut env: Environment) -> Result<Trainer<'a>, Failure> {
         let begun = Instant::now();
         let mut laps = Laps::new();
         let corpus = env
             .runtime
             .block_on(Corpus::open_with(
-                &trial.corpus,
-                &trial.quarantine,
-                trial.policies.clone(),
+                &trial.execution.corpus,
+                &trial.recipe.data.quarantine,
+                trial.recipe.data.policies.clone(),
             ))
             .map_err(data)?;
         laps.lap("corpus");
         let found = corpus.fingerprint().to_string();
-        if found != trial.fingerprint {
+        if found != trial.recipe.data.fingerprint {
             return Err(Failure::OtherCorpus {
-                url: trial.corpus.clone(),
+                url: trial.execution.corpus.clone(),
                 found,
-                expected: trial.fingerprint.clone(),
+                expected: trial.recipe.data.fingerprint.clone(),
             });
         }
         let sharding = Sharding {
-            zero: trial.train.zero,
+            zero: trial.execution.zero,
             world: env.collective.world(),
             rank: env.collective.rank(),
         };
-        let layout = ModelLayout::new(&trial.model, HeadKind::of(trial.objective));
-        let device = device(trial.train.backend);
+        let layout = ModelLayout::new(&trial.recipe.model, HeadKind::of(trial.recipe.objective));
+        let device = device(trial.recipe.arithmetic.backend);
         let device = device.map_err(|e| Failure::Config(e.to_string()))?;
         let compute = Compute::new(
             layout,
             &device,
-            trial.train.recompute,
-            trial.train.precision,
+            trial.execution.recompute,
+            trial.recipe.arithmetic.precision,
         );
         let plan = StepPlan {
             sharding,
-            lanes: trial.train.lanes,
-            reduction: trial.train.reduction,
+            lanes: trial.recipe.batch.lanes,
+            reduction: trial.recipe.arithmetic.order.reduction(),
         };
         let mut stepper = Stepper::new(compute, plan);
         let (step, consumed, passed_over) = resume(trial, &mut env, &mut stepper, &mut laps)?;
-        let held_out = held_out(trial, &env, &corpus, trial.train.validation.triplets)?;
+        let held_out = held_out(trial, &env, &corpus, trial.measurement.triplets)?;
         laps.lap("held-out sets");
         let shape = Shape::new(stepper.layout(), sharding.world, sharding.rank);
         let saver = Saver::new(env.run.clone(), env.runtime.clone(), shape);
@@ -171,7 +164,7 @@ impl<'a> Trainer<'a> {
         if env.collective.rank().0 == 0 {
             (env.events)(Event::Begun {
                 step,
-                steps: trial.steps,
+                steps: trial.recipe.steps,
                 seconds: begun.elapsed().as_secs_f64(),
                 passed_over,
             });
@@ -204,25 +197,25 @@ impl<'a> Trainer<'a> {
     fn end(&self) -> Step {
         self.env
             .slice
-            .map_or(Step(self.trial.steps), |slice| slice.until)
+            .map_or(Step(self.trial.recipe.steps), |slice| slice.until)
     }
 
     fn load(&self) -> Loader {
-        let train = &self.trial.train;
+        let recipe = &self.trial.recipe;
         Loader::start(
             Arc::clone(&self.corpus),
             LoadPlan {
-                seed: self.trial.seed,
-                batch: train.batch,
-                lanes: train.lanes,
-                hosted: self.sharding.lanes(train.lanes),
+                seed: recipe.seed,
+                batch: recipe.batch.triplets,
+                lanes: recipe.batch.lanes,
+                hosted: self.sharding.lanes(recipe.batch.lanes),
                 start: self.step,
-                objective: self.trial.objective,
-                samples: self.trial.samples.clone(),
-                pack_tokens: train.pack_tokens,
-                weighting: self.trial.weighting,
-                window: self.trial.window,
-                memory: train.loader.memory(),
+                objective: recipe.objective,
+                samples: recipe.data.samples.clone(),
+                pack_tokens: recipe.batch.pack_tokens,
+                weighting: recipe.data.weighting,
+                window: recipe.data.window,
+                memory: self.trial.execution.loader.memory(),
             },
         )
     }
@@ -242,8 +235,8 @@ impl<'a> Trainer<'a> {
             lanes.push(LaneInput { lane, packs });
         }
         let adamw = self.adamw();
-        let optimizer = (&adamw, self.step.0 + 1, self.trial.train.optimizer.clip);
-        let scale = 1.0 / self.trial.train.batch as f32;
+        let optimizer = (&adamw, self.step.0 + 1, self.trial.recipe.optimizer.clip);
+        let scale = 1.0 / self.trial.recipe.batch.triplets as f32;
         let (scores, norm) = self
             .stepper
             .step(&mut self.env.collective, &lanes, scale, optimizer)
@@ -263,7 +256,7 @@ impl<'a> Trainer<'a> {
         if self.env.slice.is_some() {
             return Ok(());
         }
-        if self.trial.is_due(self.trial.train.validation.every, step) {
+        if self.trial.is_due(self.trial.measurement.every, step) {
             self.validate()?;
         }
         if self.trial.saves(step) {
@@ -278,14 +271,14 @@ impl<'a> Trainer<'a> {
 
     /// The optimizer's settings for the next step.
     fn adamw(&self) -> AdamW {
-        let optimizer = &self.trial.train.optimizer;
+        let optimizer = &self.trial.recipe.optimizer;
         AdamW {
             lr: optimizer.lr
                 * self
                     .trial
-                    .train
+                    .recipe
                     .schedule
-                    .factor(self.step, self.trial.steps),
+                    .factor(self.step, self.trial.recipe.steps),
             beta1: optimizer.betas[0],
             beta2: optimizer.betas[1],
             eps: optimizer.eps,
@@ -303,7 +296,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn record(&mut self, figures: Figures, lr: f64, grad_norm: f64) {
-        let batch = self.trial.train.batch;
+        let batch = self.trial.recipe.batch.triplets;
         let accuracy = self.accuracy(figures);
         let consumed = &mut self.consumed;
         consumed.triplets += u64::from(batch);
@@ -316,7 +309,7 @@ impl<'a> Trainer<'a> {
             step: self.step,
             triplets: consumed.triplets,
             plain_tokens: consumed.plain_tokens,
-            flops_6nd: count::flops_6nd(&self.trial.model, consumed.plain_tokens),
+            flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             loss: figures.loss / f64::from(batch),
             accuracy,
             lr,
@@ -327,14 +320,14 @@ impl<'a> Trainer<'a> {
     }
 
     fn accuracy(&self, figures: Figures) -> Option<f64> {
-        let ranked = self.trial.objective == polestar_core::Objective::Polar;
-        ranked.then(|| figures.right / f64::from(self.trial.train.batch))
+        let ranked = self.trial.recipe.objective == polestar_core::Objective::Polar;
+        ranked.then(|| figures.right / f64::from(self.trial.recipe.batch.triplets))
     }
 
     fn validate(&mut self) -> Result<(), Failure> {
-        let validation = &self.trial.train.validation;
-        let at_the_end = validation.at_the_end();
-        if self.step.0 == self.trial.steps && at_the_end != validation.triplets {
+        let validation = &self.trial.measurement;
+        let at_the_end = validation.final_triplets;
+        if self.step.0 == self.trial.recipe.steps && at_the_end != validation.triplets {
             self.held_out = held_out(self.trial, &self.env, &self.corpus, at_the_end)?;
         }
         let mut scores = BTreeMap::new();
@@ -351,7 +344,7 @@ impl<'a> Trainer<'a> {
                 ScoreError::Truncated => Failure::Data(error.to_string()),
             })?;
             scores.insert(set.name.to_owned(), score);
-            if self.step.0 == self.trial.steps {
+            if self.step.0 == self.trial.recipe.steps {
                 let scored = set.triplets.iter().zip(margins);
                 self.triplets.extend(scored.map(|(triplet, margin)| Scored {
                     set: set.name.to_owned(),
@@ -412,10 +405,10 @@ impl<'a> Trainer<'a> {
     fn report(&mut self, step: Step, figures: Figures) {
         let since = self.clock.reported.elapsed().as_secs_f64();
         let first = step.0 == self.resumed_at.0 + 1;
-        if since < 0.2 && !first && step.0 < self.trial.steps {
+        if since < 0.2 && !first && step.0 < self.trial.recipe.steps {
             return;
         }
-        let loss = figures.loss / f64::from(self.trial.train.batch);
+        let loss = figures.loss / f64::from(self.trial.recipe.batch.triplets);
         self.tell(Event::Stepped {
             step,
             loss,
@@ -440,7 +433,7 @@ impl<'a> Trainer<'a> {
         }
         self.settle()?;
         if !self.triplets.is_empty() && self.env.collective.rank().0 == 0 {
-            let (run, trial) = (&self.env.run, &self.trial.id);
+            let (run, trial) = (&self.env.run, self.trial);
             let written = scores::write(run, trial, &self.triplets);
             self.env.runtime.block_on(written)?;
         }
@@ -453,9 +446,9 @@ impl<'a> Trainer<'a> {
             digest,
             validation,
             consumed,
-            flops_6nd: count::flops_6nd(&self.trial.model, consumed.plain_tokens),
+            flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             flops_executed: count::flops_executed(
-                &self.trial.model,
+                &self.trial.recipe.model,
                 consumed.packed_tokens,
                 consumed.attention_pairs,
             ),

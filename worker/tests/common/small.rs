@@ -4,7 +4,7 @@ use crate::common::connect;
 use polestar_core::{Step, TrialId};
 use polestar_dataset::{Corpus, HeldOut, SampleConfig, SynthOptions, Weighting, synth};
 use polestar_model::ModelConfig;
-use polestar_run::{Event, Outcome, TrialConfig, placement::Zero};
+use polestar_run::{DataRecipe, Event, Outcome, Recipe, TrainConfig, Trial, placement::Zero};
 use polestar_store::Store;
 use polestar_worker::engine::{self, Environment, Failure};
 use std::{
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) const STEPS: u64 = 8;
 
-pub(crate) fn trial(runtime: &Runtime, zero: Zero) -> TrialConfig {
+pub(crate) fn trial(runtime: &Runtime, zero: Zero) -> Trial {
     let corpus = "memory://crash-points-corpus";
     let options = SynthOptions {
         output: corpus.to_owned(),
@@ -48,26 +48,34 @@ pub(crate) fn trial(runtime: &Runtime, zero: Zero) -> TrialConfig {
         "validation": {"triplets": 8},
         "checkpoint": {"every": 2, "keep_every": 4},
     });
-    TrialConfig {
+    let train: TrainConfig = serde_json::from_value(train).expect("a configuration");
+    Trial {
         id: TrialId("crash".to_owned()),
-        objective: polestar_core::Objective::Polar,
-        seed: 1,
-        model,
-        steps: STEPS,
-        corpus: corpus.url().to_owned(),
-        fingerprint: corpus.fingerprint().to_string(),
-        quarantine: vec![],
-        samples: SampleConfig {
-            max_prompt: 8,
-            max_response: 16,
-            ..SampleConfig::default()
+        recipe: Recipe {
+            objective: polestar_core::Objective::Polar,
+            seed: 1,
+            steps: STEPS,
+            model,
+            data: DataRecipe {
+                fingerprint: corpus.fingerprint().to_string(),
+                quarantine: vec![],
+                policies: None,
+                weighting: Weighting::Uniform,
+                samples: SampleConfig {
+                    max_prompt: 8,
+                    max_response: 16,
+                    ..SampleConfig::default()
+                },
+                window: 64,
+            },
+            batch: train.batches(),
+            optimizer: train.optimizer.clone(),
+            schedule: train.schedule.clone(),
+            arithmetic: train.arithmetic(1),
+            start: None,
         },
-        weighting: Weighting::Uniform,
-        window: 64,
-        train: serde_json::from_value(train).expect("a configuration"),
-        start: None,
-        policies: None,
-        trunk: None,
+        measurement: train.validation.measurement(),
+        execution: train.execution(corpus.url(), None),
     }
 }
 
@@ -78,7 +86,7 @@ pub(crate) struct Generation {
 }
 
 /// One generation; each rank has a store of its own to look through.
-pub(crate) fn run(runtime: &Runtime, trial: &TrialConfig, stores: Vec<Store>) -> Generation {
+pub(crate) fn run(runtime: &Runtime, trial: &Trial, stores: Vec<Store>) -> Generation {
     let begun = Arc::new(Mutex::new(None));
     let collectives = connect(runtime, stores.len() as u32);
     let ranks: Vec<_> = collectives

@@ -25,6 +25,12 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
+    /// No resamples: estimates without intervals.
+    pub const NONE: Self = Self {
+        resamples: 0,
+        seed: 0,
+    };
+
     /// Resampled fits, two levels deep: as many groups as there are, drawn with replacement, and within each drawn group
     /// as many runs as it has. A group is the runs that differ in their seed only, so both the choice of points and the
     /// luck of a seed enter the spread.

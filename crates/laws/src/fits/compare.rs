@@ -1,18 +1,16 @@
 //! Which of two forms of a law the points speak for: by Akaike's criterion, corrected for few points, and
 //! by how well each predicts the points at the largest x without having seen them.
 
-use super::{Bootstrap, FitError, Observation, PowerLaw, Saturating};
+use super::{Bootstrap, Fit, Observation, PowerLaw, Saturating};
 use serde::Serialize;
 
 /// The law without a floor beside the one with it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
+pub struct FormComparison {
     /// Each form that could be fitted, best first.
     pub standings: Vec<Standing>,
     /// The law with a floor.
-    pub saturating: Option<Saturating>,
-    /// Why there is none.
-    pub refused: Option<String>,
+    pub saturating: Fit<Saturating>,
 }
 
 /// How a form did.
@@ -35,20 +33,16 @@ pub const POWER: &str = "c x^e";
 /// L = E + c x^e.
 pub const FLOOR: &str = "E + c x^e";
 
-impl Comparison {
+impl FormComparison {
     /// Sets a fitted power law against the law with a floor on the same points.
-    pub fn with_floor(quantity: &str, law: &PowerLaw, bootstrap: Bootstrap) -> Comparison {
+    pub fn with_floor(quantity: &str, law: &PowerLaw, bootstrap: Bootstrap) -> FormComparison {
         let points = &law.points;
         let (known, unknown) = without_largest(points);
-        let none = Bootstrap {
-            resamples: 0,
-            seed: 0,
-        };
         let error = |predict: &dyn Fn(f64) -> f64| {
             let errors = unknown.iter().map(|p| predict(p.x) / p.loss - 1.0);
             (errors.sum::<f64>() / unknown.len() as f64).abs()
         };
-        let power = PowerLaw::fit(quantity, &known, none).ok();
+        let power = PowerLaw::fit(quantity, &known, Bootstrap::NONE).ok();
         let mut standings = vec![Standing {
             form: POWER,
             parameters: 2,
@@ -58,7 +52,7 @@ impl Comparison {
         }];
         let fitted = Saturating::fit(quantity, points, bootstrap);
         if let Ok(law) = &fitted {
-            let unseen = Saturating::fit(quantity, &known, none).ok();
+            let unseen = Saturating::fit(quantity, &known, Bootstrap::NONE).ok();
             standings.push(Standing {
                 form: FLOOR,
                 parameters: 3,
@@ -68,11 +62,9 @@ impl Comparison {
             });
         }
         weigh(&mut standings);
-        let refused = fitted.as_ref().err().map(FitError::to_string);
-        Comparison {
+        FormComparison {
             standings,
-            saturating: fitted.ok(),
-            refused,
+            saturating: fitted.into(),
         }
     }
 }
@@ -133,7 +125,7 @@ mod tests {
     fn the_form_that_was_planted_wins() {
         for (floor, best) in [(0.4, FLOOR), (0.0, POWER)] {
             let law = PowerLaw::fit("C", &points(floor), Bootstrap::default()).unwrap();
-            let compared = Comparison::with_floor("C", &law, Bootstrap::default());
+            let compared = FormComparison::with_floor("C", &law, Bootstrap::default());
             let first = &compared.standings[0];
             assert_eq!(first.form, best, "{compared:?}");
             assert!(compared.standings.len() == 1 || first.weight.unwrap() > 0.5);

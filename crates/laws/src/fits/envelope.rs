@@ -5,19 +5,12 @@
 //! from drawing trials, not places. A trial whose learning rate falls at its end is above its own best on the
 //! way there: for the envelope, rates should stay constant after the warm-up.
 
-use super::{Bootstrap, FitError, Interval, Observation, PowerLaw, bootstrap::small_sample_factor};
+use super::{
+    Bootstrap, Curve, FitError, Interval, Observation, PowerLaw, bootstrap::small_sample_factor,
+};
 use serde::Serialize;
 
-/// A trial's losses on its way.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Track {
-    /// Name of the trial.
-    pub trial: String,
-    /// (FLOPs spent, loss), in order of training.
-    pub points: Vec<(f64, f64)>,
-}
-
-/// The law through the lower envelope of some tracks.
+/// The law through the lower envelope of some training curves.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Envelope {
     /// Places of the envelope, ascending in compute; the label is the trial that is lowest there.
@@ -40,11 +33,12 @@ const PLACES: usize = 24;
 const TRIALS: usize = 3;
 
 impl Envelope {
-    /// Fits the law to the envelope of `tracks`.
+    /// Fits the law to the envelope of the curves' validations.
     ///
     /// # Errors
-    /// Fewer than three trials that are lowest somewhere, or losses without a logarithm.
-    pub fn fit(tracks: &[Track], bootstrap: Bootstrap) -> Result<Envelope, FitError> {
+    /// Fewer than three trials that are lowest somewhere.
+    pub fn fit(curves: &[Curve], bootstrap: Bootstrap) -> Result<Envelope, FitError> {
+        let tracks: Vec<Track> = curves.iter().map(Track::of).collect();
         let all: Vec<&Track> = tracks.iter().collect();
         let points = lowest(&all);
         let mut names: Vec<&str> = points.iter().map(|p| p.label.as_str()).collect();
@@ -58,16 +52,12 @@ impl Envelope {
                 needed: TRIALS,
             });
         }
-        let none = Bootstrap {
-            resamples: 0,
-            seed: 0,
-        };
-        let law = PowerLaw::fit("training FLOPs", &points, none)?;
+        let law = PowerLaw::fit("training FLOPs", &points, Bootstrap::NONE)?;
         // Trials that are lowest nowhere are drawn as well: which ones are lowest is part of the luck.
         let groups: Vec<Vec<usize>> = (0..tracks.len()).map(|i| vec![i]).collect();
         let draws = bootstrap.draws(&groups, |drawn| {
             let drawn: Vec<&Track> = drawn.iter().map(|&i| &tracks[i]).collect();
-            PowerLaw::fit("training FLOPs", &lowest(&drawn), none).ok()
+            PowerLaw::fit("training FLOPs", &lowest(&drawn), Bootstrap::NONE).ok()
         });
         let exponents = draws.iter().map(|law| law.exponent).collect();
         let at = law.exponent;
@@ -87,6 +77,26 @@ impl Envelope {
     /// Loss the law gives at `flops`.
     pub fn predict(&self, flops: f64) -> f64 {
         self.coefficient * flops.powf(self.exponent)
+    }
+}
+
+/// The validations of one curve that have logarithms: FLOPs spent and loss, in order of training.
+struct Track<'a> {
+    trial: &'a str,
+    points: Vec<(f64, f64)>,
+}
+
+impl<'a> Track<'a> {
+    fn of(curve: &'a Curve) -> Self {
+        let measured = curve.points.iter();
+        let measured = measured.filter_map(|point| Some((point.flops, point.val_loss?)));
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        Self {
+            trial: &curve.trial,
+            points: measured
+                .filter(|(x, y)| positive(*x) && positive(*y))
+                .collect(),
+        }
     }
 }
 
@@ -110,7 +120,7 @@ fn lowest(tracks: &[&Track]) -> Vec<Observation> {
         .filter_map(|i| {
             let (track, loss) = at(place(i))?;
             Some(Observation {
-                label: track.trial.clone(),
+                label: track.trial.to_owned(),
                 x: place(i),
                 loss,
             })
@@ -134,19 +144,29 @@ fn loss(track: &Track, flops: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fits::CurvePoint;
 
     /// Five sizes of a law whose best use of compute gives L = c C^-0.1, each trained well past its best.
-    fn planted() -> Vec<Track> {
+    fn planted() -> Vec<Curve> {
         (0..5)
             .map(|size| {
                 let best = 1e12 * 10f64.powi(size);
                 let points = (-8..=8).map(|i| {
                     let flops = best * 10f64.powf(f64::from(i) / 8.0);
                     let off = (flops / best).ln();
-                    (flops, 20.0 * flops.powf(-0.1) * (1.0 + 0.004 * off * off))
+                    CurvePoint {
+                        step: (i + 9) as u64,
+                        tokens: flops,
+                        flops,
+                        train_loss: None,
+                        val_loss: Some(20.0 * flops.powf(-0.1) * (1.0 + 0.004 * off * off)),
+                        val_accuracy: None,
+                    }
                 });
-                Track {
+                Curve {
                     trial: format!("size-{size}"),
+                    size: size.to_string(),
+                    params: 10f64.powi(size),
                     points: points.collect(),
                 }
             })

@@ -1,61 +1,13 @@
-//! Which points enter a law, and why the others don't.
+//! Which trials enter a law, and why the others don't.
 //!
-//! A trial's *cell* is its size and budget; the runs of a cell differ in their seed and enter or stay out together.
+//! The runs of a *candidate* have one size, length and setting (batch, learning rate, policies); they
+//! differ in their seeds and enter or stay out together. Of the settings of a size and length the one of
+//! lowest mean loss is the candidate.
 
-use std::collections::BTreeMap;
-
+use super::{FailedTrial, FinishedTrial, Observation};
+use crate::coordinates::grouped;
 use serde::{Deserialize, Serialize};
-
-use super::power::Observation;
-
-/// The outcome of one finished trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    /// Name of the trial.
-    pub trial: String,
-    /// Name of the model size.
-    pub size: String,
-    /// Parameters, as the sweep's conventions count them.
-    pub params: u64,
-    /// FLOPs spent in training, as the sweep's conventions count them.
-    pub flops: f64,
-    /// Tokens trained on.
-    pub tokens: f64,
-    /// Compute budget in FLOPs that sizes compete at; `None` where the sweep has none.
-    pub budget: Option<f64>,
-    /// Policies that it was trained on, where the sweep varies them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policies: Option<u32>,
-    /// Mean distance between them, where they were chosen by it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distance: Option<f64>,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Final validation loss in nats per triplet.
-    pub loss: f64,
-}
-
-impl Point {
-    /// What sizes compete at: the budget, or what was spent where there is none.
-    pub fn compute(&self) -> f64 {
-        self.budget.unwrap_or(self.flops)
-    }
-
-    /// Its name without the seed: the same for trials that differ in nothing else.
-    pub fn cell(&self) -> &str {
-        let seed = format!("-s{}", self.seed);
-        self.trial.strip_suffix(&seed).unwrap_or(&self.trial)
-    }
-}
-
-/// A trial that ended without a result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedTrial {
-    /// Name of the trial.
-    pub trial: String,
-    /// The first cause.
-    pub reason: String,
-}
+use std::collections::BTreeMap;
 
 /// A trial that stays out of a law.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +18,7 @@ pub struct Excluded {
     pub reason: String,
 }
 
-/// The points of one law.
+/// The trials of one law.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Selection {
     /// What the law is fitted to.
@@ -77,132 +29,160 @@ pub struct Selection {
     pub cautions: Vec<String>,
 }
 
-/// Points of the law in parameters, leaving out what is no better than `chance`: for each size the cell of lowest loss, which is its largest budget unless training
-/// longer stopped helping.
-pub fn by_params(points: &[Point], failed: &[FailedTrial], chance: Option<f64>) -> Selection {
-    let (cells, mut selection) = usable_cells(points, failed, chance);
+/// Trials of the law in parameters, leaving out what is no better than `chance`: for each size the
+/// candidate of lowest loss, which is its largest budget unless training longer stopped helping.
+pub fn by_params(
+    trials: &[FinishedTrial],
+    failed: &[FailedTrial],
+    chance: Option<f64>,
+) -> Selection {
+    let (candidates, mut selection) = candidates(trials, failed, chance);
     // A table may not say how large its models are.
-    let cells: Vec<Cell> = cells.into_iter().filter(|cell| cell.params > 0).collect();
-    let mut sizes: BTreeMap<(u64, &str), Vec<&Cell>> = BTreeMap::new();
-    for cell in &cells {
-        sizes
-            .entry((cell.params, cell.size))
-            .or_default()
-            .push(cell);
+    for candidate in candidates.iter().filter(|c| c.params.is_none()) {
+        selection.exclude(candidate, "its number of parameters is not known");
     }
-    for ((params, size), cells) in sizes {
-        let Some(best) = lowest(&cells) else { continue };
-        for cell in &cells {
-            if std::ptr::eq(*cell, best) {
-                selection.choose(cell, params as f64);
+    let sized = candidates.iter().filter_map(|c| Some((c.params?, c)));
+    let sizes = grouped(sized, |a, b| a.0 == b.0 && a.1.size == b.1.size);
+    for of_size in sizes {
+        let params = of_size[0].0;
+        let of_size: Vec<&Candidate> = of_size.into_iter().map(|(_, c)| c).collect();
+        let best = lowest(&of_size);
+        for candidate in &of_size {
+            if std::ptr::eq(*candidate, best) {
+                selection.choose(candidate, params);
                 continue;
             }
-            let (loss, best_loss) = (cell.loss, best.loss);
+            let (size, loss, best_loss) = (best.size, candidate.loss, best.loss);
             selection.exclude(
-                cell,
+                candidate,
                 &format!(
                     "not the lowest loss of size {size}: {loss:.4} here, {best_loss:.4} at its best"
                 ),
             );
         }
-        if cells.iter().any(|cell| cell.compute() > best.compute()) {
+        if of_size.iter().any(|c| c.compute() > best.compute()) {
             selection.cautions.push(format!(
-                "Size {size} did best at {:.2e} FLOPs, not at its largest compute: longer training stopped helping.",
-                best.flops
+                "Size {} did best at {:.2e} FLOPs, not at its largest compute: longer training stopped helping.",
+                best.size, best.flops
             ));
         }
     }
     selection
 }
 
-/// Points of the law in compute: for each budget the size of lowest loss. Trials without a budget enter when no other
-/// trial reached a loss as low with no more compute.
-pub fn by_compute(points: &[Point], failed: &[FailedTrial], chance: Option<f64>) -> Selection {
-    let (cells, mut selection) = usable_cells(points, failed, chance);
+/// Trials of the law in compute: for each budget the size of lowest loss. Trials without a budget enter
+/// when no other trial reached a loss as low with no more compute.
+pub fn by_compute(
+    trials: &[FinishedTrial],
+    failed: &[FailedTrial],
+    chance: Option<f64>,
+) -> Selection {
+    let (candidates, mut selection) = candidates(trials, failed, chance);
     // Positive floats sort as their bits do.
-    let mut budgets: BTreeMap<u64, Vec<&Cell>> = BTreeMap::new();
-    for cell in &cells {
-        if let Some(budget) = cell.budget {
-            budgets.entry(budget.to_bits()).or_default().push(cell);
+    let mut budgets: BTreeMap<u64, Vec<&Candidate>> = BTreeMap::new();
+    for candidate in &candidates {
+        if let Some(budget) = candidate.budget {
+            budgets.entry(budget.to_bits()).or_default().push(candidate);
             continue;
         }
-        let better = cells
+        let better = candidates
             .iter()
-            .filter(|other| other.flops <= cell.flops && other.loss <= cell.loss)
-            // Strictly better in one of the two: a cell does not beat itself, nor an equal one.
-            .filter(|other| other.flops < cell.flops || other.loss < cell.loss)
+            .filter(|other| other.flops <= candidate.flops && other.loss <= candidate.loss)
+            // Strictly better in one of the two: a candidate does not beat itself, nor an equal one.
+            .filter(|other| other.flops < candidate.flops || other.loss < candidate.loss)
             .min_by(|a, b| a.loss.total_cmp(&b.loss));
         match better {
-            None => selection.choose(cell, cell.flops),
+            None => selection.choose(candidate, candidate.flops),
             Some(other) => selection.exclude(
-                cell,
+                candidate,
                 &format!(
                     "size {} reached {:.4} with no more compute, this one {:.4}",
-                    other.size, other.loss, cell.loss
+                    other.size, other.loss, candidate.loss
                 ),
             ),
         }
     }
-    for (bits, cells) in budgets {
+    for (bits, at_budget) in budgets {
         let budget = f64::from_bits(bits);
-        let Some(best) = lowest(&cells) else { continue };
-        for cell in &cells {
-            if std::ptr::eq(*cell, best) {
-                selection.choose(cell, cell.flops);
+        let best = lowest(&at_budget);
+        for candidate in &at_budget {
+            if std::ptr::eq(*candidate, best) {
+                selection.choose(candidate, candidate.flops);
                 continue;
             }
             selection.exclude(
-                cell,
+                candidate,
                 &format!(
                     "not the best size at its budget of {budget:.2e} FLOPs: {} reached {:.4}, this one {:.4}",
-                    best.size, best.loss, cell.loss
+                    best.size, best.loss, candidate.loss
                 ),
             );
         }
         selection
             .cautions
-            .extend(edge_caution(budget, best, &cells));
+            .extend(edge_caution(budget, best, &at_budget));
     }
     selection
 }
 
-/// The runs of one size at one budget.
-struct Cell<'a> {
+/// The trials of the best setting of every size and length, in the order of `trials`; trials whose loss
+/// or compute is no number above zero are none of them.
+pub fn best_settings(trials: &[FinishedTrial]) -> Vec<&FinishedTrial> {
+    let (candidates, _) = candidates(trials, &[], None);
+    let kept: Vec<&FinishedTrial> = candidates.into_iter().flat_map(|c| c.runs).collect();
+    let is_kept = |trial: &&FinishedTrial| kept.iter().any(|other| std::ptr::eq(*other, *trial));
+    trials.iter().filter(is_kept).collect()
+}
+
+/// The runs of one size and length at their best setting.
+struct Candidate<'a> {
     size: &'a str,
-    params: u64,
+    params: Option<f64>,
     budget: Option<f64>,
     /// Mean over the runs, so that they share one x.
     flops: f64,
     /// Mean over the runs.
     loss: f64,
-    runs: Vec<&'a Point>,
+    runs: Vec<&'a FinishedTrial>,
 }
 
-impl Cell<'_> {
+impl<'a> Candidate<'a> {
+    fn of(runs: Vec<&'a FinishedTrial>) -> Self {
+        let mean = |of: fn(&FinishedTrial) -> f64| {
+            runs.iter().map(|run| of(run)).sum::<f64>() / runs.len() as f64
+        };
+        Self {
+            size: &runs[0].at.size,
+            params: runs[0].params,
+            budget: runs[0].at.budget(),
+            flops: mean(|run| run.flops),
+            loss: mean(|run| run.loss),
+            runs,
+        }
+    }
+
     fn compute(&self) -> f64 {
         self.budget.unwrap_or(self.flops)
     }
 }
 
 impl Selection {
-    fn choose(&mut self, cell: &Cell, x: f64) {
-        let observations = cell.runs.iter().map(|run| Observation {
-            label: run.trial.clone(),
+    fn choose(&mut self, candidate: &Candidate, x: f64) {
+        let observations = candidate.runs.iter().map(|run| Observation {
+            label: run.name.clone(),
             x,
             loss: run.loss,
         });
         self.chosen.extend(observations);
     }
 
-    fn exclude(&mut self, cell: &Cell, reason: &str) {
-        let excluded = cell.runs.iter().map(|run| Excluded {
-            trial: run.trial.clone(),
-            reason: reason.to_owned(),
-        });
-        self.excluded.extend(excluded);
+    fn exclude(&mut self, candidate: &Candidate, reason: &str) {
+        for run in &candidate.runs {
+            self.exclude_trial(&run.name, reason);
+        }
     }
 
-    fn drop_point(&mut self, trial: &str, reason: impl Into<String>) {
+    fn exclude_trial(&mut self, trial: &str, reason: impl Into<String>) {
         self.excluded.push(Excluded {
             trial: trial.to_owned(),
             reason: reason.into(),
@@ -210,79 +190,92 @@ impl Selection {
     }
 }
 
-/// The cells that a law may choose from, by size and then compute, and a selection that already lists what can't enter any.
-fn usable_cells<'a>(
-    points: &'a [Point],
+/// What a law may choose from, by size and then compute, and a selection that already lists what can't
+/// enter any.
+fn candidates<'a>(
+    trials: &'a [FinishedTrial],
     failed: &[FailedTrial],
     chance: Option<f64>,
-) -> (Vec<Cell<'a>>, Selection) {
+) -> (Vec<Candidate<'a>>, Selection) {
     let mut selection = Selection::default();
-    let positive = |value: f64| value.is_finite() && value > 0.0;
-    // Several trials of one size, budget and seed differ in something else (a learning rate, say): the best stands for them.
-    let mut runs: BTreeMap<(u64, &str, bool, u64), BTreeMap<u64, &Point>> = BTreeMap::new();
-    for point in points {
-        if !positive(point.loss) {
-            selection.drop_point(
-                &point.trial,
-                format!("loss {} is not a finite number above zero", point.loss),
-            );
-        } else if !positive(point.flops) || !point.budget.is_none_or(positive) {
-            selection.drop_point(&point.trial, "its FLOPs or budget are not above zero");
-        } else if let Some(chance) = chance.filter(|chance| point.loss >= *chance) {
-            selection.drop_point(
-                &point.trial,
-                format!("loss {:.4} is not below chance ({chance:.4})", point.loss),
-            );
-        } else {
-            let compute = point.compute().to_bits();
-            let cell = runs
-                .entry((point.params, &point.size, point.budget.is_some(), compute))
-                .or_default();
-            let loser = match cell.get(&point.seed) {
-                Some(held) if held.loss <= point.loss => Some(point),
-                _ => cell.insert(point.seed, point),
-            };
-            if let Some(loser) = loser {
-                let reason = "another trial of the same size, budget and seed reached a lower loss";
-                selection.drop_point(&loser.trial, reason);
-            }
+    let mut usable = Vec::new();
+    for trial in trials {
+        match unusable(trial, chance) {
+            Some(reason) => selection.exclude_trial(&trial.name, reason),
+            None => usable.push(trial),
         }
     }
     for trial in failed {
-        selection.drop_point(&trial.trial, format!("trial failed: {}", trial.reason));
+        selection.exclude_trial(&trial.name, format!("trial failed: {}", trial.reason));
     }
-    let cells = runs
-        .into_iter()
-        .map(|((params, size, _, _), runs)| {
-            let runs: Vec<&Point> = runs.into_values().collect();
-            let mean = |of: fn(&Point) -> f64| {
-                runs.iter().map(|run| of(run)).sum::<f64>() / runs.len() as f64
-            };
-            Cell {
-                size,
-                params,
-                budget: runs[0].budget,
-                flops: mean(|run| run.flops),
-                loss: mean(|run| run.loss),
-                runs,
+    let mut candidates = Vec::new();
+    let same_training = |a: &&FinishedTrial, b: &&FinishedTrial| {
+        a.params == b.params && a.at.is_same_training(&b.at)
+    };
+    for training in grouped(usable, same_training) {
+        let settings = grouped(training, |a, b| a.at.is_same_setting(&b.at));
+        let settings: Vec<Candidate> = settings.into_iter().map(Candidate::of).collect();
+        let best = settings
+            .iter()
+            .map(|c| c.loss)
+            .fold(f64::INFINITY, f64::min);
+        // The first of equals: the others say that it was as good.
+        let mut found: Option<Candidate> = None;
+        for setting in settings {
+            match &found {
+                None if setting.loss == best => found = Some(setting),
+                _ => selection.exclude(
+                    &setting,
+                    &format!(
+                        "another setting of this size and length did as well or better: {best:.4} there, {:.4} with {}",
+                        setting.loss,
+                        setting.runs[0].at.setting()
+                    ),
+                ),
             }
-        })
-        .collect();
-    (cells, selection)
+        }
+        candidates.extend(found);
+    }
+    candidates.sort_by(|a, b| {
+        let params = |c: &Candidate| c.params.unwrap_or(0.0);
+        params(a)
+            .total_cmp(&params(b))
+            .then_with(|| a.size.cmp(b.size))
+            .then_with(|| a.compute().total_cmp(&b.compute()))
+    });
+    (candidates, selection)
 }
 
-/// The cell of lowest loss; the first of equals.
-fn lowest<'a, 'b>(cells: &[&'a Cell<'b>]) -> Option<&'a Cell<'b>> {
-    cells
-        .iter()
-        .copied()
-        .min_by(|a, b| a.loss.total_cmp(&b.loss))
+/// Why a trial can't enter any law, if it can't.
+fn unusable(trial: &FinishedTrial, chance: Option<f64>) -> Option<String> {
+    let positive = |value: f64| value.is_finite() && value > 0.0;
+    if !positive(trial.loss) {
+        return Some(format!(
+            "loss {} is not a finite number above zero",
+            trial.loss
+        ));
+    }
+    if !positive(trial.flops) || !trial.at.budget().is_none_or(positive) {
+        return Some("its FLOPs or budget are not above zero".to_owned());
+    }
+    let chance = chance.filter(|chance| trial.loss >= *chance)?;
+    Some(format!(
+        "loss {:.4} is not below chance ({chance:.4})",
+        trial.loss
+    ))
+}
+
+/// The candidate of lowest loss; the first of equals.
+fn lowest<'a, 'b>(candidates: &[&'a Candidate<'b>]) -> &'a Candidate<'b> {
+    let by_loss = |a: &&Candidate, b: &&Candidate| a.loss.total_cmp(&b.loss);
+    let best = candidates.iter().copied().min_by(by_loss);
+    best.expect("a group has at least the candidate that began it")
 }
 
 /// A best size with no larger or no smaller one beside it may not be the best there is.
-fn edge_caution(budget: f64, best: &Cell, cells: &[&Cell]) -> Option<String> {
-    let smaller = cells.iter().any(|cell| cell.params < best.params);
-    let larger = cells.iter().any(|cell| cell.params > best.params);
+fn edge_caution(budget: f64, best: &Candidate, all: &[&Candidate]) -> Option<String> {
+    let smaller = all.iter().any(|other| other.params < best.params);
+    let larger = all.iter().any(|other| other.params > best.params);
     let found = match (smaller, larger) {
         (true, true) => return None,
         (false, false) => format!("only size {} was tried", best.size),
@@ -295,139 +288,4 @@ fn edge_caution(budget: f64, best: &Cell, cells: &[&Cell]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fits::CHANCE_LOSS;
-
-    fn point(size: &str, params: u64, budget: Option<f64>, seed: u64, loss: f64) -> Point {
-        let flops = budget.unwrap_or(params as f64 * 1e6);
-        let trial = format!("{size}-{:.0e}-{seed}", flops);
-        Point {
-            trial,
-            size: size.into(),
-            params,
-            flops,
-            tokens: flops / params as f64,
-            budget,
-            policies: None,
-            distance: None,
-            seed,
-            loss,
-        }
-    }
-
-    fn chosen(selection: &Selection) -> Vec<&str> {
-        selection
-            .chosen
-            .iter()
-            .map(|observation| observation.label.as_str())
-            .collect()
-    }
-
-    /// Three sizes at two budgets; the middle size wins the first budget, the largest the second.
-    fn grid() -> Vec<Point> {
-        let losses = [
-            ("s", 10, 0.50, 0.49),
-            ("m", 30, 0.48, 0.45),
-            ("l", 90, 0.52, 0.43),
-        ];
-        losses
-            .into_iter()
-            .flat_map(|(size, params, small, large)| {
-                [
-                    point(size, params, Some(1e9), 0, small),
-                    point(size, params, Some(1e10), 0, large),
-                ]
-            })
-            .collect()
-    }
-
-    #[test]
-    fn each_size_enters_at_its_best_and_each_budget_with_its_best_size() {
-        let by_size = by_params(&grid(), &[], Some(CHANCE_LOSS));
-        assert_eq!(chosen(&by_size), ["s-1e10-0", "m-1e10-0", "l-1e10-0"]);
-        assert_eq!(by_size.chosen[1].x, 30.0);
-
-        let by_budget = by_compute(&grid(), &[], Some(CHANCE_LOSS));
-        assert_eq!(chosen(&by_budget), ["m-1e9-0", "l-1e10-0"]);
-        assert_eq!(by_budget.chosen[1].x, 1e10);
-        assert_eq!(by_budget.excluded.len(), 4);
-        assert!(
-            by_budget.excluded[0]
-                .reason
-                .starts_with("not the best size at its budget")
-        );
-        // The middle size is bracketed at the first budget; the largest is an edge at the second.
-        assert_eq!(by_budget.cautions.len(), 1);
-        assert!(
-            by_budget.cautions[0].contains("l, is the largest tried"),
-            "{:?}",
-            by_budget.cautions
-        );
-    }
-
-    #[test]
-    fn seeds_of_a_cell_enter_together_and_compete_by_their_mean() {
-        let mut points = grid();
-        points.extend([
-            point("s", 10, Some(1e9), 1, 0.40),
-            point("m", 30, Some(1e9), 1, 0.60),
-        ]);
-        // Means at the first budget: s 0.45, m 0.54.
-        assert_eq!(
-            chosen(&by_compute(&points, &[], Some(CHANCE_LOSS)))[..2],
-            ["s-1e9-0", "s-1e9-1"]
-        );
-    }
-
-    #[test]
-    fn what_can_not_enter_is_listed_with_its_reason() {
-        let mut points = grid();
-        points.push(point("s", 10, Some(1e10), 5, 0.70));
-        points.push(point("s", 10, Some(1e10), 6, f64::NAN));
-        let mut slower = point("s", 10, Some(1e10), 0, 0.60);
-        slower.trial = "s-slow".into();
-        points.push(slower);
-        let failed = [FailedTrial {
-            trial: "xl".into(),
-            reason: "out of memory".into(),
-        }];
-        for selection in [
-            by_params(&points, &failed, Some(CHANCE_LOSS)),
-            by_compute(&points, &failed, Some(CHANCE_LOSS)),
-        ] {
-            assert_eq!(
-                selection.chosen.len() + selection.excluded.len(),
-                points.len() + failed.len()
-            );
-            let reason = |trial: &str| {
-                &selection
-                    .excluded
-                    .iter()
-                    .find(|out| out.trial == trial)
-                    .unwrap()
-                    .reason
-            };
-            assert!(reason("s-1e10-5").contains("not below chance"));
-            assert!(reason("s-1e10-6").contains("not a finite number"));
-            assert!(reason("s-slow").contains("same size, budget and seed"));
-            assert_eq!(reason("xl"), "trial failed: out of memory");
-        }
-    }
-
-    #[test]
-    fn without_budgets_a_point_enters_unless_cheaper_training_did_better() {
-        let points = [
-            point("s", 10, None, 0, 0.50),
-            point("m", 30, None, 0, 0.52),
-            point("l", 90, None, 0, 0.45),
-        ];
-        let selection = by_compute(&points, &[], Some(CHANCE_LOSS));
-        assert_eq!(chosen(&selection), ["s-1e7-0", "l-9e7-0"]);
-        assert!(
-            selection.excluded[0]
-                .reason
-                .contains("with no more compute")
-        );
-    }
-}
+mod tests;

@@ -4,20 +4,18 @@
 //! A bottom is found by a parabola in ln N through the losses near the lowest one, or by Akima's piecewise
 //! cubics through all of them, which follow a valley of any shape and every wobble in it.
 
-use super::{Bootstrap, FitError, Observation, PowerLaw, akima::Akima, minimize::least_squares};
+use super::{
+    Bootstrap, FitError, Observation, PowerLaw, Run, akima::Akima, minimize::least_squares,
+};
 use serde::Serialize;
 
-/// The loss of a model of one size, trained with one budget.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cell {
-    /// Compute.
+/// Runs that were trained with one compute budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// Compute in FLOPs.
     pub flops: f64,
-    /// Parameters.
-    pub n: f64,
-    /// Tokens.
-    pub d: f64,
-    /// Loss in nats.
-    pub loss: f64,
+    /// The runs, in any order; those of equal N are repeats of one size.
+    pub runs: Vec<Run>,
 }
 
 /// The bottom of one budget's losses.
@@ -63,16 +61,26 @@ const REACH: usize = 3;
 /// Sizes that tell a curve's slopes beside its lowest point.
 const AKIMA_SIZES: usize = 5;
 
-/// The valley of every budget, ascending, and the budgets that have none.
-pub fn valleys(cells: &[Cell], method: Method) -> (Vec<Valley>, Vec<NoValley>) {
-    let mut cells = cells.to_vec();
-    cells.sort_by(|a, b| a.flops.total_cmp(&b.flops).then(a.n.total_cmp(&b.n)));
+/// Runs by their budgets, ascending.
+pub fn budgets(runs: impl IntoIterator<Item = (f64, Run)>) -> Vec<Budget> {
+    let mut runs: Vec<(f64, Run)> = runs.into_iter().collect();
+    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    runs.chunk_by(|a, b| a.0 == b.0)
+        .map(|budget| Budget {
+            flops: budget[0].0,
+            runs: budget.iter().map(|(_, run)| *run).collect(),
+        })
+        .collect()
+}
+
+/// The valley of each budget, and the budgets that have none.
+pub fn valleys(budgets: &[Budget], method: Method) -> (Vec<Valley>, Vec<NoValley>) {
     let (mut found, mut refused) = (Vec::new(), Vec::new());
-    for budget in cells.chunk_by(|a, b| a.flops == b.flops) {
-        match valley(&merged(budget), method) {
+    for budget in budgets {
+        match valley(budget, method) {
             Ok(valley) => found.push(valley),
             Err(reason) => refused.push(NoValley {
-                flops: budget[0].flops,
+                flops: budget.flops,
                 reason,
             }),
         }
@@ -80,17 +88,19 @@ pub fn valleys(cells: &[Cell], method: Method) -> (Vec<Valley>, Vec<NoValley>) {
     (found, refused)
 }
 
-/// Runs of one size as one cell, by their means.
-fn merged(budget: &[Cell]) -> Vec<Cell> {
-    let mean = |runs: &[Cell]| {
-        let of = |of: fn(&Cell) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
-        Cell {
-            d: of(|c| c.d),
-            loss: of(|c| c.loss),
-            ..runs[0]
+/// Every size of a budget, ascending, as the mean of its runs.
+fn sizes(budget: &Budget) -> Vec<Run> {
+    let mut runs = budget.runs.clone();
+    runs.sort_by(|a, b| a.n.total_cmp(&b.n));
+    let mean = |repeats: &[Run]| {
+        let of = |of: fn(&Run) -> f64| repeats.iter().map(of).sum::<f64>() / repeats.len() as f64;
+        Run {
+            n: repeats[0].n,
+            d: of(|run| run.d),
+            loss: of(|run| run.loss),
         }
     };
-    budget.chunk_by(|a, b| a.n == b.n).map(mean).collect()
+    runs.chunk_by(|a, b| a.n == b.n).map(mean).collect()
 }
 
 /// A curve's lowest place: ln N, loss and half the second derivative.
@@ -101,56 +111,57 @@ struct Bottom {
     sizes: usize,
 }
 
-fn valley(budget: &[Cell], method: Method) -> Result<Valley, String> {
+fn valley(budget: &Budget, method: Method) -> Result<Valley, String> {
+    let sizes = sizes(budget);
     let fewest = match method {
         Method::Parabola => 3,
         Method::Akima => AKIMA_SIZES,
     };
-    if budget.len() < fewest {
-        let sizes = budget.len();
+    if sizes.len() < fewest {
+        let count = sizes.len();
         return Err(format!(
-            "{sizes} {} no curve; train at least {fewest}",
-            if sizes == 1 {
+            "{count} {} no curve; train at least {fewest}",
+            if count == 1 {
                 "size determines"
             } else {
                 "sizes determine"
             }
         ));
     }
-    let by_loss = |(_, a): &(usize, &Cell), (_, b): &(usize, &Cell)| a.loss.total_cmp(&b.loss);
-    let lowest = budget.iter().enumerate().min_by(by_loss);
-    let at = lowest.map_or(0, |(at, _)| at);
-    if at == 0 || at + 1 == budget.len() {
+    let by_loss = |(_, a): &(usize, &Run), (_, b): &(usize, &Run)| a.loss.total_cmp(&b.loss);
+    let lowest = sizes.iter().enumerate().min_by(by_loss);
+    let (at, _) = lowest.expect("at least three sizes");
+    if at == 0 || at + 1 == sizes.len() {
         let (edge, more) = match at {
             0 => ("smallest", "smaller"),
             _ => ("largest", "larger"),
         };
         return Err(format!(
             "loss is lowest at the {edge} size, {:.3e}; train {more} ones",
-            budget[at].n
+            sizes[at].n
         ));
     }
     let bottom = match method {
-        Method::Parabola => parabola(budget, at)?,
-        Method::Akima => interpolated(budget, at)?,
+        Method::Parabola => parabola(&sizes, at)?,
+        Method::Akima => interpolated(&sizes, at)?,
     };
     Ok(Valley {
-        flops: budget[0].flops,
+        flops: budget.flops,
         n: bottom.x.exp(),
-        d: tokens(budget, bottom.x),
+        d: tokens(&sizes, bottom.x),
         loss: bottom.loss,
         curvature: bottom.curvature,
         sizes: bottom.sizes,
     })
 }
 
-fn parabola(budget: &[Cell], at: usize) -> Result<Bottom, String> {
-    let near = &budget[at.saturating_sub(REACH)..(at + REACH + 1).min(budget.len())];
+fn parabola(sizes: &[Run], at: usize) -> Result<Bottom, String> {
+    let near = &sizes[at.saturating_sub(REACH)..(at + REACH + 1).min(sizes.len())];
     // Around the lowest point, so that the three sums of powers are of one size.
-    let middle = budget[at].n.ln();
-    let rows = near.iter().map(|cell| {
-        let x = cell.n.ln() - middle;
-        ([1.0, x, x * x], cell.loss)
+    let middle = sizes[at].n.ln();
+    let rows = near.iter().map(|run| {
+        let x = run.n.ln() - middle;
+        ([1.0, x, x * x], run.loss)
     });
     let [height, slope, curvature] = least_squares(rows).ok_or("all runs have the same size")?;
     if curvature <= 0.0 {
@@ -169,8 +180,8 @@ fn parabola(budget: &[Cell], at: usize) -> Result<Bottom, String> {
     })
 }
 
-fn interpolated(budget: &[Cell], at: usize) -> Result<Bottom, String> {
-    let points = budget.iter().map(|cell| (cell.n.ln(), cell.loss));
+fn interpolated(sizes: &[Run], at: usize) -> Result<Bottom, String> {
+    let points = sizes.iter().map(|run| (run.n.ln(), run.loss));
     let curve = Akima::through(points.collect()).ok_or("two sizes are too close together")?;
     // The lowest node has higher ones on both sides: the curve's lowest place lies beside it.
     let (x, loss) = curve.lowest(at - 1..at + 1);
@@ -178,15 +189,15 @@ fn interpolated(budget: &[Cell], at: usize) -> Result<Bottom, String> {
         x,
         loss,
         curvature: curve.second_derivative(x) / 2.0,
-        sizes: budget.len(),
+        sizes: sizes.len(),
     })
 }
 
 /// Tokens of a size at this budget, by a line in logarithms between the sizes beside it.
-fn tokens(budget: &[Cell], x: f64) -> f64 {
-    let above = budget.partition_point(|cell| cell.n.ln() < x);
-    let above = above.clamp(1, budget.len() - 1);
-    let (a, b) = (&budget[above - 1], &budget[above]);
+fn tokens(sizes: &[Run], x: f64) -> f64 {
+    let above = sizes.partition_point(|run| run.n.ln() < x);
+    let above = above.clamp(1, sizes.len() - 1);
+    let (a, b) = (&sizes[above - 1], &sizes[above]);
     let share = (x - a.n.ln()) / (b.n.ln() - a.n.ln());
     (a.d.ln() + share * (b.d.ln() - a.d.ln())).exp()
 }
@@ -229,23 +240,25 @@ impl Optimal {
 mod tests {
     use super::*;
 
-    fn budget(flops: f64, best: f64, sizes: std::ops::Range<i32>) -> Vec<Cell> {
-        let cell = |i: i32| {
+    fn budget(flops: f64, best: f64, sizes: std::ops::Range<i32>) -> Budget {
+        let run = |i: i32| {
             let n = 1e6 * 2f64.powi(i);
             let loss = 2.0 + 0.03 * (n / best).ln().powi(2);
             let d = flops / (6.0 * n);
-            Cell { flops, n, d, loss }
+            Run { n, d, loss }
         };
-        sizes.map(cell).collect()
+        Budget {
+            flops,
+            runs: sizes.map(run).collect(),
+        }
     }
 
     #[test]
     fn the_bottom_of_a_parabola_is_found_again_either_way() {
-        let mut cells = budget(1e18, 5e6, 0..6);
-        cells.extend(budget(1e19, 2e7, 1..8));
+        let budgets = [budget(1e18, 5e6, 0..6), budget(1e19, 2e7, 1..8)];
         // A parabola is what the one assumes; the other follows it from node to node.
         for (method, tolerance) in [(Method::Parabola, 1e-9), (Method::Akima, 0.03)] {
-            let (found, refused) = valleys(&cells, method);
+            let (found, refused) = valleys(&budgets, method);
             assert!(refused.is_empty(), "{refused:?}");
             for (valley, best) in found.iter().zip([5e6, 2e7]) {
                 assert!((valley.n / best - 1.0).abs() < tolerance, "{valley:?}");
@@ -258,11 +271,12 @@ mod tests {
 
     #[test]
     fn laws_of_the_bottoms_hold_for_size_tokens_and_loss() {
-        let mut cells = Vec::new();
-        for (i, flops) in [1e17, 1e18, 1e19, 1e20].into_iter().enumerate() {
-            cells.extend(budget(flops, 3e6 * 10f64.powf(0.5 * i as f64), 0..10));
-        }
-        let (found, _) = valleys(&cells, Method::Parabola);
+        let budgets: Vec<Budget> = [1e17, 1e18, 1e19, 1e20]
+            .into_iter()
+            .enumerate()
+            .map(|(i, flops)| budget(flops, 3e6 * 10f64.powf(0.5 * i as f64), 0..10))
+            .collect();
+        let (found, _) = valleys(&budgets, Method::Parabola);
         let laws = Optimal::of(&found, Bootstrap::default()).unwrap();
         assert!((laws.size.exponent - 0.5).abs() < 1e-6);
         assert!((laws.tokens.exponent - 0.5).abs() < 1e-6);
@@ -271,9 +285,9 @@ mod tests {
 
     #[test]
     fn a_budget_without_a_bottom_is_refused_with_what_would_help() {
-        let reason = |cells: &[Cell]| valleys(cells, Method::Parabola).1.remove(0).reason;
-        assert!(reason(&budget(1.0, 1e9, 0..5)).contains("train larger ones"));
-        assert!(reason(&budget(1.0, 1e3, 0..5)).contains("train smaller ones"));
-        assert!(reason(&budget(1.0, 2e6, 0..2)).contains("at least 3"));
+        let reason = |budget: Budget| valleys(&[budget], Method::Parabola).1.remove(0).reason;
+        assert!(reason(budget(1.0, 1e9, 0..5)).contains("train larger ones"));
+        assert!(reason(budget(1.0, 1e3, 0..5)).contains("train smaller ones"));
+        assert!(reason(budget(1.0, 2e6, 0..2)).contains("at least 3"));
     }
 }

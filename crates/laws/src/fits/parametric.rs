@@ -6,7 +6,7 @@
 //! Huber loss. The grid finds the valley whatever the start, the refinement its bottom.
 
 use super::{
-    Bootstrap, Interval,
+    Bootstrap, Interval, Run,
     minimize::{Minimum, least_squares, minimize, solve},
 };
 use rayon::prelude::*;
@@ -14,17 +14,6 @@ use serde::Serialize;
 
 /// Residuals of ln L beyond this count by their size rather than by its square: a tenth of a percent.
 pub const HUBER: f64 = 1e-3;
-
-/// One loss of a model of N parameters after D tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Run {
-    /// Parameters.
-    pub n: f64,
-    /// Tokens.
-    pub d: f64,
-    /// Loss in nats.
-    pub loss: f64,
-}
 
 /// The law's five numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -89,8 +78,8 @@ impl Parametric {
     /// runs that differ in one direction only, leave coefficients that trade against each other.
     pub fn is_determined(&self) -> bool {
         const FACTOR: f64 = 5.0;
-        let told = |i: Interval| i.lo > 0.0 && i.hi.is_finite() && i.hi / i.lo < FACTOR;
-        told(self.intervals.alpha) && told(self.intervals.beta)
+        let known = |i: Interval| i.lo > 0.0 && i.hi.is_finite() && i.hi / i.lo < FACTOR;
+        known(self.intervals.alpha) && known(self.intervals.beta)
     }
 }
 

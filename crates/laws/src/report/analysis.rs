@@ -2,12 +2,14 @@
 //! the largest budget before it is looked at.
 
 use super::{ByPolicies, Fitting, Quantity, ReportInput, policies::by_policies};
-use crate::fits::{
-    Bootstrap, Envelope, Interval, Parametric, Point, PowerLaw, Run, Track, frontier,
-    isoflop::{Cell, NoValley, Optimal, Valley, valleys},
+use crate::{
+    coordinates::grouped,
+    fits::{
+        Bootstrap, Envelope, FinishedTrial, Fit, Interval, Parametric, PowerLaw, Run, frontier,
+        isoflop::{NoValley, Optimal, Valley, budgets, valleys},
+    },
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Everything that is fitted besides the laws in N and C.
 #[derive(Clone, Debug, Serialize)]
@@ -17,26 +19,22 @@ pub struct Analysis {
     /// Budgets without, and why.
     pub no_valleys: Vec<NoValley>,
     /// How the best size, its tokens and its loss grow with compute.
-    pub optimal: Option<Optimal>,
-    /// Why it isn't told how they grow.
-    pub optimal_refused: Option<String>,
+    pub optimal: Fit<Optimal>,
     /// L(N, D) = E + A / N^α + B / D^β.
-    pub parametric: Option<Parametric>,
-    /// Why there is none.
-    pub parametric_refused: Option<String>,
+    pub parametric: Fit<Parametric>,
+    /// Trials that are far off that law, and took part in it all the same.
+    pub outliers: Vec<String>,
     /// The law along training curves, if the sweep was made for it.
-    pub envelope: Option<Envelope>,
-    /// Why there is none.
-    pub envelope_refused: Option<String>,
+    pub envelope: Option<Fit<Envelope>>,
     /// How loss falls with the number of policies, where the sweep varies it.
     pub by_policies: Vec<ByPolicies>,
     /// The largest budget, predicted from the others.
-    pub hold_out: Vec<HoldOut>,
+    pub hold_out: Vec<Prediction>,
 }
 
 /// A prediction from all but the largest budget.
 #[derive(Clone, Debug, Serialize)]
-pub struct HoldOut {
+pub struct Prediction {
     /// Which law predicts.
     pub law: String,
     /// Name of the trial that is predicted.
@@ -52,107 +50,69 @@ pub struct HoldOut {
 /// Looks at finished trials.
 pub(super) fn analyse(input: &ReportInput, fitting: Fitting) -> Analysis {
     let Fitting { bootstrap, valley } = fitting;
-    let sound: Vec<&Point> = input
-        .points
+    // A bad learning rate says nothing of how loss scales.
+    let best = frontier::best_settings(&input.finished);
+    let at_budgets = best
         .iter()
-        .filter(|p| p.loss.is_finite() && p.loss > 0.0 && p.flops > 0.0)
-        .collect();
-    let cells: Vec<Cell> = sound.iter().filter_map(|p| cell(p)).collect();
-    let (valleys, no_valleys) = valleys(&cells, valley);
-    let (optimal, optimal_refused) = told(Optimal::of(&valleys, bootstrap));
-    let runs: Vec<Run> = sound.iter().map(|p| run(p)).collect();
-    let fit = Parametric::fit_grouped(&runs, &groups(&sound), bootstrap);
-    let (parametric, parametric_refused) = told(fit);
-    let (envelope, envelope_refused) = match input.envelope {
-        true => told(Envelope::fit(&tracks(input), bootstrap)),
-        false => (None, None),
-    };
+        .filter_map(|trial| Some((trial.at.budget()?, trial.run()?)));
+    let (valleys, no_valleys) = valleys(&budgets(at_budgets), valley);
+    let (parametric, outliers) = parametric(&best, bootstrap);
+    let is_sound = |trial: &&FinishedTrial| trial.loss.is_finite() && trial.loss > 0.0;
+    let sound: Vec<&FinishedTrial> = input.finished.iter().filter(is_sound).collect();
     Analysis {
+        optimal: Optimal::of(&valleys, bootstrap).into(),
         valleys,
         no_valleys,
-        optimal,
-        optimal_refused,
         parametric,
-        parametric_refused,
-        envelope,
-        envelope_refused,
+        outliers,
+        envelope: input
+            .envelope
+            .then(|| Envelope::fit(&input.curves, bootstrap).into()),
         by_policies: by_policies(&sound),
-        hold_out: hold_out(input, &sound, bootstrap),
+        hold_out: hold_out(input, &best, bootstrap),
     }
 }
 
-fn run(point: &Point) -> Run {
-    Run {
-        n: point.params as f64,
-        d: point.tokens,
-        loss: point.loss,
-    }
-}
-
-/// A fit, or the sentence that says why there is none.
-pub(super) fn told<T>(fit: Result<T, impl std::fmt::Display>) -> (Option<T>, Option<String>) {
-    match fit {
-        Ok(law) => (Some(law), None),
-        Err(reason) => (None, Some(reason.to_string())),
-    }
-}
-
-/// Validation along each trial.
-fn tracks(input: &ReportInput) -> Vec<Track> {
-    let track = |curve: &super::Curve| {
-        let points = curve.points.iter();
-        let points = points.filter_map(|p| Some((p.flops, p.val_loss?)));
-        Track {
-            trial: curve.trial.clone(),
-            points: points.filter(|p| p.0 > 0.0 && p.1 > 0.0).collect(),
-        }
-    };
-    input.curves.iter().map(track).collect()
-}
-
-/// What a trial says of its size at its budget.
-fn cell(point: &Point) -> Option<Cell> {
-    if point.params == 0 {
-        return None;
-    }
-    Some(Cell {
-        flops: point.budget?,
-        n: point.params as f64,
-        d: point.tokens,
-        loss: point.loss,
-    })
-}
-
-/// Indices of trials that differ in their seed only: what they are called without it is the same.
-fn groups(points: &[&Point]) -> Vec<Vec<usize>> {
-    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (at, point) in points.iter().enumerate() {
-        groups.entry(point.cell()).or_default().push(at);
-    }
-    groups.into_values().collect()
+/// The law in N and D, and the trials that are far off it.
+fn parametric(trials: &[&FinishedTrial], bootstrap: Bootstrap) -> (Fit<Parametric>, Vec<String>) {
+    let known = trials
+        .iter()
+        .filter_map(|trial| Some((*trial, trial.run()?)));
+    let (trials, runs): (Vec<&FinishedTrial>, Vec<Run>) = known.unzip();
+    // Trials that differ in their seed only are drawn together.
+    let groups = grouped(0..trials.len(), |&a, &b| trials[a].repeats(trials[b]));
+    let fit = Parametric::fit_grouped(&runs, &groups, bootstrap);
+    let outliers = fit.iter().flat_map(|law| &law.outliers);
+    let outliers = outliers.map(|&(at, _)| trials[at].name.clone()).collect();
+    (fit.into(), outliers)
 }
 
 /// The largest compute, predicted by laws that haven't seen it.
-fn hold_out(input: &ReportInput, points: &[&Point], bootstrap: Bootstrap) -> Vec<HoldOut> {
-    let Some(largest) = points.iter().map(|p| p.compute()).max_by(f64::total_cmp) else {
+fn hold_out(
+    input: &ReportInput,
+    trials: &[&FinishedTrial],
+    bootstrap: Bootstrap,
+) -> Vec<Prediction> {
+    let Some(largest) = trials.iter().map(|t| t.compute()).max_by(f64::total_cmp) else {
         return Vec::new();
     };
-    let (unknown, known): (Vec<&Point>, Vec<&Point>) =
-        points.iter().partition(|p| p.compute() >= largest);
+    let (unknown, known): (Vec<&FinishedTrial>, Vec<&FinishedTrial>) =
+        trials.iter().partition(|t| t.compute() >= largest);
     let Some(best) = unknown.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)) else {
         return Vec::new();
     };
-    let known: Vec<Point> = known.into_iter().cloned().collect();
     let mut predictions = Vec::new();
     let mut predict = |law: &str, predicted: f64, band| {
-        predictions.push(HoldOut {
+        predictions.push(Prediction {
             law: law.to_owned(),
-            trial: best.trial.clone(),
+            trial: best.name.clone(),
             measured: best.loss,
             predicted,
             band,
         });
     };
+    let runs: Vec<Run> = known.iter().filter_map(|trial| trial.run()).collect();
+    let known: Vec<FinishedTrial> = known.into_iter().cloned().collect();
     let chosen = frontier::by_compute(&known, &[], input.chance).chosen;
     if let Ok(law) = PowerLaw::fit(Quantity::Compute.symbol(), &chosen, bootstrap) {
         predict(
@@ -161,14 +121,9 @@ fn hold_out(input: &ReportInput, points: &[&Point], bootstrap: Bootstrap) -> Vec
             Some(law.band(best.flops)),
         );
     }
-    let none = Bootstrap {
-        resamples: 0,
-        seed: 0,
-    };
-    let runs: Vec<Run> = known.iter().map(run).collect();
-    if let Ok(fit) = Parametric::fit(&runs, none) {
-        let predicted = fit.law.predict(best.params as f64, best.tokens);
-        predict("law in N and D", predicted, None);
+    if let (Ok(fit), Some(Run { n, d, .. })) = (Parametric::fit(&runs, Bootstrap::NONE), best.run())
+    {
+        predict("law in N and D", fit.law.predict(n, d), None);
     }
     predictions
 }
@@ -176,47 +131,53 @@ fn hold_out(input: &ReportInput, points: &[&Point], bootstrap: Bootstrap) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Coordinates, Length};
 
     /// Trials of a planted law, sizes by budgets, D = C / 6N.
     fn planted() -> ReportInput {
-        let mut points = Vec::new();
+        let mut finished = Vec::new();
         for budget in [1e15, 4e15, 1.6e16, 6.4e16] {
             for size in 0..9 {
                 let n = 2e5 * 2f64.powi(size);
                 let tokens = budget / (6.0 * n);
-                points.push(Point {
-                    trial: format!("{size}-{budget:e}"),
-                    size: size.to_string(),
-                    params: n as u64,
+                finished.push(FinishedTrial {
+                    name: format!("{size}-{budget:e}"),
+                    at: Coordinates {
+                        size: size.to_string(),
+                        length: Length::Budget(budget),
+                        batch: Some(32),
+                        lr: Some(1e-3),
+                        policies: None,
+                        seed: 1,
+                    },
+                    params: Some(n),
                     flops: budget,
-                    tokens,
-                    budget: Some(budget),
-                    policies: None,
+                    tokens: Some(tokens),
                     distance: None,
-                    seed: 1,
                     loss: 0.2 + 20.0 / n.powf(0.35) + 60.0 / tokens.powf(0.35),
                 });
             }
         }
         ReportInput {
-            points,
+            finished,
             ..ReportInput::default()
         }
+    }
+
+    fn exponents(found: &Analysis) -> [f64; 3] {
+        let law = found.parametric.fitted().unwrap().law;
+        let size = &found.optimal.fitted().unwrap().size;
+        [size.exponent, law.alpha, law.beta]
     }
 
     #[test]
     fn a_planted_law_is_found_and_predicts_the_largest_budget() {
         let found = analyse(&planted(), Fitting::default());
         assert_eq!((found.valleys.len(), found.no_valleys.len()), (4, 0));
-        let exponent = found.optimal.unwrap().size.exponent;
-        assert!((exponent - 0.5).abs() < 0.02, "{exponent}");
-        let fit = found.parametric.unwrap();
-        assert!(fit.is_determined());
-        let law = fit.law;
-        assert!(
-            (law.alpha - 0.35).abs() < 1e-3 && (law.beta - 0.35).abs() < 1e-3,
-            "{law:?}"
-        );
+        assert!(found.parametric.fitted().unwrap().is_determined());
+        let [size, alpha, beta] = exponents(&found);
+        assert!((size - 0.5).abs() < 0.02, "{size}");
+        assert!((alpha - 0.35).abs() < 1e-3 && (beta - 0.35).abs() < 1e-3);
         assert_eq!(found.hold_out.len(), 2);
         for held in &found.hold_out {
             let error = (held.predicted / held.measured - 1.0).abs();
@@ -226,13 +187,29 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_learning_rate_moves_no_law() {
+        let alone = planted();
+        let mut both = planted();
+        for trial in &alone.finished {
+            // Worse by a factor that grows with the size: averaged in, it would move every best size.
+            let mut bad = trial.clone();
+            bad.name += "-bad";
+            bad.at.lr = Some(1e-1);
+            bad.loss *= 1.0 + 0.05 * trial.params.unwrap().log10();
+            both.finished.push(bad);
+        }
+        let [alone, both] =
+            [alone, both].map(|input| exponents(&analyse(&input, Fitting::default())));
+        assert_eq!(alone, both);
+    }
+
+    #[test]
     fn what_is_missing_is_said() {
         let mut one_size = planted();
-        one_size.points.retain(|p| p.size == "3");
+        one_size.finished.retain(|t| t.at.size == "3");
         let found = analyse(&one_size, Fitting::default());
         assert_eq!(found.no_valleys.len(), 4);
-        assert!(found.optimal.is_none() && found.optimal_refused.is_some());
-        assert!(found.parametric.is_none() && found.parametric_refused.is_some());
+        assert!(found.optimal.fitted().is_none() && found.parametric.fitted().is_none());
         let nothing = analyse(&ReportInput::default(), Fitting::default());
         assert!(nothing.hold_out.is_empty());
     }

@@ -1,10 +1,10 @@
 //! Two reports side by side: whether they may be compared, and what differs.
 
-use super::{Law, Report, html, interactive};
+use super::{Report, ScalingLaw, figures::plotly, page};
 
 /// A line of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct Difference {
     /// What is compared.
     pub what: String,
     /// In the first run.
@@ -17,21 +17,21 @@ pub struct Row {
 
 /// Two runs compared.
 #[derive(Clone, Debug)]
-pub struct Compared<'a> {
+pub struct RunComparison<'a> {
     reports: [&'a Report; 2],
     /// Line by line.
-    pub rows: Vec<Row>,
+    pub differences: Vec<Difference>,
     /// What stands in the way of comparing, in sentences.
     pub cautions: Vec<String>,
 }
 
-impl<'a> Compared<'a> {
+impl<'a> RunComparison<'a> {
     /// Compares two reports.
-    pub fn of(a: &'a Report, b: &'a Report) -> Compared<'a> {
+    pub fn of(a: &'a Report, b: &'a Report) -> RunComparison<'a> {
         let (one, two) = (a.input(), b.input());
-        let mut rows = Vec::new();
+        let mut differences = Vec::new();
         let mut row = |what: &str, [first, second]: [String; 2], verdict: &str| {
-            rows.push(Row {
+            differences.push(Difference {
                 what: what.to_owned(),
                 first,
                 second,
@@ -45,18 +45,18 @@ impl<'a> Compared<'a> {
         row("corpus", corpora.map(short), verdict);
         let done = |report: &Report| {
             let input = report.input();
-            let all = input.points.len() + input.failed.len() + input.missing.len();
-            format!("{} of {all}", input.points.len())
+            let all = input.finished.len() + input.failed.len() + input.missing.len();
+            format!("{} of {all}", input.finished.len())
         };
         row("trials", [a, b].map(done), "");
         for (name, laws) in [
             ("law in N", [a.by_params(), b.by_params()]),
             ("law in C", [a.by_compute(), b.by_compute()]),
         ] {
-            row(name, laws.map(exponent), told_apart(laws));
+            row(name, laws.map(exponent), overlap(laws));
         }
         let best = |report: &Report| {
-            let losses = report.input().points.iter().map(|p| p.loss);
+            let losses = report.input().finished.iter().map(|trial| trial.loss);
             losses
                 .min_by(f64::total_cmp)
                 .map_or_else(|| "none".to_owned(), |loss| format!("{loss:.4}"))
@@ -87,9 +87,9 @@ impl<'a> Compared<'a> {
         if one.conventions != two.conventions {
             cautions.push("The conventions differ; see the header of each report.".to_owned());
         }
-        Compared {
+        RunComparison {
             reports: [a, b],
-            rows,
+            differences,
             cautions,
         }
     }
@@ -101,35 +101,11 @@ impl<'a> Compared<'a> {
 
     /// The comparison as one page, with both runs' laws in one figure each.
     pub fn page(&self) -> String {
-        let [first, second] = self.names();
-        let title = format!("{first} and {second}");
-        let mut body = format!(
-            "<header>\n<h1>{}</h1>\n<p class=\"muted\">Two runs of Polestar compared</p>\n</header>\n",
-            html::escape(&title)
-        );
-        let cautions = self.cautions.iter().map(|caution| html::escape(caution));
-        if !self.cautions.is_empty() {
-            body += &format!(
-                "<section class=\"note\">{}</section>\n",
-                html::list(cautions)
-            );
-        }
-        let rows = self.rows.iter().map(|row| {
-            let Row {
-                what,
-                first,
-                second,
-                verdict,
-            } = row.clone();
-            vec![what, first, second, verdict]
-        });
-        body += &html::table(&["", first, second, ""], rows);
-        body += &interactive::compared(self.reports);
-        html::document(&html::escape(&title), &body)
+        page::comparison(self, &plotly::compared(self.reports))
     }
 }
 
-fn exponent(law: &Law) -> String {
+fn exponent(law: &ScalingLaw) -> String {
     match law.fitted() {
         Some(fit) => format!(
             "{:.4} ({:.4} to {:.4})",
@@ -140,14 +116,14 @@ fn exponent(law: &Law) -> String {
 }
 
 /// Whether the intervals of the exponents overlap.
-fn told_apart(laws: [&Law; 2]) -> &'static str {
-    match laws.map(Law::fitted) {
+fn overlap(laws: [&ScalingLaw; 2]) -> &'static str {
+    match laws.map(ScalingLaw::fitted) {
         [Some(a), Some(b)] => {
             let (a, b) = (a.exponent_interval, b.exponent_interval);
             if a.hi < b.lo || b.hi < a.lo {
-                "apart"
+                "differ"
             } else {
-                "not told apart"
+                "overlap"
             }
         }
         _ => "",
@@ -167,18 +143,18 @@ mod tests {
         other.corpus.fingerprint = "b3:elsewhere".into();
         other.digests[0].1 = "b3:another".into();
         let (a, b) = (build(&input), build(&other));
-        let compared = Compared::of(&a, &b);
+        let compared = RunComparison::of(&a, &b);
         let verdict = |what: &str| {
-            let row = compared.rows.iter().find(|row| row.what == what);
+            let row = compared.differences.iter().find(|row| row.what == what);
             row.unwrap().verdict.as_str()
         };
         assert_eq!(verdict("corpus"), "DIFFERENT");
-        assert_eq!(verdict("law in N"), "not told apart");
+        assert_eq!(verdict("law in N"), "overlap");
         let all = input.digests.len();
         let expected = format!("{} of {all} have equal weights", all - 1);
         assert_eq!(verdict("trials of one name"), expected);
         let page = compared.page();
         assert!(page.contains("compare slopes, not losses") && page.contains("law of other"));
-        assert!(Compared::of(&a, &a).cautions.is_empty());
+        assert!(RunComparison::of(&a, &a).cautions.is_empty());
     }
 }

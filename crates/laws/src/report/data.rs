@@ -1,15 +1,14 @@
 //! The report as data: report.json with every number and fit, points.csv for a spreadsheet.
 
-use serde::Serialize;
-
-use super::{Analysis, Law, Report, ReportInput};
+use super::{Analysis, Report, ReportInput, ScalingLaw};
 use crate::fits::Interval;
+use serde::Serialize;
 
 #[derive(Serialize)]
 struct Document<'a> {
     provisional: bool,
     chance_loss: Option<f64>,
-    laws: [&'a Law; 2],
+    laws: [&'a ScalingLaw; 2],
     analysis: &'a Analysis,
     /// In the order of `input.validation`.
     validation_accuracy_95: Vec<Interval>,
@@ -36,32 +35,28 @@ pub(super) fn json(report: &Report) -> Result<Vec<u8>, serde_json::Error> {
 
 /// points.csv: one line a finished trial, with its place in each law.
 pub(super) fn csv(report: &Report) -> String {
+    fn known<T: ToString>(value: Option<T>) -> String {
+        value.map_or_else(String::new, |value| value.to_string())
+    }
     let mut text = String::from(
-        "trial,size,params,flops,tokens,budget,policies,policy_distance,seed,loss,law_in_parameters,law_in_compute\n",
+        "trial,size,params,flops,tokens,budget,batch,lr,policies,policy_distance,seed,loss,law_in_parameters,law_in_compute\n",
     );
-    for point in &report.input.points {
+    for trial in &report.input.finished {
         let fields = [
-            point.trial.clone(),
-            point.size.clone(),
-            point.params.to_string(),
-            point.flops.to_string(),
-            point.tokens.to_string(),
-            point
-                .budget
-                .map(|budget| budget.to_string())
-                .unwrap_or_default(),
-            point
-                .policies
-                .map(|policies| policies.to_string())
-                .unwrap_or_default(),
-            point
-                .distance
-                .map(|distance| distance.to_string())
-                .unwrap_or_default(),
-            point.seed.to_string(),
-            point.loss.to_string(),
-            report.by_params.place(&point.trial),
-            report.by_compute.place(&point.trial),
+            trial.name.clone(),
+            trial.at.size.clone(),
+            known(trial.params),
+            trial.flops.to_string(),
+            known(trial.tokens),
+            known(trial.at.budget()),
+            known(trial.at.batch),
+            known(trial.at.lr),
+            known(trial.at.policies.map(|policies| policies.count)),
+            known(trial.distance),
+            trial.at.seed.to_string(),
+            trial.loss.to_string(),
+            report.by_params.place(&trial.name),
+            report.by_compute.place(&trial.name),
         ];
         text.push_str(&fields.map(|value| field(&value)).join(","));
         text.push('\n');
@@ -69,15 +64,11 @@ pub(super) fn csv(report: &Report) -> String {
     text
 }
 
-impl Law {
+impl ScalingLaw {
     /// `in the fit`, or why a trial is not.
-    pub(super) fn place(&self, trial: &str) -> String {
-        match self
-            .selection
-            .excluded
-            .iter()
-            .find(|excluded| excluded.trial == trial)
-        {
+    fn place(&self, trial: &str) -> String {
+        let mut excluded = self.selection.excluded.iter();
+        match excluded.find(|excluded| excluded.trial == trial) {
             Some(excluded) => excluded.reason.clone(),
             None => "in the fit".to_owned(),
         }

@@ -1,7 +1,10 @@
 //! Synthetic sweeps for tests: a loss surface with a known optimum, sampled on a grid of sizes and budgets.
 
-use super::{Corpus, Curve, CurvePoint, ReportInput, Validation};
-use crate::fits::{CHANCE_LOSS, FailedTrial, Point};
+use super::{Corpus, ReportInput, Validation};
+use crate::{
+    Coordinates, Length,
+    fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
+};
 
 const SIZES: [(&str, u64); 4] = [
     ("xs", 24_600),
@@ -45,7 +48,7 @@ fn curve(trial: &str, size: &str, params: u64, flops: f64) -> Curve {
     Curve {
         trial: trial.into(),
         size: size.into(),
-        params,
+        params: params as f64,
         points,
     }
 }
@@ -79,16 +82,20 @@ pub(super) fn demo_input() -> ReportInput {
             let trial = format!("{size}-c{row}");
             let tokens = budget / (6.0 * params as f64);
             let loss = surface(params as f64, tokens) * (1.0 + 0.006 * jitter(params + row as u64));
-            input.points.push(Point {
-                trial: trial.clone(),
-                size: size.into(),
-                params,
+            input.finished.push(FinishedTrial {
+                name: trial.clone(),
+                at: Coordinates {
+                    size: size.into(),
+                    length: Length::Budget(budget),
+                    batch: Some(64),
+                    lr: Some(1e-3),
+                    policies: None,
+                    seed: 0,
+                },
+                params: Some(params as f64),
                 flops: budget,
-                tokens,
-                budget: Some(budget),
-                policies: None,
+                tokens: Some(tokens),
                 distance: None,
-                seed: 0,
                 loss: loss.min(0.6943),
             });
             input.curves.push(curve(&trial, size, params, budget));
@@ -119,19 +126,19 @@ pub(super) fn provisional_input() -> ReportInput {
     input.title = "Sizes & budgets <first half>".into();
     let unfinished = |trial: &str| trial.ends_with("c3") && trial != "xs-c3";
     input.missing = input
-        .points
+        .finished
         .iter()
-        .map(|point| point.trial.clone())
+        .map(|trial| trial.name.clone())
         .filter(|trial| unfinished(trial))
         .collect();
     input
-        .points
-        .retain(|point| !unfinished(&point.trial) && point.trial != "l-c0");
+        .finished
+        .retain(|trial| !unfinished(&trial.name) && trial.name != "l-c0");
     input.curves.retain(|curve| !unfinished(&curve.trial));
     input.validation.retain(|row| !unfinished(&row.trial));
     input.digests.retain(|(trial, _)| !unfinished(trial));
     input.failed = vec![FailedTrial {
-        trial: "l-c0".into(),
+        name: "l-c0".into(),
         reason: "rank 2 on node-7: loss is <NaN> at step 118".into(),
     }];
     input.optimum = None;
@@ -143,8 +150,8 @@ pub(super) fn unfittable_input() -> ReportInput {
     let mut input = demo_input();
     let kept = ["xs-c1", "s-c1"];
     input
-        .points
-        .retain(|point| kept.contains(&point.trial.as_str()));
+        .finished
+        .retain(|trial| kept.contains(&trial.name.as_str()));
     input
         .curves
         .retain(|curve| kept.contains(&curve.trial.as_str()));

@@ -1,11 +1,11 @@
-//! What lies behind a mean accuracy: which policies are told apart, and whether length decides.
+//! What lies behind a mean accuracy: which policies are told from each other, and whether length decides.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One held-out triplet and what the model made of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
+pub struct ScoredTriplet {
     /// Policy of reference and positive.
     pub policy: String,
     /// Policy of the negative.
@@ -43,7 +43,7 @@ pub struct Pair {
     pub triplets: u64,
     /// Mean loss in nats.
     pub loss: f64,
-    /// Share ranked rightly; ties count half.
+    /// Share ranked correctly; ties count half.
     pub accuracy: f64,
 }
 
@@ -75,7 +75,7 @@ const SHOWN: usize = 24;
 
 impl Discrimination {
     /// Looks at the triplets of one set; none, nothing to see.
-    pub fn of(trial: &str, set: &str, triplets: &[Judged]) -> Option<Discrimination> {
+    pub fn of(trial: &str, set: &str, triplets: &[ScoredTriplet]) -> Option<Discrimination> {
         if triplets.is_empty() {
             return None;
         }
@@ -117,7 +117,7 @@ fn family(policy: &str) -> &str {
 }
 
 /// Pairs among the policies, or families, with the most triplets.
-fn pairs(triplets: &[Judged]) -> (Vec<Pair>, bool) {
+fn pairs(triplets: &[ScoredTriplet]) -> (Vec<Pair>, bool) {
     let mut policies: Vec<&str> = triplets
         .iter()
         .flat_map(|t| [t.policy.as_str(), t.other.as_str()])
@@ -139,32 +139,36 @@ fn pairs(triplets: &[Judged]) -> (Vec<Pair>, bool) {
     most.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     most.truncate(SHOWN);
     let shown = |policy: &String| most.iter().any(|(_, name)| name == policy);
-    let mut sums: BTreeMap<(String, String), (u64, f64, f64)> = BTreeMap::new();
+    #[derive(Default)]
+    struct Sum {
+        triplets: u64,
+        loss: f64,
+        correct: f64,
+    }
+    let mut sums: BTreeMap<(String, String), Sum> = BTreeMap::new();
     for triplet in triplets {
         let pair = (name(&triplet.policy), name(&triplet.other));
         if shown(&pair.0) && shown(&pair.1) {
             let sum = sums.entry(pair).or_default();
-            sum.0 += 1;
+            sum.triplets += 1;
             // -ln σ(margin), without overflow on either side.
-            sum.1 += (-triplet.margin.abs()).exp().ln_1p() + (-triplet.margin).max(0.0);
-            sum.2 += credit(triplet.margin);
+            sum.loss += (-triplet.margin.abs()).exp().ln_1p() + (-triplet.margin).max(0.0);
+            sum.correct += credit(triplet.margin);
         }
     }
-    let pairs = sums
-        .into_iter()
-        .map(|((policy, other), (n, loss, right))| Pair {
-            policy,
-            other,
-            triplets: n,
-            loss: loss / n as f64,
-            accuracy: right / n as f64,
-        });
+    let pairs = sums.into_iter().map(|((policy, other), sum)| Pair {
+        policy,
+        other,
+        triplets: sum.triplets,
+        loss: sum.loss / sum.triplets as f64,
+        accuracy: sum.correct / sum.triplets as f64,
+    });
     (pairs.collect(), by_family)
 }
 
-fn probe(triplets: &[Judged]) -> LengthProbe {
+fn probe(triplets: &[ScoredTriplet]) -> LengthProbe {
     // How much nearer to the reference's length the positive's is.
-    let nearer = |t: &Judged| {
+    let nearer = |t: &ScoredTriplet| {
         let [reference, positive, negative] = t.lengths.map(f64::from);
         (negative - reference).abs() - (positive - reference).abs()
     };
@@ -172,13 +176,13 @@ fn probe(triplets: &[Judged]) -> LengthProbe {
         let (n, sum) = values.fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x));
         if n > 0.0 { sum / n } else { 0.0 }
     };
-    let said = |t: &Judged| match nearer(t) {
+    let verdict = |t: &ScoredTriplet| match nearer(t) {
         x if x > 0.0 => "right",
         x if x < 0.0 => "wrong",
         _ => "silent",
     };
     let bands = ["right", "wrong", "silent"].map(|length| {
-        let of = || triplets.iter().filter(|t| said(t) == length);
+        let of = || triplets.iter().filter(|t| verdict(t) == length);
         LengthBand {
             length: length.to_owned(),
             triplets: of().count() as u64,
@@ -209,8 +213,8 @@ fn probe(triplets: &[Judged]) -> LengthProbe {
 mod tests {
     use super::*;
 
-    fn judged(policy: &str, other: &str, lengths: [u32; 3], margin: f64) -> Judged {
-        Judged {
+    fn scored(policy: &str, other: &str, lengths: [u32; 3], margin: f64) -> ScoredTriplet {
+        ScoredTriplet {
             policy: policy.into(),
             other: other.into(),
             lengths,
@@ -221,10 +225,10 @@ mod tests {
     #[test]
     fn a_model_that_only_measures_length_is_found_out() {
         let lengths = (0..60_u32).map(|i| [50_u32, 50 + (i * 7) % 31, 50 + (i * 11) % 37]);
-        let triplets: Vec<Judged> = lengths
+        let triplets: Vec<ScoredTriplet> = lengths
             .map(|[r, p, n]| {
                 let margin = f64::from(n.abs_diff(r)) - f64::from(p.abs_diff(r));
-                judged("a", "b", [r, p, n], margin)
+                scored("a", "b", [r, p, n], margin)
             })
             .collect();
         let length = Discrimination::of("t", "s", &triplets).unwrap().length;
@@ -243,9 +247,9 @@ mod tests {
     #[test]
     fn pairs_add_up_and_too_many_policies_become_families() {
         let few = [
-            judged("a", "b", [1, 1, 1], 2.0),
-            judged("a", "b", [1, 1, 1], 0.0),
-            judged("b", "a", [1, 1, 1], -1.0),
+            scored("a", "b", [1, 1, 1], 2.0),
+            scored("a", "b", [1, 1, 1], 0.0),
+            scored("b", "a", [1, 1, 1], -1.0),
         ];
         let found = Discrimination::of("t", "s", &few).unwrap();
         assert!(!found.by_family);
@@ -258,8 +262,8 @@ mod tests {
         assert!((found.pairs[0].loss - loss).abs() < 1e-12);
         assert!((found.pairs[1].loss - 1f64.exp().ln_1p()).abs() < 1e-12);
 
-        let many: Vec<Judged> = (0..90)
-            .map(|i| judged(&format!("m{}@t | {i}", i % 3), "other | x", [1, 1, 1], 1.0))
+        let many: Vec<ScoredTriplet> = (0..90)
+            .map(|i| scored(&format!("m{}@t | {i}", i % 3), "other | x", [1, 1, 1], 1.0))
             .collect();
         let found = Discrimination::of("t", "s", &many).unwrap();
         assert!(found.by_family);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Discrimination;
-use crate::fits::{FailedTrial, Point};
+use crate::fits::{Curve, FailedTrial, FinishedTrial};
 
 /// The facts of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,15 +20,15 @@ pub struct ReportInput {
     pub created: String,
     /// What the numbers count: (name, definition), e.g. what N and C include.
     pub conventions: Vec<(String, String)>,
-    /// Finished trials.
-    pub points: Vec<Point>,
+    /// Trials that have a result.
+    pub finished: Vec<FinishedTrial>,
     /// Trials that ended without a result.
     pub failed: Vec<FailedTrial>,
     /// Names of trials that have not ended; any makes the report provisional.
     pub missing: Vec<String>,
     /// Training curves.
     pub curves: Vec<Curve>,
-    /// Loss of a model that can't tell, where loss is POLAR's. `None` where it is another quantity, which
+    /// Loss of a model that guesses, where loss is POLAR's. `None` where it is another quantity, which
     /// then is not set beside the paper's laws either.
     #[serde(default)]
     pub chance: Option<f64>,
@@ -65,36 +65,6 @@ pub struct Corpus {
     pub tokens_seen: u64,
 }
 
-/// One trial's losses along its training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Curve {
-    /// Name of the trial.
-    pub trial: String,
-    /// Name of its model size.
-    pub size: String,
-    /// Its parameters.
-    pub params: u64,
-    /// In order of training.
-    pub points: Vec<CurvePoint>,
-}
-
-/// What was known at one step; validation is measured less often than training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CurvePoint {
-    /// Optimizer steps done.
-    pub step: u64,
-    /// Tokens trained on so far.
-    pub tokens: f64,
-    /// FLOPs spent so far.
-    pub flops: f64,
-    /// Mean loss of the batches since the point before.
-    pub train_loss: Option<f64>,
-    /// Loss on the validation set.
-    pub val_loss: Option<f64>,
-    /// Share of validation triplets ranked rightly.
-    pub val_accuracy: Option<f64>,
-}
-
 /// One trial on one validation set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
@@ -104,7 +74,7 @@ pub struct Validation {
     pub set: String,
     /// Mean loss in nats per triplet.
     pub loss: f64,
-    /// Share of triplets ranked rightly, 0..=1.
+    /// Share of triplets ranked correctly, 0..=1.
     pub accuracy: f64,
     /// Triplets measured on.
     pub triplets: u64,

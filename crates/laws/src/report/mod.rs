@@ -7,34 +7,34 @@ mod analysis;
 mod compare;
 mod data;
 mod discrimination;
-mod figure;
-mod html;
+mod figures;
 mod input;
-mod interactive;
 mod number;
+mod page;
 mod paper;
 mod policies;
 
 #[cfg(test)]
 mod demo;
 
+use crate::fits::{
+    Bootstrap, FinishedTrial, Fit, FormComparison, PowerLaw, Selection, frontier, isoflop::Method,
+};
 use serde::Serialize;
 
-use crate::fits::{Bootstrap, Comparison, PowerLaw, Selection, frontier, isoflop::Method};
-
-pub use analysis::{Analysis, HoldOut};
-pub use compare::{Compared, Row};
-pub use discrimination::{Discrimination, Judged, LengthBand, LengthProbe, Pair};
-pub use figure::FigureError;
-pub use input::{Corpus, Curve, CurvePoint, ReportInput, Validation};
-pub use policies::ByPolicies;
+pub use analysis::{Analysis, Prediction};
+pub use compare::{Difference, RunComparison};
+pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTriplet};
+pub use figures::FigureError;
+pub use input::{Corpus, ReportInput, Validation};
+pub use policies::{ByPolicies, PolicyLoss};
 
 /// A run's findings, ready to be written out.
 #[derive(Clone, Debug)]
 pub struct Report {
     input: ReportInput,
-    by_params: Law,
-    by_compute: Law,
+    by_params: ScalingLaw,
+    by_compute: ScalingLaw,
     analysis: Analysis,
 }
 
@@ -48,18 +48,19 @@ pub enum Quantity {
     Compute,
 }
 
-/// One law: its points, and its fit or why there is none.
+/// One law: its trials, and its fit or why there is none.
 #[derive(Clone, Debug, Serialize)]
-pub struct Law {
+pub struct ScalingLaw {
     /// What x is.
     pub quantity: Quantity,
-    /// Which points entered.
+    /// Which trials entered.
     #[serde(flatten)]
     pub selection: Selection,
     /// The fit.
-    pub outcome: Outcome,
+    #[serde(rename = "outcome")]
+    pub fit: Fit<PowerLaw>,
     /// How it stands beside the law with a floor.
-    pub comparison: Option<Comparison>,
+    pub comparison: Option<FormComparison>,
 }
 
 /// How a report's laws are fitted.
@@ -69,16 +70,6 @@ pub struct Fitting {
     pub bootstrap: Bootstrap,
     /// How the best size of a budget is found.
     pub valley: Method,
-}
-
-/// Whether a law could be fitted.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The fitted law.
-    Fitted(PowerLaw),
-    /// Why there is none.
-    Refused(String),
 }
 
 /// Why a report could not be written out.
@@ -105,16 +96,16 @@ pub fn build(input: &ReportInput) -> Report {
 
 /// As [`build`], in a way of one's own.
 pub fn build_with(input: &ReportInput, fitting: Fitting) -> Report {
-    let (points, failed, chance) = (&input.points, &input.failed, input.chance);
-    let law = |quantity, selection| Law::new(quantity, selection, fitting.bootstrap);
+    let (finished, failed, chance) = (&input.finished, &input.failed, input.chance);
+    let law = |quantity, selection| ScalingLaw::new(quantity, selection, fitting.bootstrap);
     Report {
         by_params: law(
             Quantity::Parameters,
-            frontier::by_params(points, failed, chance),
+            frontier::by_params(finished, failed, chance),
         ),
         by_compute: law(
             Quantity::Compute,
-            frontier::by_compute(points, failed, chance),
+            frontier::by_compute(finished, failed, chance),
         ),
         analysis: analysis::analyse(input, fitting),
         input: input.clone(),
@@ -123,12 +114,12 @@ pub fn build_with(input: &ReportInput, fitting: Fitting) -> Report {
 
 impl Report {
     /// The law in parameters.
-    pub fn by_params(&self) -> &Law {
+    pub fn by_params(&self) -> &ScalingLaw {
         &self.by_params
     }
 
     /// The law in compute.
-    pub fn by_compute(&self) -> &Law {
+    pub fn by_compute(&self) -> &ScalingLaw {
         &self.by_compute
     }
 
@@ -152,43 +143,21 @@ impl Report {
     /// # Errors
     /// A figure that can't be drawn or numbers that can't be encoded; both point at a defect, not at the data.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
-        let draw = |figure: &'static str, svg: Result<String, FigureError>| {
-            svg.map_err(|source| ReportError::Draw { figure, source })
-                .map(|svg| (figure, svg))
-        };
-        let mut figures = vec![
-            draw("loss-vs-params", figure::scaling(self, &self.by_params))?,
-            draw("loss-vs-compute", figure::scaling(self, &self.by_compute))?,
-        ];
-        if let Some(svg) = figure::valleys(self) {
-            figures.push(draw("valleys", svg)?);
-        }
-        if let Some(svg) = figure::residuals(self) {
-            figures.push(draw("residuals", svg)?);
-        }
-        // A table of runs has no curves.
-        if self.input.chance.is_some() || !self.input.curves.is_empty() {
-            figures.push(draw("curves", figure::curves(self))?);
-        }
-        let sets = self.input.discriminations.iter();
-        for (found, name) in sets.zip(["pairs-1", "pairs-2"]) {
-            if let Some(svg) = figure::pairs(self, found) {
-                figures.push(draw(name, svg)?);
-            }
-        }
-        let page = html::page(self, &figures);
+        let figures = figures::svg::all(self)?;
+        let page = page::page(self, &figures, &figures::plotly::all(self));
+        let json = data::json(self).map_err(ReportError::Encode)?;
         let mut files = vec![
             ("report.html".to_owned(), page.into_bytes()),
-            (
-                "report.json".to_owned(),
-                data::json(self).map_err(ReportError::Encode)?,
-            ),
+            ("report.json".to_owned(), json),
             ("points.csv".to_owned(), data::csv(self).into_bytes()),
         ];
-        for (figure, svg) in &figures {
-            let png = figure::png(svg).map_err(|source| ReportError::Draw { figure, source })?;
-            files.push((format!("{figure}.svg"), svg.clone().into_bytes()));
-            files.push((format!("{figure}.png"), png));
+        for figures::svg::Drawing { name, svg } in figures {
+            let png = figures::svg::png(&svg).map_err(|source| ReportError::Draw {
+                figure: name,
+                source,
+            })?;
+            files.push((format!("{name}.svg"), svg.into_bytes()));
+            files.push((format!("{name}.png"), png));
         }
         Ok(files)
     }
@@ -196,31 +165,13 @@ impl Report {
     /// "3 of 16 trials have not finished", when that is so.
     fn progress(&self) -> Option<String> {
         let missing = self.input.missing.len();
-        let all = missing + self.input.points.len() + self.input.failed.len();
+        let all = missing + self.input.finished.len() + self.input.failed.len();
         self.is_provisional().then(|| {
             format!(
                 "{missing} of {all} trials {} not finished",
                 if missing == 1 { "has" } else { "have" }
             )
         })
-    }
-
-    /// Model sizes in the order they are coloured: ascending in parameters.
-    fn sizes(&self) -> Vec<(u64, &str)> {
-        let points = self
-            .input
-            .points
-            .iter()
-            .map(|point| (point.params, point.size.as_str()));
-        let curves = self
-            .input
-            .curves
-            .iter()
-            .map(|curve| (curve.params, curve.size.as_str()));
-        let mut sizes: Vec<_> = points.chain(curves).collect();
-        sizes.sort_unstable();
-        sizes.dedup();
-        sizes
     }
 }
 
@@ -246,6 +197,14 @@ impl Quantity {
         }
     }
 
+    /// Its value for a trial, where that is known.
+    fn of(self, trial: &FinishedTrial) -> Option<f64> {
+        match self {
+            Self::Parameters => trial.params,
+            Self::Compute => Some(trial.flops),
+        }
+    }
+
     /// The law its paper gives.
     fn paper(self) -> paper::PaperLaw {
         match self {
@@ -255,17 +214,14 @@ impl Quantity {
     }
 }
 
-impl Law {
+impl ScalingLaw {
     fn new(quantity: Quantity, mut selection: Selection, bootstrap: Bootstrap) -> Self {
         let unit = match quantity {
             Quantity::Parameters => "parameters",
             Quantity::Compute => "training FLOPs",
         };
-        let outcome = match PowerLaw::fit(unit, &selection.chosen, bootstrap) {
-            Ok(law) => Outcome::Fitted(law),
-            Err(refusal) => Outcome::Refused(refusal.to_string()),
-        };
-        if let Outcome::Fitted(law) = &outcome
+        let fit = Fit::from(PowerLaw::fit(unit, &selection.chosen, bootstrap));
+        if let Fit::Fitted(law) = &fit
             && law.exponent_interval.hi >= 0.0
         {
             selection.cautions.push(format!(
@@ -273,30 +229,32 @@ impl Law {
                 law.exponent_interval.hi
             ));
         }
-        let comparison = match &outcome {
-            Outcome::Fitted(law) => Some(Comparison::with_floor(unit, law, bootstrap)),
-            Outcome::Refused(_) => None,
-        };
+        let comparison = fit
+            .fitted()
+            .map(|law| FormComparison::with_floor(unit, law, bootstrap));
         Self {
             quantity,
             selection,
-            outcome,
+            fit,
             comparison,
         }
     }
 
     /// The fit, if there is one.
     pub fn fitted(&self) -> Option<&PowerLaw> {
-        match &self.outcome {
-            Outcome::Fitted(law) => Some(law),
-            Outcome::Refused(_) => None,
-        }
+        self.fit.fitted()
+    }
+
+    /// Whether a trial of this name is in the fit, or would be.
+    fn has_chosen(&self, trial: &str) -> bool {
+        let mut chosen = self.selection.chosen.iter();
+        chosen.any(|entry| entry.label == trial)
     }
 
     /// The law with its interval and R², or why there is none, on one line.
     pub fn text(&self) -> String {
-        match &self.outcome {
-            Outcome::Fitted(law) => format!(
+        match &self.fit {
+            Fit::Fitted(law) => format!(
                 "L = {} {}^{:.4} (95%: {:.4} to {:.4}), R² {:.3}",
                 number::significant(law.coefficient, 3),
                 self.quantity.symbol(),
@@ -305,7 +263,7 @@ impl Law {
                 law.exponent_interval.hi,
                 law.r2
             ),
-            Outcome::Refused(reason) => format!("No law: {reason}."),
+            Fit::Refused(reason) => format!("No law: {reason}."),
         }
     }
 }

@@ -1,97 +1,119 @@
 //! How loss falls with the number of policies that a model was trained on, all else being equal.
 
-use super::analysis::told;
-use crate::fits::{Bootstrap, Observation, Point, PowerLaw};
+use crate::{
+    coordinates::grouped,
+    fits::{Bootstrap, FinishedTrial, Fit, Observation, PowerLaw},
+};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
-/// Trials that differ in nothing but how many policies they saw.
+/// Trials that differ in nothing but how many policies they were trained on, and in their seeds.
 #[derive(Clone, Debug, Serialize)]
 pub struct ByPolicies {
-    /// What they have in common, as in their names.
+    /// What they have in common.
     pub trials: String,
-    /// Of each trial the number of policies, their mean distance if they were chosen by it, and the loss.
-    pub losses: Vec<(u32, Option<f64>, f64)>,
+    /// One entry a trial, ascending in policies.
+    pub losses: Vec<PolicyLoss>,
     /// L = c · P^e.
-    pub law: Option<PowerLaw>,
-    /// Why there is none.
-    pub refused: Option<String>,
+    pub law: Fit<PowerLaw>,
+}
+
+/// The loss of one trial on some of the policies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PolicyLoss {
+    /// Policies that it was trained on.
+    pub policies: u32,
+    /// Mean distance between them, if they were chosen by it.
+    pub distance: Option<f64>,
+    /// Final validation loss.
+    pub loss: f64,
 }
 
 /// Every group of trials with at least two numbers of policies, or with policies chosen by their distance.
-pub(super) fn by_policies(points: &[&Point]) -> Vec<ByPolicies> {
-    let mut groups: BTreeMap<&str, Vec<(u32, &Point)>> = BTreeMap::new();
-    for point in points {
-        let Some(count) = point.policies else {
-            continue;
-        };
-        let count_in_name = format!("-p{count}");
-        let cell = point.cell();
-        let common = cell.strip_suffix(&count_in_name).unwrap_or(cell);
-        groups.entry(common).or_default().push((count, point));
-    }
-    let law = |(trials, mut group): (&str, Vec<(u32, &Point)>)| {
-        group.sort_by_key(|(count, _)| *count);
-        let several = group.iter().any(|(count, _)| *count != group[0].0);
-        let observations: Vec<Observation> = group
-            .iter()
-            .map(|(count, point)| Observation {
-                label: point.trial.clone(),
-                x: f64::from(*count),
-                loss: point.loss,
-            })
-            .collect();
-        let fit = PowerLaw::fit("policies", &observations, Bootstrap::default());
-        let (law, refused) = told(fit);
-        (several || group[0].1.distance.is_some()).then(|| ByPolicies {
-            trials: trials.to_owned(),
-            losses: group
-                .iter()
-                .map(|(n, p)| (*n, p.distance, p.loss))
-                .collect(),
-            law,
-            refused,
-        })
-    };
+pub(super) fn by_policies(trials: &[&FinishedTrial]) -> Vec<ByPolicies> {
+    let chosen = trials
+        .iter()
+        .filter_map(|trial| Some((trial.at.policies?.count, *trial)));
+    let groups = grouped(chosen, |(_, a), (_, b)| {
+        a.at.differs_in_policy_count_only(&b.at)
+    });
     groups.into_iter().filter_map(law).collect()
+}
+
+/// The law of one group, whose trials come with their numbers of policies.
+fn law(mut group: Vec<(u32, &FinishedTrial)>) -> Option<ByPolicies> {
+    group.sort_by_key(|(count, _)| *count);
+    let (fewest, first) = group[0];
+    let several = group.iter().any(|(count, _)| *count != fewest);
+    let observations: Vec<Observation> = group
+        .iter()
+        .map(|(count, trial)| Observation {
+            label: trial.name.clone(),
+            x: f64::from(*count),
+            loss: trial.loss,
+        })
+        .collect();
+    let losses = group.iter().map(|&(policies, trial)| PolicyLoss {
+        policies,
+        distance: trial.distance,
+        loss: trial.loss,
+    });
+    (several || first.distance.is_some()).then(|| ByPolicies {
+        trials: first.at.without_policy_count(),
+        losses: losses.collect(),
+        law: PowerLaw::fit("policies", &observations, Bootstrap::default()).into(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Coordinates, Length, Policies, Spread};
 
-    fn point(count: u32, seed: u64, loss: f64) -> Point {
-        Point {
-            trial: format!("s-4000steps-p{count}-s{seed}"),
-            size: "s".into(),
-            params: 1,
+    fn trial(count: u32, seed: u64, loss: f64) -> FinishedTrial {
+        FinishedTrial {
+            // A name that says nothing true: another number of policies, another seed.
+            name: format!("s-4000steps-p{seed}-s{count}"),
+            at: Coordinates {
+                size: "s".into(),
+                length: Length::Steps(4000),
+                batch: Some(32),
+                lr: Some(1e-3),
+                policies: Some(Policies {
+                    count,
+                    spread: Spread::Any,
+                }),
+                seed,
+            },
+            params: Some(1.0),
             flops: 1.0,
-            tokens: 1.0,
-            budget: None,
-            policies: Some(count),
+            tokens: Some(1.0),
             distance: None,
-            seed,
             loss,
         }
     }
 
     #[test]
-    fn seeds_share_a_law_in_the_number_of_policies() {
+    fn seeds_share_a_law_in_the_number_of_policies_whatever_they_are_called() {
         let loss = |count: u32, noise: f64| 0.8 * f64::from(count).powf(-0.2) + noise;
-        let mut points = Vec::new();
+        let mut trials = Vec::new();
         for count in [2, 4, 8, 16] {
-            points.push(point(count, 1, loss(count, 0.001)));
-            points.push(point(count, 2, loss(count, -0.001)));
+            trials.push(trial(count, 1, loss(count, 0.001)));
+            trials.push(trial(count, 2, loss(count, -0.001)));
         }
-        let found = by_policies(&points.iter().collect::<Vec<_>>());
+        // Another learning rate is another law.
+        let mut other = trial(4, 1, 0.1);
+        other.at.lr = Some(5e-3);
+        trials.push(other);
+        let found = by_policies(&trials.iter().collect::<Vec<_>>());
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (found[0].trials.as_str(), found[0].losses.len()),
-            ("s-4000steps", 8)
+            found[0].trials,
+            "s, 4000 steps, batch 32, learning rate 1e-3"
         );
-        let law = found[0].law.as_ref().unwrap();
+        assert_eq!(found[0].losses.len(), 8);
+        let law = found[0].law.fitted().unwrap();
         assert!((law.exponent + 0.2).abs() < 0.01);
-        let one: Vec<&Point> = points.iter().take(2).collect();
+        let one: Vec<&FinishedTrial> = trials.iter().take(2).collect();
         assert!(
             by_policies(&one).is_empty(),
             "one number of policies says nothing"

@@ -66,12 +66,12 @@ fn a_complete_sweep_yields_both_laws_and_the_same_bytes_every_time() {
 #[test]
 fn the_page_stands_alone_and_escapes_every_name() {
     let mut input = provisional_input();
-    input.points[0].trial = "<script>alert(1)</script>".into();
+    input.finished[0].name = "<script>alert(1)</script>".into();
     input.conventions[0].1 = "a & b \"c\"".into();
     let files = files(&input);
     let page = text(&files, "report.html");
     assert!(!page.contains("<script>alert") && page.contains("&lt;script&gt;"));
-    // The plotting library speaks of many addresses and asks none of them unless it is told to.
+    // The plotting library speaks of many addresses and asks none of them unless it is made to.
     let page = without_scripts(&page);
     assert!(!page.contains("alert(1)</script"));
     assert!(page.contains("a &amp; b &quot;c&quot;"));
@@ -150,9 +150,9 @@ fn what_can_not_be_fitted_is_a_sentence_with_its_reason() {
 #[test]
 fn hostile_numbers_do_not_stop_the_report() {
     let mut input = demo_input();
-    input.points[0].loss = f64::NAN;
-    input.points[1].loss = 1e9;
-    input.points[2].flops = 0.0;
+    input.finished[0].loss = f64::NAN;
+    input.finished[1].loss = 1e9;
+    input.finished[2].flops = 0.0;
     input.curves[3].points[5].val_loss = Some(f64::INFINITY);
     input.curves[4].points.clear();
     input.optimum = Some(0.0);
@@ -167,7 +167,7 @@ fn hostile_numbers_do_not_stop_the_report() {
 #[test]
 fn points_csv_has_a_line_a_trial_with_its_place_in_each_law() {
     let mut input = demo_input();
-    input.points[0].trial = "a, \"b\"".into();
+    input.finished[0].name = "a, \"b\"".into();
     let csv = text(&files(&input), "points.csv");
     assert_eq!(csv.lines().count(), 17);
     assert!(csv.contains("\"a, \"\"b\"\"\",xs,24600,"));

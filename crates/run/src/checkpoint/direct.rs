@@ -46,7 +46,7 @@ impl Files {
         manifest: &Manifest,
         objects: impl Iterator<Item = usize>,
     ) -> Result<Option<Files>, Error> {
-        let place = place(&manifest.trial, manifest.step);
+        let place = place(&manifest.recipe, manifest.step);
         let mut files = BTreeMap::new();
         for number in objects {
             let object = &manifest.objects[number];
@@ -81,7 +81,7 @@ impl Files {
         let object = &manifest.objects[page.object];
         let mut at = page.number * manifest.page;
         let end = at.saturating_add(manifest.page).min(object.bytes);
-        let key = || format!("{}/{}", place(&manifest.trial, manifest.step), object.name);
+        let key = || format!("{}/{}", place(&manifest.recipe, manifest.step), object.name);
         let damaged = |what| Error::Damaged { key: key(), what };
         let file = &self.0[&page.object];
         let failed = |source| Error::Read { key: key(), source };

@@ -1,7 +1,7 @@
 //! Which checkpoints there are, and which of them stay.
 
 use super::{Error, Manifest, folder};
-use polestar_core::{Step, TrialId};
+use polestar_core::{RecipeId, Step};
 use polestar_store::{Object, Store};
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ pub struct Listed {
 ///
 /// # Errors
 /// The store's.
-pub async fn list(store: &Store, trial: &TrialId) -> Result<Vec<Listed>, Error> {
+pub async fn list(store: &Store, trial: &RecipeId) -> Result<Vec<Listed>, Error> {
     let mut found = Vec::new();
     for (step, objects) in places(store, trial).await?.into_iter().rev() {
         let mut manifest = None;
@@ -70,7 +70,7 @@ pub async fn list(store: &Store, trial: &TrialId) -> Result<Vec<Listed>, Error> 
 ///
 /// # Errors
 /// The store's.
-pub async fn committed(store: &Store, trial: &TrialId) -> Result<Vec<Step>, Error> {
+pub async fn committed(store: &Store, trial: &RecipeId) -> Result<Vec<Step>, Error> {
     let places = places(store, trial).await?;
     let committed = places
         .into_iter()
@@ -86,7 +86,7 @@ pub async fn committed(store: &Store, trial: &TrialId) -> Result<Vec<Step>, Erro
 /// The store's.
 pub async fn prune(
     store: &Store,
-    trial: &TrialId,
+    trial: &RecipeId,
     newest: Step,
     keep: &Keep,
 ) -> Result<usize, Error> {
@@ -120,7 +120,7 @@ fn is_committed(objects: &[Object]) -> bool {
     objects.iter().any(|o| is_manifest(&o.key))
 }
 
-async fn places(store: &Store, trial: &TrialId) -> Result<BTreeMap<Step, Vec<Object>>, Error> {
+async fn places(store: &Store, trial: &RecipeId) -> Result<BTreeMap<Step, Vec<Object>>, Error> {
     let folder = folder(trial);
     let mut places: BTreeMap<Step, Vec<Object>> = BTreeMap::new();
     for object in store.list(&folder).await? {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::StartFrom;
 use futures::{StreamExt, TryStreamExt, stream};
-use polestar_core::{Step, TrialId};
+use polestar_core::{RecipeId, Step};
 use polestar_model::SegmentLayout;
 use polestar_store;
 use polestar_store::Store;
@@ -20,21 +20,16 @@ const SPAN: u64 = 16 << 20;
 /// Requests at a time: with [`SPAN`] the bound on memory.
 const AT_A_TIME: usize = 8;
 
-/// A committed checkpoint of this very configuration.
+/// A committed checkpoint of this very recipe.
 ///
 /// # Errors
-/// [`Error::OtherConfig`] when another configuration's lies there; what is wrong with the manifest;
+/// [`Error::OtherRecipe`] when another recipe's lies there; what is wrong with the manifest;
 /// the store's.
-pub async fn open(
-    store: &Store,
-    trial: &TrialId,
-    step: Step,
-    config: &str,
-) -> Result<Manifest, Error> {
-    let key = manifest_key(trial, step);
+pub async fn open(store: &Store, recipe: &RecipeId, step: Step) -> Result<Manifest, Error> {
+    let key = manifest_key(recipe, step);
     let manifest = Manifest::parse(&key, &store.get(&key).await?)?;
-    if manifest.config != config {
-        return Err(Error::OtherConfig { key });
+    if manifest.recipe != *recipe {
+        return Err(Error::OtherRecipe { key });
     }
     Ok(manifest)
 }
@@ -102,7 +97,7 @@ async fn read_through(
     manifest: &Manifest,
     mut wanted: Vec<Wanted<'_>>,
 ) -> Result<u64, Error> {
-    let place = place(&manifest.trial, manifest.step);
+    let place = place(&manifest.recipe, manifest.step);
     // By object: bytes, which of the wanted they are for, first element there.
     let mut reads: BTreeMap<usize, Vec<(Range<u64>, usize, usize)>> = BTreeMap::new();
     for (number, wanted) in wanted.iter().enumerate() {
@@ -233,7 +228,7 @@ pub struct Check {
 /// # Errors
 /// The store's. Damage is no error here.
 pub async fn check(store: &Store, manifest: &Manifest) -> Result<Check, Error> {
-    let place = place(&manifest.trial, manifest.step);
+    let place = place(&manifest.recipe, manifest.step);
     let mut check = Check::default();
     for object in &manifest.objects {
         let all = 0..object.bytes;
@@ -265,14 +260,15 @@ impl<'a> Origin<'a> {
     /// [`Error::NoStart`] when that checkpoint isn't there, or what is wrong with it. No other one
     /// is taken in its place.
     pub async fn open(store: &'a Store, start: &StartFrom) -> Result<Origin<'a>, Error> {
-        let key = manifest_key(&start.trial, start.step);
+        let key = manifest_key(&start.recipe, start.step);
         let Some(bytes) = store.get_opt(&key).await? else {
             return Err(Error::NoStart { key });
         };
-        Ok(Origin {
-            store,
-            manifest: Manifest::parse(&key, &bytes)?,
-        })
+        let manifest = Manifest::parse(&key, &bytes)?;
+        if manifest.recipe != start.recipe {
+            return Err(Error::OtherRecipe { key });
+        }
+        Ok(Origin { store, manifest })
     }
 
     /// Overwrites weights of a segment, from its element `start` on, where a tensor's name and number of

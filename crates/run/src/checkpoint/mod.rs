@@ -1,4 +1,4 @@
-//! Checkpoints: named tensors with digests in the run's store, free of any world size.
+//! Checkpoints: named tensors with digests in the store, free of any world size.
 //!
 //! ```text
 //! trials/<trial>/checkpoints/00000500/00001-of-00002.safetensors   what rank 0 of 2 owned
@@ -29,10 +29,10 @@ pub use save::canonical;
 pub use save::{Saved, Uploaded, commit, upload};
 pub use staging::{Shape, Staging};
 
-use polestar_core::{Step, TrialId};
+use polestar_core::{RecipeId, Step};
 
 /// Version of the layout that this build writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -74,17 +74,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A checkpoint of another configuration lies there.
-    #[error(
-        "{key} belongs to another configuration of this trial; give the run another name or remove its folder"
-    )]
-    OtherConfig {
+    /// A checkpoint of another recipe lies there.
+    #[error("{key} belongs to another recipe than its folder; remove that folder")]
+    OtherRecipe {
         /// The manifest.
         key: String,
     },
     /// The checkpoint to start from isn't there.
     #[error(
-        "{key} is missing, and this trial starts from it; remove the result.json of that trial to have it trained again"
+        "{key} is missing, and this trial starts from it; remove that trial's results to have it trained again"
     )]
     NoStart {
         /// Its manifest.
@@ -115,16 +113,16 @@ impl Error {
     }
 }
 
-/// Folder of a trial's checkpoints inside the run.
-pub fn folder(trial: &TrialId) -> String {
-    format!("trials/{trial}/checkpoints")
+/// Folder of a trial's checkpoints in the store.
+pub fn folder(trial: &RecipeId) -> String {
+    format!("{}/checkpoints", trial.folder())
 }
 
-/// Folder of one checkpoint inside the run.
-pub fn place(trial: &TrialId, step: Step) -> String {
+/// Folder of one checkpoint in the store.
+pub fn place(trial: &RecipeId, step: Step) -> String {
     format!("{}/{:08}", folder(trial), step.0)
 }
 
-fn manifest_key(trial: &TrialId, step: Step) -> String {
+fn manifest_key(trial: &RecipeId, step: Step) -> String {
     format!("{}/manifest.json", place(trial, step))
 }

@@ -2,7 +2,7 @@
 
 use super::{Error, FORMAT};
 use crate::Consumed;
-use polestar_core::{Digest, Step, TrialId, format};
+use polestar_core::{Digest, RecipeId, Step, format};
 use polestar_model::ModelLayout;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -17,10 +17,8 @@ pub const PAGE: u64 = 1 << 20;
 pub struct Manifest {
     /// Layout version.
     pub format: u32,
-    /// The trial.
-    pub trial: TrialId,
-    /// blake3 of the trial's configuration: another trial's checkpoint is never resumed from.
-    pub config: String,
+    /// Identity of the trial: another recipe's checkpoint is never resumed from.
+    pub recipe: RecipeId,
     /// Steps done.
     pub step: Step,
     /// Digest of the weights.

@@ -62,13 +62,13 @@ pub fn canonical(ranks: &[Uploaded]) -> impl Iterator<Item = &BlockHash> {
 /// [`Error::Conflict`] if a checkpoint with other weights is there, which is then left as it is; or the
 /// store's.
 pub async fn commit(store: &Store, manifest: &Manifest) -> Result<Saved, Error> {
-    let key = super::manifest_key(&manifest.trial, manifest.step);
+    let key = super::manifest_key(&manifest.recipe, manifest.step);
     let json = serde_json::to_vec(manifest).map_err(|source| Error::Manifest {
         key: key.clone(),
         source,
     })?;
     let equal =
-        |there: &Manifest| there.digest == manifest.digest && there.config == manifest.config;
+        |there: &Manifest| there.digest == manifest.digest && there.recipe == manifest.recipe;
     let there = store.get_opt(&key).await?;
     // A manifest that can't be read commits nothing, and is replaced.
     let readable = there.as_ref().map(|bytes| Manifest::parse(&key, bytes));
@@ -94,7 +94,7 @@ pub async fn commit(store: &Store, manifest: &Manifest) -> Result<Saved, Error> 
 
 /// Removes what the manifest of a place doesn't speak of any more.
 async fn remove_others(store: &Store, manifest: &Manifest) -> Result<(), Error> {
-    let place = place(&manifest.trial, manifest.step);
+    let place = place(&manifest.recipe, manifest.step);
     for object in store.list(&place).await? {
         let name = object.key.rsplit('/').next().unwrap_or_default();
         if name != "manifest.json" && manifest.objects.iter().all(|o| o.name != name) {

@@ -22,7 +22,7 @@ pub(super) const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 /// What needs attention.
 pub(super) const ALERT: RGBColor = RGBColor(0xB5, 0x47, 0x08);
 
-/// Okabe and Ito's colours, told apart under every common colour blindness; without yellow, which fades on white.
+/// Okabe and Ito's colours, distinct under every common colour blindness; without yellow, which fades on white.
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xD5, 0x5E, 0x00),
@@ -33,22 +33,22 @@ const PALETTE: [RGBColor; 7] = [
     RGBColor(0x7A, 0x82, 0x8E),
 ];
 
-/// How a series is told from the others: by colour and, redundantly, by shape.
+/// How the marks of a series differ from the others': by colour and, redundantly, by shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Look {
+pub(super) struct MarkerStyle {
     /// Colour of its marks.
     pub color: RGBColor,
     shape: usize,
 }
 
-impl Look {
+impl MarkerStyle {
     /// A mark that stands for those of every series.
     pub(super) const ANY: Self = Self {
         color: MUTED,
         shape: 0,
     };
 
-    /// The look of the series number `index`; colours and shapes together repeat after 28.
+    /// The style of the series number `index`; colours and shapes together repeat after 28.
     pub(super) fn of(index: usize) -> Self {
         Self {
             color: PALETTE[index % PALETTE.len()],
@@ -57,9 +57,34 @@ impl Look {
     }
 }
 
+/// How a line is drawn.
+#[derive(Clone, Copy)]
+pub(super) struct Stroke {
+    /// Colour.
+    pub color: RGBColor,
+    /// Opacity, up to 1.
+    pub opacity: f64,
+    /// Width in pixels.
+    pub width: f64,
+}
+
+impl Stroke {
+    /// A line of reference.
+    pub(super) const REFERENCE: Self = Self {
+        color: MUTED,
+        opacity: 1.0,
+        width: 1.5,
+    };
+
+    /// The same in another colour.
+    pub(super) fn colored(self, color: RGBColor) -> Self {
+        Self { color, ..self }
+    }
+}
+
 /// How text is set.
 #[derive(Clone, Copy)]
-pub(super) struct Type {
+pub(super) struct TextFormat {
     /// Size in pixels.
     pub size: f64,
     /// Colour.
@@ -70,7 +95,7 @@ pub(super) struct Type {
     pub anchor: HPos,
 }
 
-impl Type {
+impl TextFormat {
     /// Regular text that begins at x.
     pub(super) fn plain(size: f64, color: RGBColor) -> Self {
         Self {
@@ -146,7 +171,7 @@ impl<'a> Canvas<'a> {
     }
 
     /// Text with its middle line at y.
-    pub(super) fn text(&self, x: f64, y: f64, text: &str, style: Type) -> Drawn {
+    pub(super) fn text(&self, x: f64, y: f64, text: &str, style: TextFormat) -> Drawn {
         // The backend centres half an ex too high for digits and capitals.
         self.area
             .draw_text(text, &style.style(), (fine(x), fine(y + 0.1 * style.size)))
@@ -154,22 +179,17 @@ impl<'a> Canvas<'a> {
     }
 
     /// A polyline.
-    pub(super) fn line(
-        &self,
-        points: &[(f64, f64)],
-        color: RGBColor,
-        opacity: f64,
-        width: f64,
-    ) -> Drawn {
-        let style = color.mix(opacity).stroke_width(fine(width) as u32);
+    pub(super) fn line(&self, points: &[(f64, f64)], stroke: Stroke) -> Drawn {
+        let style = stroke.color.mix(stroke.opacity);
+        let style = style.stroke_width(fine(stroke.width) as u32);
         self.area
             .draw(&PathElement::new(backend(points), style))
             .map_err(failed)
     }
 
-    /// A dashed polyline.
-    pub(super) fn dashed(&self, points: &[(f64, f64)], color: RGBColor, width: f64) -> Drawn {
-        let style = color.stroke_width(fine(width) as u32);
+    /// A dashed polyline; the opacity of `stroke` is not regarded.
+    pub(super) fn dashed(&self, points: &[(f64, f64)], stroke: Stroke) -> Drawn {
+        let style = stroke.color.stroke_width(fine(stroke.width) as u32);
         let dashes = DashedPathElement::new(backend(points), fine(7.0), fine(5.0), style);
         self.area.draw(&dashes).map_err(failed)
     }
@@ -193,18 +213,18 @@ impl<'a> Canvas<'a> {
     }
 
     /// The marker of a series: solid, or an outline.
-    pub(super) fn marker(&self, x: f64, y: f64, look: Look, solid: bool) -> Drawn {
-        let outline = marker_outline(look.shape).map(|(dx, dy)| (x + dx, y + dy));
+    pub(super) fn marker(&self, x: f64, y: f64, style: MarkerStyle, solid: bool) -> Drawn {
+        let outline = marker_outline(style.shape).map(|(dx, dy)| (x + dx, y + dy));
         let mut closed: Vec<_> = outline.collect();
-        self.polygon(&closed, if solid { look.color } else { PAPER }, 1.0)?;
+        self.polygon(&closed, if solid { style.color } else { PAPER }, 1.0)?;
         // Twice the first edge, so that the corner where the outline closes is as sharp as the others.
         closed.extend_from_within(..2);
-        self.line(
-            &closed,
-            if solid { PAPER } else { look.color },
-            1.0,
-            if solid { 1.25 } else { 2.0 },
-        )
+        let stroke = Stroke {
+            color: if solid { PAPER } else { style.color },
+            opacity: 1.0,
+            width: if solid { 1.25 } else { 2.0 },
+        };
+        self.line(&closed, stroke)
     }
 }
 

@@ -1,16 +1,13 @@
-//! One suite for every store: a folder, memory, an S3 server in this process, and whatever
-//! POLESTAR_S3_URL names (s3://bucket/prefix, settings in AWS_*).
+//! The suite that every store must pass, in quiet and in trouble.
 
-#[path = "../../tests/common/s3_server.rs"]
-mod s3_server;
-
+use super::{Error, Put, Store, Swap, faults::Faults};
 use bytes::Bytes;
-use polestar_store::{Error, Put, Store, faults::Faults};
-use s3_server::{BUCKET, S3Server};
-use std::process::Command;
 
-/// What a run relies on.
-async fn conforms(store: &Store) {
+/// Asserts what a run relies on. The store must be empty, and is afterwards.
+///
+/// # Panics
+/// When the store does anything else.
+pub async fn conforms(store: &Store) {
     assert_eq!(store.get_opt("a/b").await.unwrap(), None);
     assert_eq!(
         store.put_if_absent("a/b", "one".into()).await.unwrap(),
@@ -34,6 +31,8 @@ async fn conforms(store: &Store) {
     let listed: Vec<_> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
     assert_eq!(listed, [("a/b", 5), ("z and spaces=%", 1)]);
     store.delete("z and spaces=%").await.unwrap();
+
+    swaps(store).await;
 
     // A prefix ends at a segment.
     store.put("ab/c", "c".into()).await.unwrap();
@@ -75,7 +74,7 @@ async fn conforms(store: &Store) {
         store.delete(&object.key).await.unwrap();
     }
     assert!(!store.exists("a/b").await.unwrap());
-    let error = store.get("a/b").await.unwrap_err().to_string();
+    let error = store.get("a/b").await.expect_err("it is gone").to_string();
     assert!(
         error.contains("'a/b'") && error.contains(store.url()),
         "{error}"
@@ -92,8 +91,11 @@ async fn conforms(store: &Store) {
     );
 }
 
-/// And with all the trouble that a store can make for a while.
-async fn conforms_in_trouble(store: &Store) {
+/// The same with all the trouble that a store can make for a while.
+///
+/// # Panics
+/// When the store does anything else, or the trouble never came.
+pub async fn conforms_in_trouble(store: &Store) {
     let faults = Faults {
         seed: 3,
         one_in: 40,
@@ -137,72 +139,45 @@ async fn conforms_in_trouble(store: &Store) {
     store.delete("mine").await.unwrap();
 }
 
-#[tokio::test]
-async fn folders_and_memory_conform() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("new folder");
-    let store = Store::open(path.to_str().unwrap()).unwrap();
-    conforms(&store).await;
-    conforms_in_trouble(&store).await;
-    conforms(&Store::open("memory://conformance/deep/prefix").unwrap()).await;
-    assert!(matches!(
-        Store::open("ftp://host/x"),
-        Err(Error::Url { .. })
-    ));
-}
-
-/// Settings of a client come from its environment, so it is a process of its own: this test again.
-#[test]
-fn an_s3_server_conforms() {
-    let server = S3Server::start();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_named_s3_server_conforms", "--nocapture"])
-        .env("POLESTAR_S3_URL", format!("s3://{BUCKET}/deep prefix"))
-        .envs(server.environment())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("conforms: s3://"), "{said}");
-}
-
-#[tokio::test]
-async fn the_named_s3_server_conforms() {
-    let Ok(base) = std::env::var("POLESTAR_S3_URL") else {
-        println!("skipped: POLESTAR_S3_URL is not set");
-        return;
-    };
-    let store = Store::open(&base).unwrap().child("conformance");
-    for object in store.list("").await.unwrap() {
-        store.delete(&object.key).await.unwrap();
-    }
-    conforms(&store).await;
-    conforms_in_trouble(&store).await;
-    println!("conforms: {}", store.url());
-}
-
-#[tokio::test]
-async fn a_store_that_ignores_conditions_is_refused() {
-    let (store, log) = Store::open("memory://unfenced")
-        .unwrap()
-        .with_faults(Faults {
-            ignores_conditions: true,
-            ..Faults::default()
+/// Of all who read one version, one replaces it.
+async fn swaps(store: &Store) {
+    assert!(store.get_versioned("lease").await.unwrap().is_none());
+    store.put("lease", "0".into()).await.unwrap();
+    let (bytes, first) = store.get_versioned("lease").await.unwrap().unwrap();
+    assert_eq!(bytes, "0");
+    let rivals = (0..8).map(|rival| {
+        let content = Bytes::from(format!("taken by {rival}"));
+        store.compare_and_swap("lease", &first, content)
+    });
+    let ends = futures::future::try_join_all(rivals).await.unwrap();
+    let mut won = ends
+        .into_iter()
+        .enumerate()
+        .filter_map(|(rival, end)| match end {
+            Swap::Swapped(version) => Some((rival, version)),
+            Swap::Changed => None,
         });
-    let refused = store
-        .check_conditional_puts()
+    let (winner, second) = won.next().expect("one of them wins");
+    assert!(won.next().is_none(), "and only one");
+    let there = store.get("lease").await.unwrap();
+    assert_eq!(there, format!("taken by {winner}"));
+    // The winner goes on with what it was told, and the others' version is outdated for good.
+    let renewed = store
+        .compare_and_swap("lease", &second, "renewed".into())
         .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        refused.contains("If-None-Match") && refused.contains("MinIO"),
-        "{refused}"
-    );
-    assert!(log.fired("ignored condition") >= 2);
-    assert_eq!(
-        store.list("").await.unwrap(),
-        [],
-        "the check leaves nothing"
-    );
+        .unwrap();
+    assert!(matches!(renewed, Swap::Swapped(_)));
+    let late = store
+        .compare_and_swap("lease", &first, "late".into())
+        .await
+        .unwrap();
+    assert!(matches!(late, Swap::Changed));
+    assert_eq!(store.get("lease").await.unwrap(), "renewed");
+    store.delete("lease").await.unwrap();
+    let gone = store
+        .compare_and_swap("lease", &second, "gone".into())
+        .await
+        .unwrap();
+    assert!(matches!(gone, Swap::Changed));
+    assert!(!store.exists("lease").await.unwrap());
 }

@@ -1,60 +1,62 @@
 //! Figures to point at: hover for a trial's numbers, drag to zoom, click the legend to hide. The page
 //! carries the plotting library with it and asks no network.
 
-mod traces;
+mod discrimination;
+mod laws;
+mod trials;
 
-use super::{Report, html::escape};
+use super::data::summary;
+use crate::{fits::FinishedTrial, report::Report};
 use plotly::{
-    Configuration, Layout, Plot,
+    Configuration, Layout, Plot, Scatter,
     color::NamedColor,
-    common::{Font, Title},
+    common::{Font, Mode, Title},
     configuration::{ImageButtonFormats, ToImageButtonOptions},
     layout::{Axis, AxisType, Legend, Margin},
 };
 
-/// A section with every figure that there is something to show in.
-pub(super) fn section(report: &Report) -> String {
-    shown(traces::all(report))
-}
-
-/// The laws of two runs, each pair in one figure.
-pub(super) fn compared(reports: [&Report; 2]) -> String {
-    shown(traces::compared(reports))
-}
-
-fn shown(figures: Vec<Figure>) -> String {
-    if figures.is_empty() {
-        return String::new();
-    }
-    let mut html = format!(
-        "<h2>Figures to explore</h2>\n<p class=\"muted\">Point at a mark for its trial, drag to enlarge, \
-         double-click to go back; the camera saves an SVG.</p>\n{}\n",
-        library()
-    );
-    for figure in figures {
-        // The sheet may be read in the dark: the plots take its background and a grey that both bear.
-        let inline = figure.plot.to_inline_html(Some(figure.id));
-        html += &format!(
-            "<figure class=\"plot\">\n<h3>{}</h3>\n<div class=\"plot-frame\">{inline}</div>\n<figcaption>{}</figcaption>\n</figure>\n",
-            escape(&figure.title),
-            escape(&figure.caption)
-        );
-    }
-    html
-}
-
 /// A plot and what is said about it.
-struct Figure {
+pub(in crate::report) struct Figure {
     /// Of its element, and name of what the camera saves.
-    id: &'static str,
-    title: String,
-    caption: String,
+    pub id: &'static str,
+    /// Heading, as plain text.
+    pub title: String,
+    /// What stands below it, as plain text.
+    pub caption: String,
     plot: Plot,
 }
 
+impl Figure {
+    /// Its element with the script that fills it, as HTML. The page must hold the [`library`] before it.
+    pub(in crate::report) fn html(&self) -> String {
+        self.plot.to_inline_html(Some(self.id))
+    }
+}
+
+/// Every figure that there is something to show in.
+pub(in crate::report) fn all(report: &Report) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    if report.input.finished.is_empty() {
+        return figures;
+    }
+    figures.push(laws::law(report, &report.by_params, "law-in-parameters"));
+    figures.push(laws::law(report, &report.by_compute, "law-in-compute"));
+    figures.extend(trials::valleys(report));
+    figures.extend(trials::residuals(report));
+    figures.extend(trials::curves(report));
+    figures.extend(discrimination::length(report));
+    let sets = report.input.discriminations.iter();
+    for (found, id) in sets.zip(["pairs-1", "pairs-2"]) {
+        figures.extend(discrimination::pairs(found, id));
+    }
+    figures
+}
+
+pub(in crate::report) use laws::compared;
+
 /// plotly.js in a script element: the first of the two scripts that the crate embeds; the other typesets
 /// formulas, and there are none.
-fn library() -> String {
+pub(in crate::report) fn library() -> String {
     const END: &str = "</script>";
     let mut sources = Plot::offline_js_sources();
     if let Some(end) = sources.find(END) {
@@ -104,6 +106,29 @@ fn linear(title: &str) -> Axis {
 
 fn logarithmic(title: &str) -> Axis {
     linear(title).type_(AxisType::Log)
+}
+
+/// Marks of some trials at the places that `x` gives, each with its numbers.
+fn markers<'a>(
+    name: &str,
+    trials: impl IntoIterator<Item = &'a FinishedTrial>,
+    x: impl Fn(&FinishedTrial) -> Option<f64>,
+) -> Box<Scatter<f64, f64>> {
+    let placed = trials.into_iter();
+    let placed: Vec<_> = placed.filter_map(|t| Some((x(t)?, t))).collect();
+    Scatter::new(
+        placed.iter().map(|(x, _)| *x).collect(),
+        placed.iter().map(|(_, trial)| trial.loss).collect(),
+    )
+    .mode(Mode::Markers)
+    .name(name)
+    .hover_template("%{text}<extra></extra>")
+    .text_array(placed.iter().map(|(_, trial)| hover(trial)).collect())
+}
+
+/// What is shown of a trial when it is pointed at.
+fn hover(trial: &FinishedTrial) -> String {
+    summary(trial).replace('\n', "<br>")
 }
 
 #[cfg(test)]

@@ -6,9 +6,12 @@ use plotters::style::text_anchor::HPos;
 use plotters::style::{Color, RGBColor, TRANSPARENT};
 
 use super::axis::Axis;
-use super::canvas::{ALERT, Canvas, FINE, GRID, INK, Look, MUTED, Type, failed, fine};
+use super::canvas::{
+    ALERT, Canvas, FINE, GRID, INK, MUTED, MarkerStyle, Stroke, TextFormat, failed, fine,
+};
 use super::labels::{Rect, text_width};
 use super::{FigureError, HEIGHT, WIDTH};
+use crate::report::{figures::data::Sizes, number};
 
 /// Where the data are drawn.
 pub(super) const PLOT: Rect = Rect {
@@ -24,7 +27,7 @@ const LEGEND_STEP: f64 = 26.0;
 const LEGEND_SIZES: usize = 12;
 
 /// What surrounds a figure's data.
-pub(super) struct Plate {
+pub(super) struct Frame {
     /// Heading.
     pub title: String,
     /// What qualifies all of it ("3 of 16 trials have not finished").
@@ -42,7 +45,7 @@ pub(super) struct Plate {
     /// How values of x are printed.
     pub x_format: fn(f64) -> String,
     /// Legend, from the top.
-    pub legend: Vec<Key>,
+    pub legend: Vec<LegendEntry>,
     /// What could not be drawn, and other remarks; one line each.
     pub notes: Vec<String>,
     /// Run, corpus and date.
@@ -50,41 +53,52 @@ pub(super) struct Plate {
 }
 
 /// An entry of the legend.
-pub(super) enum Key {
+pub(super) enum LegendEntry {
     /// Words alone.
     Heading(&'static str),
-    /// A marker.
-    Marker(Look, bool, String),
-    /// A line of a colour, opacity and width.
-    Line(RGBColor, f64, f64, String),
+    /// A marker, solid or an outline.
+    Marker {
+        style: MarkerStyle,
+        solid: bool,
+        text: String,
+    },
+    /// A line.
+    Line { stroke: Stroke, text: &'static str },
     /// A shaded band.
-    Band(RGBColor, f64, String),
+    Band {
+        color: RGBColor,
+        opacity: f64,
+        text: &'static str,
+    },
     /// Room.
     Gap,
 }
 
-impl Key {
+impl LegendEntry {
     /// Legend entries for the model sizes, in their order; none without sizes.
-    pub(super) fn sizes(sizes: &[(u64, &str)]) -> Vec<Self> {
-        let entry = |(index, (params, size)): (usize, &(u64, &str))| {
-            let name: String = size.chars().take(12).collect();
-            let count = crate::report::number::count(*params as f64);
-            // In a table of runs a size has no other name than its number.
-            let text = match (*params, count == name) {
-                (0, _) | (_, true) => name,
-                _ => format!("{name} · {count}"),
-            };
-            Self::Marker(Look::of(index), true, text)
-        };
-        if sizes.is_empty() {
+    pub(super) fn sizes(sizes: &Sizes) -> Vec<Self> {
+        if sizes.0.is_empty() {
             return Vec::new();
         }
-        let mut keys = vec![Self::Heading("size · parameters")];
-        keys.extend(sizes.iter().enumerate().take(LEGEND_SIZES).map(entry));
-        if sizes.len() > LEGEND_SIZES {
-            keys.push(Self::Heading("… and larger ones"));
+        let mut entries = vec![Self::Heading("size · parameters")];
+        for (index, size) in sizes.0.iter().enumerate().take(LEGEND_SIZES) {
+            let name: String = size.name.chars().take(12).collect();
+            // In a table of runs a size has no other name than its number.
+            let count = size.params.map(number::count);
+            let count = count.filter(|count| *count != name);
+            entries.push(Self::Marker {
+                style: MarkerStyle::of(index),
+                solid: true,
+                text: match count {
+                    Some(count) => format!("{name} · {count}"),
+                    None => name,
+                },
+            });
         }
-        keys
+        if sizes.0.len() > LEGEND_SIZES {
+            entries.push(Self::Heading("… and larger ones"));
+        }
+        entries
     }
 }
 
@@ -111,8 +125,8 @@ impl Scale {
     }
 }
 
-impl Plate {
-    /// The whole figure: the plate, and on it what `marks` draws.
+impl Frame {
+    /// The whole figure: the frame, and in it what `marks` draws.
     pub(super) fn figure(
         &self,
         marks: impl FnOnce(&Canvas, Scale) -> Result<(), FigureError>,
@@ -127,10 +141,15 @@ impl Plate {
 
     /// Draws all but the data, and says where these go.
     fn draw(&self, canvas: &Canvas) -> Result<Scale, FigureError> {
-        canvas.text(MARGIN, 44.0, &self.title, Type::plain(29.0, INK).bold())?;
+        canvas.text(
+            MARGIN,
+            44.0,
+            &self.title,
+            TextFormat::plain(29.0, INK).bold(),
+        )?;
         if let Some(badge) = &self.badge {
             let right = f64::from(WIDTH) - MARGIN;
-            let style = Type::plain(17.0, ALERT).bold().anchored(HPos::Right);
+            let style = TextFormat::plain(17.0, ALERT).bold().anchored(HPos::Right);
             // Beside the axis title, where a heading in the widest of fonts does not reach.
             canvas.text(
                 right,
@@ -149,14 +168,14 @@ impl Plate {
                 MARGIN,
                 82.0 + 25.0 * row as f64,
                 line,
-                Type::plain(size, INK),
+                TextFormat::plain(size, INK),
             )?;
         }
         canvas.text(
             MARGIN,
             PLOT.top - 17.0,
             self.y_title,
-            Type::plain(16.0, MUTED),
+            TextFormat::plain(16.0, MUTED),
         )?;
         self.axes(canvas)?;
         let (bottom, middle) = (PLOT.top + PLOT.height, PLOT.left + PLOT.width / 2.0);
@@ -164,12 +183,12 @@ impl Plate {
             middle,
             bottom + 42.0,
             self.x_title,
-            Type::plain(16.0, MUTED).anchored(HPos::Center),
+            TextFormat::plain(16.0, MUTED).anchored(HPos::Center),
         )?;
         self.legend(canvas)?;
 
         let source = f64::from(HEIGHT) - 14.0;
-        canvas.text(MARGIN, source, &self.source, Type::plain(13.0, MUTED))?;
+        canvas.text(MARGIN, source, &self.source, TextFormat::plain(13.0, MUTED))?;
         let notes = wrap(
             &self.notes.join("  ·  "),
             f64::from(WIDTH) - 2.0 * MARGIN,
@@ -180,7 +199,7 @@ impl Plate {
                 MARGIN,
                 source - 17.0 * (row + 1) as f64,
                 note,
-                Type::plain(13.0, MUTED),
+                TextFormat::plain(13.0, MUTED),
             )?;
         }
         Ok(Scale {
@@ -207,7 +226,7 @@ impl Plate {
             .y_label_area_size(fine(beside))
             .build_cartesian_2d(spec(self.x, 10), spec(self.y, 9))
             .map_err(failed)?;
-        let y_format = |value: &f64| super::super::number::significant(*value, 3);
+        let y_format = |value: &f64| number::significant(*value, 3);
         let x_format = |value: &f64| (self.x_format)(*value);
         chart
             .configure_mesh()
@@ -216,7 +235,7 @@ impl Plate {
             .bold_line_style(GRID.stroke_width(FINE as u32))
             .light_line_style(TRANSPARENT)
             .axis_style(MUTED.stroke_width(FINE as u32))
-            .label_style(Type::plain(16.0, INK).style())
+            .label_style(TextFormat::plain(16.0, INK).style())
             .x_label_formatter(&x_format)
             .y_label_formatter(&y_format)
             .set_all_tick_mark_size(fine(5.0))
@@ -226,43 +245,42 @@ impl Plate {
 
     fn legend(&self, canvas: &Canvas) -> Result<(), FigureError> {
         let mut y = PLOT.top + 8.0;
-        let (mark, text) = (LEGEND_LEFT + 12.0, LEGEND_LEFT + 34.0);
-        let ends = [(LEGEND_LEFT, mark + 12.0)];
-        for key in &self.legend {
-            let words = match key {
-                Key::Gap => {
+        let (left, middle, right) = (LEGEND_LEFT, LEGEND_LEFT + 12.0, LEGEND_LEFT + 24.0);
+        for entry in &self.legend {
+            let text: &str = match entry {
+                LegendEntry::Gap => {
                     y += LEGEND_STEP / 2.0;
                     continue;
                 }
-                Key::Heading(words) => {
-                    canvas.text(LEGEND_LEFT, y, words, Type::plain(15.0, MUTED))?;
+                LegendEntry::Heading(text) => {
+                    canvas.text(left, y, text, TextFormat::plain(15.0, MUTED))?;
                     y += LEGEND_STEP;
                     continue;
                 }
-                Key::Marker(look, solid, words) => {
-                    canvas.marker(mark, y, *look, *solid)?;
-                    words
+                LegendEntry::Marker { style, solid, text } => {
+                    canvas.marker(middle, y, *style, *solid)?;
+                    text
                 }
-                Key::Line(color, opacity, width, words) => {
-                    let (left, right) = ends[0];
-                    canvas.line(&[(left, y), (right, y)], *color, *opacity, *width)?;
-                    words
+                LegendEntry::Line { stroke, text } => {
+                    canvas.line(&[(left, y), (right, y)], *stroke)?;
+                    text
                 }
-                Key::Band(color, opacity, words) => {
-                    canvas.rect(
-                        Rect {
-                            left: LEGEND_LEFT,
-                            top: y - 8.0,
-                            width: 24.0,
-                            height: 16.0,
-                        },
-                        *color,
-                        *opacity,
-                    )?;
-                    words
+                LegendEntry::Band {
+                    color,
+                    opacity,
+                    text,
+                } => {
+                    let swatch = Rect {
+                        left,
+                        top: y - 8.0,
+                        width: right - left,
+                        height: 16.0,
+                    };
+                    canvas.rect(swatch, *color, *opacity)?;
+                    text
                 }
             };
-            canvas.text(text, y, words, Type::plain(16.0, INK))?;
+            canvas.text(right + 10.0, y, text, TextFormat::plain(16.0, INK))?;
             y += LEGEND_STEP;
         }
         Ok(())
@@ -290,7 +308,7 @@ pub(super) fn finish(svg: &str, title: &str) -> Result<String, FigureError> {
     let (fine_width, fine_height) = (fine(f64::from(WIDTH)), fine(f64::from(HEIGHT)));
     let drawn = format!("<svg width=\"{fine_width}\" height=\"{fine_height}\"");
     let body = svg.strip_prefix(&drawn).ok_or(FigureError::Header)?;
-    let label = crate::report::html::escape(title);
+    let label = maud::html! { (title) }.into_string();
     Ok(format!(
         "<svg width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{label}\"{body}\n"
     ))

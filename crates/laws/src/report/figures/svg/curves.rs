@@ -1,46 +1,47 @@
 //! Training curves: validation loss, and training loss behind it, against tokens.
 
-use super::super::{Curve, Report, number};
 use super::FigureError;
 use super::axis::Axis;
-use super::canvas::{Look, MUTED, Type};
-use super::plate::{Key, PLOT, Plate};
-use super::scaling::position;
+use super::canvas::{Canvas, MUTED, MarkerStyle, Stroke, TextFormat};
+use super::frame::{Frame, LegendEntry, PLOT, Scale};
+use crate::report::{
+    Report,
+    figures::data::{Lines, Sizes},
+    number,
+};
+use plotters::style::text_anchor::HPos;
 
 /// Points that a training curve is averaged down to.
 const BINS: usize = 60;
-const TRAINING: (f64, f64) = (0.35, 1.0);
-const VALIDATION: (f64, f64) = (0.95, 2.5);
+const TRAINING: Stroke = Stroke {
+    color: MUTED,
+    opacity: 0.35,
+    width: 1.0,
+};
+const VALIDATION: Stroke = Stroke {
+    color: MUTED,
+    opacity: 0.95,
+    width: 2.5,
+};
 
 /// The figure of all training curves.
-pub(in crate::report) fn curves(report: &Report) -> Result<String, FigureError> {
-    let curves: Vec<Lines> = report.input.curves.iter().map(Lines::of).collect();
-    let plate = plate(report, &curves);
-    let sizes = report.sizes();
-    plate.figure(|canvas, scale| {
-        for (loss, name) in references(report) {
-            if plate.y.contains(loss) {
-                let ends = scale.line(&[(plate.x.lo, loss), (plate.x.hi, loss)]);
-                canvas.line(&ends, MUTED, 1.0, 1.5)?;
-                let y = ends[0].1;
-                // Curves begin at chance on the left and end near the floor on the right.
-                let (x, anchor) = if Some(loss) == report.input.chance {
-                    (
-                        PLOT.left + PLOT.width - 8.0,
-                        plotters::style::text_anchor::HPos::Right,
-                    )
-                } else {
-                    (PLOT.left + 8.0, plotters::style::text_anchor::HPos::Left)
-                };
-                canvas.text(
-                    x,
-                    y - 13.0,
-                    &name,
-                    Type::plain(16.0, MUTED).anchored(anchor),
-                )?;
-            }
+pub(super) fn curves(report: &Report) -> Result<String, FigureError> {
+    let sizes = Sizes::of(report);
+    let drawn = |curve| {
+        let Lines {
+            training,
+            validation,
+        } = Lines::of(curve);
+        Drawn {
+            style: MarkerStyle::of(sizes.index_of_curve(curve)),
+            training: averaged(&training),
+            validation,
         }
-        let look = |curve: &Lines| Look::of(position(&sizes, curve.params, curve.size));
+    };
+    let curves: Vec<Drawn> = report.input.curves.iter().map(drawn).collect();
+    let frame = frame(report, &curves, &sizes);
+    frame.figure(|canvas, scale| {
+        draw_references(report, &frame, canvas, scale)?;
         // Training under all validation: it is the noisier and the less important.
         let training = curves
             .iter()
@@ -48,58 +49,52 @@ pub(in crate::report) fn curves(report: &Report) -> Result<String, FigureError> 
         let validation = curves
             .iter()
             .map(|curve| (curve, &curve.validation, VALIDATION));
-        for (curve, line, (opacity, width)) in training.chain(validation) {
-            let from = line.partition_point(|(tokens, _)| *tokens < plate.x.lo);
-            for piece in plate.y.clip(&line[from..]) {
-                canvas.line(&scale.line(&piece), look(curve).color, opacity, width)?;
+        for (curve, line, stroke) in training.chain(validation) {
+            let from = line.partition_point(|(tokens, _)| *tokens < frame.x.lo);
+            for piece in frame.y.clip(&line[from..]) {
+                canvas.line(&scale.line(&piece), stroke.colored(curve.style.color))?;
             }
         }
         for curve in &curves {
-            if let Some(last) = curve
-                .validation
-                .last()
-                .filter(|(tokens, loss)| plate.x.contains(*tokens) && plate.y.contains(*loss))
-            {
+            let is_within = |at: &&(f64, f64)| frame.x.contains(at.0) && frame.y.contains(at.1);
+            if let Some(last) = curve.validation.last().filter(is_within) {
                 let (x, y) = scale.at(*last);
-                canvas.marker(x, y, look(curve), true)?;
+                canvas.marker(x, y, curve.style, true)?;
             }
         }
         Ok(())
     })
 }
 
-/// (tokens, loss) along one curve.
-struct Lines<'a> {
-    params: u64,
-    size: &'a str,
+/// (tokens, loss) along one curve, as it is drawn.
+struct Drawn {
+    style: MarkerStyle,
     training: Vec<(f64, f64)>,
     validation: Vec<(f64, f64)>,
 }
 
-impl<'a> Lines<'a> {
-    fn of(curve: &'a Curve) -> Self {
-        let usable = |(tokens, loss): &(f64, f64)| {
-            *tokens > 0.0 && *loss > 0.0 && tokens.is_finite() && loss.is_finite()
-        };
-        let training: Vec<_> = curve
-            .points
-            .iter()
-            .filter_map(|at| Some((at.tokens, at.train_loss?)))
-            .filter(usable)
-            .collect();
-        let validation = curve
-            .points
-            .iter()
-            .filter_map(|at| Some((at.tokens, at.val_loss?)))
-            .filter(usable)
-            .collect();
-        Self {
-            params: curve.params,
-            size: &curve.size,
-            training: averaged(&training),
-            validation,
+/// Chance and the planted optimum, where they lie within the axes.
+fn draw_references(
+    report: &Report,
+    frame: &Frame,
+    canvas: &Canvas,
+    scale: Scale,
+) -> Result<(), FigureError> {
+    for (loss, name) in references(report) {
+        if !frame.y.contains(loss) {
+            continue;
         }
+        let ends = scale.line(&[(frame.x.lo, loss), (frame.x.hi, loss)]);
+        canvas.line(&ends, Stroke::REFERENCE)?;
+        // Curves begin at chance on the left and end near the floor on the right.
+        let (x, anchor) = match Some(loss) == report.input.chance {
+            true => (PLOT.left + PLOT.width - 8.0, HPos::Right),
+            false => (PLOT.left + 8.0, HPos::Left),
+        };
+        let format = TextFormat::plain(16.0, MUTED).anchored(anchor);
+        canvas.text(x, ends[0].1 - 13.0, &name, format)?;
     }
+    Ok(())
 }
 
 fn references(report: &Report) -> impl Iterator<Item = (f64, String)> {
@@ -112,7 +107,7 @@ fn references(report: &Report) -> impl Iterator<Item = (f64, String)> {
     chance.into_iter().chain(optimum)
 }
 
-fn plate(report: &Report, curves: &[Lines]) -> Plate {
+fn frame(report: &Report, curves: &[Drawn], sizes: &Sizes) -> Frame {
     let measured = || {
         curves.iter().flat_map(|curve| {
             if curve.validation.is_empty() {
@@ -135,37 +130,34 @@ fn plate(report: &Report, curves: &[Lines]) -> Plate {
     }
     let best = report
         .input
-        .points
+        .finished
         .iter()
-        .filter(|point| point.loss.is_finite())
+        .filter(|trial| trial.loss.is_finite())
         .min_by(|a, b| a.loss.total_cmp(&b.loss));
     let finding = match (curves.len(), best) {
         (0, _) => "No training curve has been recorded yet.".to_owned(),
         (1, None) => "1 trial, not finished".to_owned(),
         (count, None) => format!("{count} trials, none of them finished"),
         (count, Some(best)) => format!(
-            "{count} trial{}; lowest final loss {:.4} ({}, {} tokens)",
+            "{count} trial{}; lowest final loss {:.4} ({}{})",
             if count == 1 { "" } else { "s" },
             best.loss,
-            best.trial,
-            number::count(best.tokens)
+            best.name,
+            best.tokens.map_or_else(String::new, |tokens| format!(
+                ", {} tokens",
+                number::count(tokens)
+            ))
         ),
     };
-    let mut legend = Key::sizes(&report.sizes());
-    legend.push(Key::Gap);
-    legend.push(Key::Line(
-        MUTED,
-        VALIDATION.0,
-        VALIDATION.1,
-        "validation".into(),
-    ));
-    legend.push(Key::Line(
-        MUTED,
-        TRAINING.0,
-        TRAINING.1,
-        "training (averaged)".into(),
-    ));
-    Plate {
+    let mut legend = LegendEntry::sizes(sizes);
+    legend.push(LegendEntry::Gap);
+    for (stroke, text) in [
+        (VALIDATION, "validation"),
+        (TRAINING, "training (averaged)"),
+    ] {
+        legend.push(LegendEntry::Line { stroke, text });
+    }
+    Frame {
         title: "Training curves".into(),
         badge: report.progress(),
         finding,

@@ -89,7 +89,7 @@ pub struct Table {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// Not CSV.
-    #[error("not a table: {0}")]
+    #[error("not a table")]
     Csv(#[from] csv::Error),
     /// Which one is meant?
     #[error("two columns are named `{0}`; rename one of them")]
@@ -177,12 +177,16 @@ impl Table {
         let mut table = Table::default();
         for record in reader.records() {
             let record = record?;
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = record
+                .position()
+                .expect("a record that was read has a place");
+            let line = line.line();
             if !filters.iter().all(|&(at, value)| alike(&record[at], value)) {
                 table.filtered += 1;
                 continue;
             }
-            let text = |at: usize| record.get(at).unwrap_or_default();
+            // The reader refuses records that are shorter than the header.
+            let text = |at: usize| &record[at];
             if reading.skip_missing && columns.iter().any(|&(_, at)| is_missing(text(at))) {
                 table.skipped += 1;
                 continue;

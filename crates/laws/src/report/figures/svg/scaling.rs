@@ -1,43 +1,53 @@
 //! Loss against parameters or compute: points, law, band, and what they are compared with.
 
-use plotters::style::text_anchor::HPos;
-
-use super::super::{Law, Quantity, Report, number};
 use super::FigureError;
 use super::axis::Axis;
-use super::canvas::{Canvas, INK, Look, MUTED, Type};
+use super::canvas::{Canvas, INK, MUTED, MarkerStyle, Stroke, TextFormat};
+use super::frame::{Frame, LegendEntry, PLOT, Scale};
 use super::labels::{Placer, Rect, text_width};
-use super::plate::{Key, PLOT, Plate, Scale};
-use crate::fits::{Point, PowerLaw};
+use crate::{
+    fits::{FinishedTrial, PowerLaw},
+    report::{Quantity, Report, ScalingLaw, figures::data::Sizes, number},
+};
+use plotters::style::text_anchor::HPos;
 
 const LABEL: f64 = 16.0;
 const BAND_OPACITY: f64 = 0.13;
-/// Opacity and width of a training curve.
-const CURVE: (f64, f64) = (0.4, 1.5);
-/// Losses so far above chance say that a trial diverged, not how it scales; they would flatten everything else.
-const DIVERGED: f64 = 1.05;
+/// A training curve.
+const CURVE: Stroke = Stroke {
+    color: MUTED,
+    opacity: 0.4,
+    width: 1.5,
+};
+/// The fitted law.
+const LAW: Stroke = Stroke {
+    color: INK,
+    opacity: 1.0,
+    width: 2.5,
+};
 
 /// The figure of one law.
-pub(in crate::report) fn scaling(report: &Report, law: &Law) -> Result<String, FigureError> {
+pub(super) fn scaling(report: &Report, law: &ScalingLaw) -> Result<String, FigureError> {
     let scene = Scene::new(report, law);
     scene
-        .plate
+        .frame
         .figure(|canvas, scale| scene.draw(canvas, scale))
 }
 
 /// Everything that decides what is drawn where.
 struct Scene<'a> {
     report: &'a Report,
-    law: &'a Law,
-    sizes: Vec<(u64, &'a str)>,
-    plate: Plate,
+    law: &'a ScalingLaw,
+    sizes: Sizes<'a>,
+    frame: Frame,
     chance: Option<f64>,
     optimum: Option<f64>,
+    /// The paper's law, as far as it lies within the axes.
     paper: Vec<Vec<(f64, f64)>>,
 }
 
 impl<'a> Scene<'a> {
-    fn new(report: &'a Report, law: &'a Law) -> Self {
+    fn new(report: &'a Report, law: &'a ScalingLaw) -> Self {
         let quantity = law.quantity;
         let (x, mut y) = axes(report, quantity);
         let mut notes = Vec::new();
@@ -49,36 +59,19 @@ impl<'a> Scene<'a> {
             }
             reached
         };
-        let chance = report
-            .input
-            .chance
-            .filter(|loss| reach(&mut y, "Chance (ln 2)", *loss));
-        let optimum = report
-            .input
-            .optimum
-            .filter(|loss| reach(&mut y, "The planted optimum", *loss));
-        let points = report.input.points.iter();
-        let within = |point: &&Point| x.contains(quantity.of(point)) && y.contains(point.loss);
-        match report.input.points.len() - points.filter(within).count() {
+        let (chance, optimum) = (report.input.chance, report.input.optimum);
+        let chance = chance.filter(|loss| reach(&mut y, "Chance (ln 2)", *loss));
+        let optimum = optimum.filter(|loss| reach(&mut y, "The planted optimum", *loss));
+        let finished = report.input.finished.iter();
+        match finished.len() - within(report, quantity, x, y).count() {
             0 => {}
             1 => notes.push("1 trial is outside these axes".into()),
             outside => notes.push(format!("{outside} trials are outside these axes")),
         }
-        let published = quantity.paper();
-        let line: Vec<_> = x.steps(64).map(|x| (x, published.loss(x))).collect();
-        let is_polar = report.input.chance.is_some();
-        let mut paper = if is_polar { y.clip(&line) } else { Vec::new() };
-        // A stub in a corner explains nothing.
-        let drawn: usize = paper.iter().map(Vec::len).sum();
-        if is_polar && drawn < line.len() / 4 {
-            paper.clear();
-            let (from, to) = (published.loss(x.lo), published.loss(x.hi));
-            notes.push(format!(
-                "{} (other corpus) would run from {from:.3} to {to:.3}, outside these axes",
-                published.text(quantity.symbol())
-            ));
-        }
-        let plate = Plate {
+        let (paper, note) = paper(report, quantity, x, y);
+        notes.extend(note);
+        let sizes = Sizes::of(report);
+        let frame = Frame {
             title: match quantity {
                 Quantity::Parameters => "Loss against model parameters".into(),
                 Quantity::Compute => "Loss against training compute".into(),
@@ -96,15 +89,15 @@ impl<'a> Scene<'a> {
                 Quantity::Parameters => number::count,
                 Quantity::Compute => number::flops,
             },
-            legend: legend(report, law),
+            legend: legend(report, law, &sizes),
             notes,
             source: report.source(),
         };
         Self {
             report,
             law,
-            sizes: report.sizes(),
-            plate,
+            sizes,
+            frame,
             chance,
             optimum,
             paper,
@@ -134,14 +127,14 @@ impl<'a> Scene<'a> {
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
         for curve in &self.report.input.curves {
-            let look = self.look(curve.params, &curve.size);
+            let style = MarkerStyle::of(self.sizes.index_of_curve(curve));
             let usable = |(flops, loss): &(f64, f64)| {
-                self.plate.x.contains(*flops) && loss.is_finite() && *loss > 0.0
+                self.frame.x.contains(*flops) && loss.is_finite() && *loss > 0.0
             };
             let line = curve.points.iter();
             let line = line.filter_map(|point| Some((point.flops, point.val_loss?)));
-            for piece in self.plate.y.clip(&line.filter(usable).collect::<Vec<_>>()) {
-                canvas.line(&scale.line(&piece), look.color, CURVE.0, CURVE.1)?;
+            for piece in self.frame.y.clip(&line.filter(usable).collect::<Vec<_>>()) {
+                canvas.line(&scale.line(&piece), CURVE.colored(style.color))?;
                 sample(placer, &scale.line(&piece));
             }
         }
@@ -155,46 +148,37 @@ impl<'a> Scene<'a> {
         scale: Scale,
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
-        let Plate { x, .. } = &self.plate;
+        let Frame { x, .. } = &self.frame;
         for loss in self.chance.into_iter().chain(self.optimum) {
             let ends = scale.line(&[(x.lo, loss), (x.hi, loss)]);
-            canvas.line(&ends, MUTED, 1.0, 1.5)?;
+            canvas.line(&ends, Stroke::REFERENCE)?;
             sample(placer, &ends);
         }
         for piece in &self.paper {
-            canvas.dashed(&scale.line(piece), MUTED, 1.5)?;
+            canvas.dashed(&scale.line(piece), Stroke::REFERENCE)?;
             sample(placer, &scale.line(piece));
         }
         Ok(())
     }
 
-    /// The points that lie within the axes.
-    fn drawn(&self) -> impl Iterator<Item = &'a Point> {
-        let Plate { x, y, .. } = self.plate;
-        let quantity = self.law.quantity;
-        let points = self.report.input.points.iter();
-        points.filter(move |point| x.contains(quantity.of(point)) && y.contains(point.loss))
+    /// The trials that lie within the axes, and where.
+    fn drawn(&self) -> impl Iterator<Item = (&'a FinishedTrial, (f64, f64))> {
+        within(self.report, self.law.quantity, self.frame.x, self.frame.y)
     }
 
-    fn is_chosen(&self, point: &Point) -> bool {
-        let mut chosen = self.law.selection.chosen.iter();
-        chosen.any(|entry| entry.label == point.trial)
-    }
-
-    fn pixel(&self, scale: Scale, point: &Point) -> (f64, f64) {
-        scale.at((self.law.quantity.of(point), point.loss))
-    }
-
-    fn look(&self, params: u64, size: &str) -> Look {
-        Look::of(position(&self.sizes, params, size))
+    /// Those of them that the law is fitted to, or the others.
+    fn drawn_if(&self, chosen: bool) -> impl Iterator<Item = (&'a FinishedTrial, (f64, f64))> {
+        let law = self.law;
+        self.drawn()
+            .filter(move |(trial, _)| law.has_chosen(&trial.name) == chosen)
     }
 
     fn marks(&self, canvas: &Canvas, scale: Scale, placer: &mut Placer) -> Result<(), FigureError> {
-        // Points of the fit last: they lie on top.
+        // Trials of the fit last: they lie on top.
         for solid in [false, true] {
-            for point in self.drawn().filter(|point| self.is_chosen(point) == solid) {
-                let (x, y) = self.pixel(scale, point);
-                canvas.marker(x, y, self.look(point.params, &point.size), solid)?;
+            for (trial, at) in self.drawn_if(solid) {
+                let (x, y) = scale.at(at);
+                canvas.marker(x, y, MarkerStyle::of(self.sizes.index(trial)), solid)?;
                 placer.block(Rect::around(x, y, 9.0));
             }
         }
@@ -207,14 +191,13 @@ impl<'a> Scene<'a> {
         scale: Scale,
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
-        let mut labelled: Vec<&Point> = Vec::new();
-        for point in self.drawn().filter(|point| self.is_chosen(point)) {
-            // Runs that differ in their seed only share one label.
-            let same = |other: &&Point| other.size == point.size && other.budget == point.budget;
-            if !labelled.iter().any(same) {
-                labelled.push(point);
-                let style = Type::plain(LABEL, INK);
-                label(canvas, placer, self.pixel(scale, point), &point.size, style)?;
+        let mut labelled: Vec<&FinishedTrial> = Vec::new();
+        for (trial, at) in self.drawn_if(true) {
+            // Trials that differ in their seed only share one label.
+            if !labelled.iter().any(|other| other.repeats(trial)) {
+                labelled.push(trial);
+                let format = TextFormat::plain(LABEL, INK);
+                label(canvas, placer, scale.at(at), &trial.at.size, format)?;
             }
         }
         Ok(())
@@ -227,7 +210,7 @@ impl<'a> Scene<'a> {
         fit: &PowerLaw,
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
-        let Plate { x, y, .. } = &self.plate;
+        let Frame { x, y, .. } = &self.frame;
         let band: Vec<_> = x.steps(64).map(|x| (x, fit.band(x))).collect();
         let within = |loss: f64| loss.clamp(y.lo, y.hi);
         let upper = band.iter().map(|(x, band)| scale.at((*x, within(band.hi))));
@@ -237,7 +220,7 @@ impl<'a> Scene<'a> {
             .map(|(x, band)| scale.at((*x, within(band.lo))));
         canvas.polygon(&upper.chain(lower).collect::<Vec<_>>(), INK, BAND_OPACITY)?;
         for piece in y.clip(&[(x.lo, fit.predict(x.lo)), (x.hi, fit.predict(x.hi))]) {
-            canvas.line(&scale.line(&piece), INK, 1.0, 2.5)?;
+            canvas.line(&scale.line(&piece), LAW)?;
             sample(placer, &scale.line(&piece));
         }
         Ok(())
@@ -255,7 +238,7 @@ impl<'a> Scene<'a> {
             .optimum
             .map(|loss| (format!("planted optimum {loss:.3}"), loss));
         for (text, loss) in chance.into_iter().chain(optimum) {
-            let y = scale.at((self.plate.x.lo, loss)).1;
+            let y = scale.at((self.frame.x.lo, loss)).1;
             let width = text_width(&text, LABEL);
             let (left, right) = (PLOT.left + 8.0, PLOT.left + PLOT.width - 8.0 - width);
             let places = [
@@ -281,7 +264,7 @@ impl<'a> Scene<'a> {
                     x,
                     rect.top + 10.0,
                     &text,
-                    Type::plain(LABEL, MUTED).anchored(anchor),
+                    TextFormat::plain(LABEL, MUTED).anchored(anchor),
                 )?;
             }
         }
@@ -299,7 +282,7 @@ impl<'a> Scene<'a> {
         };
         let published = self.law.quantity.paper();
         let (from, to) = published.measured;
-        let outside = self.plate.x.hi < from || self.plate.x.lo > to;
+        let outside = self.frame.x.hi < from || self.frame.x.lo > to;
         let mut text = published.text(self.law.quantity.symbol());
         text.push_str(if outside {
             " (extrapolated, other corpus)"
@@ -314,7 +297,7 @@ impl<'a> Scene<'a> {
                 placer,
                 scale.at(point),
                 &text,
-                Type::plain(LABEL - 2.0, MUTED),
+                TextFormat::plain(LABEL - 2.0, MUTED),
             )? {
                 break;
             }
@@ -323,50 +306,51 @@ impl<'a> Scene<'a> {
     }
 }
 
-impl Quantity {
-    /// Its value for a point.
-    fn of(self, point: &Point) -> f64 {
-        match self {
-            Self::Parameters => point.params as f64,
-            Self::Compute => point.flops,
-        }
-    }
+/// The trials within some axes, and where.
+fn within(
+    report: &Report,
+    quantity: Quantity,
+    x: Axis,
+    y: Axis,
+) -> impl Iterator<Item = (&FinishedTrial, (f64, f64))> {
+    let finished = report.input.finished.iter();
+    let placed = finished.filter_map(move |trial| Some((trial, (quantity.of(trial)?, trial.loss))));
+    placed.filter(move |(_, at)| x.contains(at.0) && y.contains(at.1))
 }
 
-impl Report {
-    /// Run, corpus and date on one line.
-    pub(super) fn source(&self) -> String {
-        let input = &self.input;
-        if input.run_id.is_empty() {
-            return format!("{} · {}", input.title, input.created);
-        }
-        format!(
-            "{} · run {} · corpus {} · {}",
-            input.title, input.run_id, input.corpus.name, input.created
-        )
+/// The paper's law within some axes; a note in its stead where too little of it would be seen.
+fn paper(
+    report: &Report,
+    quantity: Quantity,
+    x: Axis,
+    y: Axis,
+) -> (Vec<Vec<(f64, f64)>>, Option<String>) {
+    // What isn't POLAR's loss isn't comparable with POLAR's law.
+    if report.input.chance.is_none() {
+        return (Vec::new(), None);
     }
-
-    /// A loss from which on a trial has diverged.
-    pub(super) fn diverged(&self) -> f64 {
-        let chance = self.input.chance;
-        chance.map_or(f64::INFINITY, |chance| DIVERGED * chance)
+    let published = quantity.paper();
+    let line: Vec<_> = x.steps(64).map(|x| (x, published.loss(x))).collect();
+    let pieces = y.clip(&line);
+    let drawn: usize = pieces.iter().map(Vec::len).sum();
+    if drawn >= line.len() / 4 {
+        return (pieces, None);
     }
-
-    /// What the axis of losses is called.
-    pub(in crate::report) fn loss_title(&self) -> &'static str {
-        match self.input.chance {
-            Some(_) => "validation loss (nats per triplet)",
-            None => "loss (nats)",
-        }
-    }
+    // A stub in a corner explains nothing.
+    let (from, to) = (published.loss(x.lo), published.loss(x.hi));
+    let note = format!(
+        "{} (other corpus) would run from {from:.3} to {to:.3}, outside these axes",
+        published.text(quantity.symbol())
+    );
+    (Vec::new(), Some(note))
 }
 
-/// Axes around the points; compute begins earlier where curves show how each size got there.
+/// Axes around the trials; compute begins earlier where curves show how each size got there.
 fn axes(report: &Report, quantity: Quantity) -> (Axis, Axis) {
     let top = report.diverged();
-    let points = || report.input.points.iter().filter(|point| point.loss < top);
-    let x = Axis::around(points().map(|point| quantity.of(point)), 0.1);
-    let y = Axis::around(points().map(|point| point.loss), 0.08);
+    let finished = || report.input.finished.iter().filter(|t| t.loss < top);
+    let x = Axis::around(finished().filter_map(|trial| quantity.of(trial)), 0.1);
+    let y = Axis::around(finished().map(|trial| trial.loss), 0.08);
     let mut x = x.unwrap_or_else(|| match quantity {
         Quantity::Parameters => Axis::new(1e4, 1e7),
         Quantity::Compute => Axis::new(1e12, 1e15),
@@ -377,41 +361,41 @@ fn axes(report: &Report, quantity: Quantity) -> (Axis, Axis) {
     (x, y.unwrap_or_else(|| Axis::new(0.4, 0.7)))
 }
 
-fn legend(report: &Report, law: &Law) -> Vec<Key> {
-    let mut keys = Key::sizes(&report.sizes());
-    keys.push(Key::Gap);
+fn legend(report: &Report, law: &ScalingLaw, sizes: &Sizes) -> Vec<LegendEntry> {
+    let mut entries = LegendEntry::sizes(sizes);
+    entries.push(LegendEntry::Gap);
     if law.fitted().is_some() {
-        keys.push(Key::Line(INK, 1.0, 2.5, "fitted law".into()));
-        keys.push(Key::Band(INK, BAND_OPACITY, "its 95% band".into()));
+        entries.push(LegendEntry::Line {
+            stroke: LAW,
+            text: "fitted law",
+        });
+        entries.push(LegendEntry::Band {
+            color: INK,
+            opacity: BAND_OPACITY,
+            text: "its 95% band",
+        });
     }
+    let marker = |solid, text: &str| LegendEntry::Marker {
+        style: MarkerStyle::ANY,
+        solid,
+        text: text.to_owned(),
+    };
     if !law.selection.chosen.is_empty() {
-        let role = if law.fitted().is_some() {
-            "in the fit"
-        } else {
-            "would enter a fit"
-        };
-        keys.push(Key::Marker(Look::ANY, true, role.into()));
+        entries.push(match law.fitted() {
+            Some(_) => marker(true, "in the fit"),
+            None => marker(true, "would enter a fit"),
+        });
     }
-    if report.input.points.len() > law.selection.chosen.len() {
-        keys.push(Key::Marker(Look::ANY, false, "not in the fit".into()));
+    if report.input.finished.len() > law.selection.chosen.len() {
+        entries.push(marker(false, "not in the fit"));
     }
     if law.quantity == Quantity::Compute && !report.input.curves.is_empty() {
-        keys.push(Key::Line(
-            Look::ANY.color,
-            CURVE.0,
-            CURVE.1,
-            "training curves".into(),
-        ));
+        entries.push(LegendEntry::Line {
+            stroke: CURVE,
+            text: "training curves",
+        });
     }
-    keys
-}
-
-/// The place of a size in the colour order.
-pub(super) fn position(sizes: &[(u64, &str)], params: u64, size: &str) -> usize {
-    sizes
-        .iter()
-        .position(|entry| *entry == (params, size))
-        .unwrap_or(sizes.len())
+    entries
 }
 
 /// Keeps labels off a line.
@@ -436,7 +420,7 @@ fn label(
     placer: &mut Placer,
     at: (f64, f64),
     text: &str,
-    style: Type,
+    style: TextFormat,
 ) -> Result<bool, FigureError> {
     let Some(rect) = placer.place(at.0, at.1, text_width(text, style.size), style.size + 3.0)
     else {

@@ -1,0 +1,295 @@
+//! A trial in three parts: what its weights are a function of, how they are scored, and how the work is
+//! done.
+//!
+//! ```text
+//! Trial ─┬─ Recipe       decides every bit of the weights; its hash is the trial's identity
+//!        ├─ Measurement  decides which scores are taken, never a weight
+//!        └─ Execution    memory, traffic, checkpoints: shows nowhere
+//! ```
+//! The identity is the hash of the whole recipe. Nothing in it is left out, and whatever changes a bit
+//! of the weights must be in it: that is why a sum whose order isn't canonical carries its world.
+
+use crate::{
+    config::{Backend, CheckpointConfig, LoaderConfig, OptimizerConfig},
+    placement::{Reduction, Zero},
+    schedule::Schedule,
+};
+use polestar_core::{Objective, Precision, RecipeId, Step, TrialId, WorldSize};
+use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Weighting};
+use polestar_model::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+/// Everything that a trial's weights are a function of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What is learnt.
+    pub objective: Objective,
+    /// Seeds initial weights and the order of triplets.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// What is learnt from.
+    pub data: DataRecipe,
+    /// How batches are made.
+    pub batch: BatchRecipe,
+    /// AdamW and clipping.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over time.
+    pub schedule: Schedule,
+    /// In which arithmetic.
+    pub arithmetic: Arithmetic,
+    /// Weights to start from instead of fresh ones.
+    pub start: Option<StartFrom>,
+}
+
+/// Which triplets there are, and in which order they come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Fingerprint of the corpus: another corpus at its place is refused.
+    pub fingerprint: String,
+    /// Row groups that are left out, each `FILE#NUMBER`: another corpus, so another answer.
+    pub quarantine: Vec<String>,
+    /// Trains on some of the policies only.
+    pub policies: Option<PolicyChoice>,
+    /// Which policies are drawn how often.
+    pub weighting: Weighting,
+    /// How triplets are cut and packed.
+    pub samples: SampleConfig,
+    /// Prompts that a lane shuffles among.
+    pub window: usize,
+}
+
+/// How triplets become global batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRecipe {
+    /// Triplets of a global batch.
+    pub triplets: u32,
+    /// Lanes that it is cut into: the leaves of the canonical sum.
+    pub lanes: u32,
+    /// Tokens of one packed row.
+    pub pack_tokens: u32,
+}
+
+/// In which arithmetic a trial is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arithmetic {
+    /// What computes.
+    pub backend: Backend,
+    /// How operands of matrix products are rounded.
+    pub precision: Precision,
+    /// In which order the lanes' gradients are added up.
+    pub order: Order,
+}
+
+/// In which order the lanes' gradients are added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// By the tree over lanes: the same bits on any number of ranks, at any ZeRO stage.
+    Canonical,
+    /// As ranks and stage have it: other bits on another number of ranks or at another stage, which
+    /// therefore belong to the recipe.
+    Fast {
+        /// Ranks.
+        world: u32,
+        /// What is sharded over them.
+        zero: Zero,
+    },
+}
+
+impl Order {
+    /// The order of a trial on `world` ranks at stage `zero`.
+    pub fn new(reduction: Reduction, world: u32, zero: Zero) -> Order {
+        match reduction {
+            Reduction::Canonical => Order::Canonical,
+            Reduction::Fast => Order::Fast { world, zero },
+        }
+    }
+
+    /// The setting behind it.
+    pub fn reduction(self) -> Reduction {
+        match self {
+            Order::Canonical => Reduction::Canonical,
+            Order::Fast { .. } => Reduction::Fast,
+        }
+    }
+}
+
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Order::Canonical => {
+                f.write_str("canonical: the digests don't depend on the number of workers")
+            }
+            Order::Fast { world, zero } => write!(
+                f,
+                "fast: the digests hold for {world} workers a trial at {zero}, and for no other number or stage"
+            ),
+        }
+    }
+}
+
+/// When the held-out sets are scored, and on how many triplets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// Steps between two evaluations; the last step is always evaluated. 0: only the last.
+    pub every: u64,
+    /// Triplets of each held-out set.
+    pub triplets: usize,
+    /// Triplets of each held-out set after the last step, the first `triplets` among them.
+    pub final_triplets: usize,
+}
+
+impl Measurement {
+    /// Sixteen digits that name what a result was measured on: results of one recipe are the same
+    /// exactly if these are.
+    pub fn id(&self) -> String {
+        let json = serde_json::to_vec(self).expect("numbers serialize");
+        blake3::hash(&json).to_hex()[..16].to_owned()
+    }
+}
+
+/// How the work is done. Nothing here changes a bit of the weights or a score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Execution {
+    /// Object store URL of the corpus.
+    pub corpus: String,
+    /// What is sharded over the ranks.
+    pub zero: Zero,
+    /// Whether segments are run again in the backward pass instead of kept.
+    pub recompute: bool,
+    /// Loading.
+    pub loader: LoaderConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+    /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
+    /// are those that this trial reaches alone, bit for bit.
+    pub trunk: Option<Trunk>,
+}
+
+/// One training run of one model: what a coordinator sends to its workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Its name in the run.
+    pub id: TrialId,
+    /// What its weights are a function of.
+    pub recipe: Recipe,
+    /// How it is scored.
+    pub measurement: Measurement,
+    /// How it is carried out.
+    pub execution: Execution,
+}
+
+/// Where a trial leaves another one's path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// The other trial.
+    pub recipe: RecipeId,
+    /// Steps that both have in common; the trunk keeps this checkpoint.
+    pub step: Step,
+}
+
+/// The weights of another trial, where names match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartFrom {
+    /// The other trial.
+    pub recipe: RecipeId,
+    /// Its last step. Exactly this checkpoint is used: an older one would be another answer.
+    pub step: Step,
+}
+
+/// Why a [`Trial`] can't be trained by these ranks.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TrialError {
+    /// Every rank hosts a lane.
+    #[error("{world} ranks can't share {lanes} lanes; raise train.lanes or use fewer workers")]
+    TooManyRanks {
+        /// Ranks.
+        world: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+    /// The fast sum gives other bits elsewhere.
+    #[error(
+        "this trial adds gradients up in the order of {expected} ranks (train.reduction = \"fast\"), and this world has {found}; use as many workers, or \"canonical\""
+    )]
+    OtherWorld {
+        /// The recipe's.
+        expected: u32,
+        /// This world's.
+        found: u32,
+    },
+    /// The model's sizes don't fit each other.
+    #[error(transparent)]
+    Model(#[from] polestar_model::ModelError),
+}
+
+impl Recipe {
+    /// The hash of all of it.
+    pub fn id(&self) -> RecipeId {
+        let json = serde_json::to_vec(self).expect("numbers, strings and lists serialize");
+        RecipeId::of(&json)
+    }
+
+    /// How its triplets are packed, with a corpus' special tokens.
+    pub fn packer<'a>(&'a self, special: &'a SpecialTokens) -> Packer<'a> {
+        Packer {
+            objective: self.objective,
+            samples: &self.data.samples,
+            special,
+            pack_tokens: self.batch.pack_tokens,
+        }
+    }
+}
+
+impl Trial {
+    /// Its [recipe's identity](Recipe::id).
+    pub fn recipe_id(&self) -> RecipeId {
+        self.recipe.id()
+    }
+
+    /// Whether a world of ranks can train it.
+    ///
+    /// # Errors
+    /// [`TrialError`] says why not.
+    pub fn check(&self, world: WorldSize) -> Result<(), TrialError> {
+        self.recipe.model.validate()?;
+        if world.0 > self.recipe.batch.lanes {
+            return Err(TrialError::TooManyRanks {
+                world: world.0,
+                lanes: self.recipe.batch.lanes,
+            });
+        }
+        match self.recipe.arithmetic.order {
+            Order::Fast {
+                world: expected, ..
+            } if expected != world.0 => Err(TrialError::OtherWorld {
+                expected,
+                found: world.0,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a checkpoint is committed after `step`.
+    pub fn saves(&self, step: Step) -> bool {
+        let setting = &self.execution.checkpoint;
+        self.is_due(setting.every, step) || setting.at.contains(&step)
+    }
+
+    /// Whether something that happens `every` steps, and at the end, happens after `step`.
+    pub fn is_due(&self, every: u64, step: Step) -> bool {
+        step.0 == self.recipe.steps || (every > 0 && step.0 > 0 && step.0.is_multiple_of(every))
+    }
+}

@@ -1,0 +1,10 @@
+//! Whole-system tests: the real program, its processes and its stores. One binary, so that it is linked once.
+
+mod common;
+mod damage;
+mod digest;
+mod faults;
+mod kills;
+mod known_laws;
+mod planted;
+mod refusals;
