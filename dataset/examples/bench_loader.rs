@@ -1,8 +1,9 @@
-//! Times the loader on the rows of a JSONL file: shuffled triplets, tokenized, and the first batch after
+//! Times the loader on the rows of a JSONL file: shuffled triplets, tokenized and packed, and the first batch after
 //! a jump into the middle of an epoch. For `scripts/bench`.
 //!
 //! Prints one line of JSON. A row is what a triplet is made of: three of them a triplet.
 
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Weighting, import,
@@ -40,8 +41,10 @@ fn main() -> Result<(), Failure> {
             seed: 1,
             batch: BATCH,
             lanes: LANES,
-            hosted: (0..LANES).collect(),
-            start,
+            hosted: (0..LANES).map(Lane).collect(),
+            start: Step(start),
+            objective: Objective::Polar,
+            pack_tokens: 4096,
             samples: SampleConfig::default(),
             weighting: Weighting::Uniform,
             window: 4096,
@@ -54,15 +57,14 @@ fn main() -> Result<(), Failure> {
     let mut loader = load(0);
     loader.next()?;
     let first = begun.elapsed().as_secs_f64();
-    let (begun, mut steps, mut tokens) = (Instant::now(), 0_u64, 0_usize);
+    let (begun, mut steps, mut tokens) = (Instant::now(), 0_u64, 0_u64);
     while begun.elapsed().as_secs_f64() < seconds {
         let batch = loader.next()?;
-        for triplet in batch.lanes.iter().flat_map(|(_, triplets)| triplets) {
-            tokens += triplet.prompt.len()
-                + triplet.reference.len()
-                + triplet.positive.len()
-                + triplet.negative.len();
-        }
+        tokens += batch
+            .lanes
+            .iter()
+            .map(|lane| lane.cost.packed_tokens)
+            .sum::<u64>();
         steps += 1;
     }
     let took = begun.elapsed().as_secs_f64();

@@ -1,18 +1,15 @@
-//! A corpus opened for reading: manifest, tokenizer, and triplets in tokens.
+//! A corpus opened for reading: manifest, tokenizer, policies and row groups.
 
 use std::sync::Arc;
 
+use polestar_core::digest::hex;
+use polestar_store::Store;
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{SampleConfig, TokenTriplet};
-use crate::manifest::{self, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, RowGroup};
-use crate::reader::{self, PromptCells, PromptGroup, Reader};
+use crate::manifest::{self, Fingerprint, MANIFEST_KEY, Manifest, RowGroup, RowGroupRef};
+use crate::reader::{self, PromptGroup, PromptSamples, Reader};
 use crate::tokenizer::{self, Tokenizer};
-use crate::triplet::{Contest, PolicyChoice, Roles, TripletChoice, Weighting};
-use polestar_core::digest::hex;
-use polestar_core::random::Stream;
-use polestar_store;
-use polestar_store::Store;
+use crate::triplet::{PolicyChoice, PolicyTable};
 
 /// Bytes of decoded text that a corpus keeps for validation and scans.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -123,31 +120,29 @@ pub enum Error {
     },
 }
 
-/// A validation set. Both stand on prompts that no training triplet uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// Known policies on new prompts.
-    HeldoutPrompts,
-    /// New policies on new prompts: the reference's policy was never trained on; the negative's is
-    /// any other.
-    HeldoutPolicies,
-}
-
-impl Split {
-    pub(crate) fn contest(self) -> Contest {
-        match self {
-            Self::HeldoutPrompts => Contest::Training,
-            Self::HeldoutPolicies => Contest::HeldoutPolicies,
-        }
-    }
-}
-
 /// The row group that `FILE#NUMBER` names.
 fn row_group<'a>(manifest: &'a mut Manifest, name: &str) -> Option<&'a mut RowGroup> {
     let (path, number) = name.rsplit_once('#')?;
     let file = manifest.files.iter_mut().find(|file| file.path == path)?;
     file.row_groups.get_mut(number.parse::<usize>().ok()?)
+}
+
+/// Leaves the row groups that are named without usable prompts, and says what that comes to.
+///
+/// # Errors
+/// The name that is none of a row group's.
+fn leave_out(manifest: &mut Manifest, quarantine: &[String]) -> Result<LeftOut, String> {
+    let mut left_out = LeftOut::default();
+    for given in quarantine {
+        let group = row_group(manifest, given).ok_or_else(|| given.clone())?;
+        // A held-out prompt may be usable for both sets.
+        left_out.prompts += group.prompts.max(group.heldout_policy_prompts);
+        left_out.row_groups += 1;
+        left_out.rows += group.rows;
+        group.prompts = 0;
+        group.heldout_policy_prompts = 0;
+    }
+    Ok(left_out)
 }
 
 /// What a quarantine leaves out of a corpus.
@@ -183,30 +178,41 @@ pub struct Corpus {
     store: Store,
     manifest: Arc<Manifest>,
     tokenizer: Arc<Tokenizer>,
-    roles: Arc<Roles>,
+    policies: Arc<PolicyTable>,
     /// As far as training goes.
-    chosen: Arc<Roles>,
+    chosen: Arc<PolicyTable>,
     reader: Reader,
 }
 
 impl Corpus {
     /// Opens the corpus at a store URL: reads and checks the manifest and the tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] where there is none; the store's; a manifest or tokenizer that is damaged or
+    /// of another version.
     pub async fn open(url: &str) -> Result<Arc<Self>, Error> {
         Self::open_without(url, &[]).await
     }
 
     /// Opens a corpus as if some row groups, each `FILE#NUMBER`, had no usable prompt: they are never
     /// read. The fingerprint stays the corpus's; what is left out belongs to the configuration.
+    ///
+    /// # Errors
+    /// Those of [`Corpus::open`]; [`Error::Quarantine`] for what is no row group of it.
     pub async fn open_without(url: &str, quarantine: &[String]) -> Result<Arc<Self>, Error> {
         Self::open_with(url, quarantine, None).await
     }
 
     /// [`Corpus::open_without`], training on some of the policies. Where that leaves a prompt without a
     /// triplet, another of its row group takes its place.
+    ///
+    /// # Errors
+    /// Those of [`Corpus::open_without`]; [`Error::Policies`] where `choice` is of policies that the
+    /// corpus doesn't have, or of fewer than two.
     pub async fn open_with(
         url: &str,
         quarantine: &[String],
-        policies: Option<PolicyChoice>,
+        choice: Option<PolicyChoice>,
     ) -> Result<Arc<Self>, Error> {
         let failed = |source| Error::Store {
             url: url.into(),
@@ -219,20 +225,10 @@ impl Corpus {
             url: url.into(),
             source,
         })?;
-        let mut left_out = LeftOut::default();
-        for given in quarantine {
-            let group = row_group(&mut manifest, given).ok_or_else(|| Error::Quarantine {
-                url: url.into(),
-                given: given.clone(),
-            })?;
-            // A held-out prompt may be usable for both sets.
-            let prompts = group.prompts.max(group.heldout_policy_prompts);
-            left_out.prompts += prompts;
-            left_out.row_groups += 1;
-            left_out.rows += group.rows;
-            group.prompts = 0;
-            group.heldout_policy_prompts = 0;
-        }
+        let left_out = leave_out(&mut manifest, quarantine).map_err(|given| Error::Quarantine {
+            url: url.into(),
+            given,
+        })?;
 
         let path = manifest.tokenizer.path.clone();
         let bytes = store.get(&path).await.map_err(failed)?;
@@ -250,11 +246,11 @@ impl Corpus {
         })?;
 
         let manifest = Arc::new(manifest);
-        let roles = Arc::new(Roles::new(&manifest.policies));
-        let chosen = match policies {
-            None => Arc::clone(&roles),
+        let policies = Arc::new(PolicyTable::new(&manifest.policies));
+        let chosen = match choice {
+            None => Arc::clone(&policies),
             Some(choice) => {
-                let mut chosen = Roles::clone(&roles);
+                let mut chosen = PolicyTable::clone(&policies);
                 let of = chosen.choose_policies(&manifest.policies, &choice);
                 of.map_err(|has| Error::Policies {
                     url: url.into(),
@@ -267,7 +263,7 @@ impl Corpus {
         let reader = Reader::new(
             store.clone(),
             Arc::clone(&manifest),
-            Arc::clone(&roles),
+            Arc::clone(&policies),
             CACHE_BYTES,
         );
         Ok(Arc::new(Self {
@@ -275,7 +271,7 @@ impl Corpus {
             store,
             manifest,
             tokenizer: Arc::new(tokenizer),
-            roles,
+            policies,
             chosen,
             reader,
         }))
@@ -308,7 +304,7 @@ impl Corpus {
 
     /// How many policies there are to train on; aliases of each other count once.
     pub fn training_policies(&self) -> usize {
-        self.roles.training_policies().len()
+        self.policies.training_policies().len()
     }
 
     /// A policy's name, or `None` for a number that is no policy.
@@ -334,173 +330,34 @@ impl Corpus {
         &self.reader
     }
 
-    /// Whom training compares.
-    pub(crate) fn trained(&self) -> &Roles {
+    /// All policies: what validation goes by.
+    pub(crate) fn policies(&self) -> &PolicyTable {
+        &self.policies
+    }
+
+    /// The policies that training compares.
+    pub(crate) fn trained(&self) -> &PolicyTable {
         &self.chosen
     }
 
-    /// The triplet of one usable prompt, in tokens.
-    pub(crate) async fn triplet(
-        &self,
-        reader: &Reader,
-        roles: &Roles,
-        draw: &Draw,
-        samples: &SampleConfig,
-    ) -> Result<TokenTriplet, Error> {
-        let &Draw {
-            file,
-            row_group,
-            prompt,
-            contest,
-            weighting,
-            key,
-        } = draw;
-        let group = reader.row_group(file, row_group).await;
-        let group = group.map_err(|source| self.unreadable(source))?;
-        // Among all policies every usable prompt has a triplet; among some of them its neighbours may
-        // have to step in.
-        let usable = group.count(contest);
-        let found = (0..usable).find_map(|further| {
-            let cells = group.usable(contest, (prompt + further) % usable)?;
-            let choice = roles.choose(contest, weighting, &cells.cells, &key)?;
-            Some((cells, choice))
-        });
-        let (prompt, choice) = found.ok_or_else(|| Error::NoTriplet {
-            path: self.manifest.files[file].path.clone(),
-            row_group,
-            prompt,
-        })?;
-        self.tokenize(prompt, choice, samples)
-            .map_err(|source| self.untokenized(prompt, source))
-    }
-
     /// A row group through the corpus' own reader.
-    pub(crate) async fn row_group(
-        &self,
-        file: usize,
-        row_group: usize,
-    ) -> Result<Arc<PromptGroup>, Error> {
-        let group = self.reader.row_group(file, row_group).await;
+    pub(crate) async fn row_group(&self, place: RowGroupRef) -> Result<Arc<PromptGroup>, Error> {
+        let group = self.reader.row_group(place).await;
         group.map_err(|source| self.unreadable(source))
     }
 
-    fn unreadable(&self, source: reader::Error) -> Error {
+    pub(crate) fn unreadable(&self, source: reader::Error) -> Error {
         Error::Read {
             url: self.url().into(),
             source,
         }
     }
 
-    pub(crate) fn untokenized(&self, prompt: &PromptCells, source: tokenizer::Error) -> Error {
+    pub(crate) fn untokenized(&self, prompt: &PromptSamples, source: tokenizer::Error) -> Error {
         Error::Tokenize {
             url: self.url().into(),
             prompt_id: prompt.id.clone(),
             source,
         }
     }
-
-    fn tokenize(
-        &self,
-        prompt: &PromptCells,
-        choice: TripletChoice,
-        samples: &SampleConfig,
-    ) -> Result<TokenTriplet, tokenizer::Error> {
-        let (own, other) = (&prompt.cells[choice.cell], &prompt.cells[choice.other]);
-        let response = |cell: usize, sample: usize| match prompt.sample_tokens(cell, sample) {
-            Some(stored) => Ok(stored[..stored.len().min(samples.max_response)].to_vec()),
-            None => {
-                let tokens = self.tokenizer.encode(&prompt.cells[cell].samples[sample])?;
-                Ok(samples.clip_response(tokens))
-            }
-        };
-        let clipped_prompt = match prompt.prompt_tokens() {
-            Some(stored) => stored[stored.len().saturating_sub(samples.max_prompt)..].to_vec(),
-            None => samples.clip_prompt(self.tokenizer.encode(&prompt.text)?),
-        };
-        Ok(TokenTriplet {
-            policy: own.policy,
-            other: other.policy,
-            prompt: clipped_prompt,
-            reference: response(choice.cell, choice.reference)?,
-            positive: response(choice.cell, choice.positive)?,
-            negative: response(choice.other, choice.negative)?,
-        })
-    }
-
-    /// The first `count` triplets of a validation set: every usable prompt once, in an order given
-    /// by the seed, before any comes again with another triplet. A pure function of corpus,
-    /// arguments and seed. A corpus without the split gives none.
-    pub async fn validation(
-        &self,
-        split: Split,
-        count: usize,
-        seed: u64,
-        samples: &SampleConfig,
-    ) -> Result<Vec<TokenTriplet>, Error> {
-        let contest = split.contest();
-        let mut prompts = Vec::new();
-        for (file, row_group, entry) in self.manifest.row_groups(FileSplit::Heldout) {
-            let usable = match split {
-                Split::HeldoutPrompts => entry.prompts,
-                Split::HeldoutPolicies => entry.heldout_policy_prompts,
-            };
-            prompts.extend((0..usable as usize).map(|prompt| (file, row_group, prompt)));
-        }
-        if prompts.is_empty() {
-            return Ok(vec![]);
-        }
-        let purpose = match split {
-            Split::HeldoutPrompts => "validation on held-out prompts",
-            Split::HeldoutPolicies => "validation on held-out policies",
-        };
-        let salt = Stream::new(purpose, &[seed]).word();
-        Stream::new(purpose, &[seed, 1]).shuffle(&mut prompts);
-
-        // Read in file order, so that every row group is fetched once, and put back in the order of
-        // the set.
-        let mut draws: Vec<(usize, Draw)> = (0..count)
-            .map(|number| {
-                let (file, row_group, prompt) = prompts[number % prompts.len()];
-                let key = [
-                    salt,
-                    (number / prompts.len()) as u64,
-                    (number % prompts.len()) as u64,
-                ];
-                (
-                    number,
-                    Draw {
-                        file,
-                        row_group,
-                        prompt,
-                        contest,
-                        weighting: Weighting::Uniform,
-                        key,
-                    },
-                )
-            })
-            .collect();
-        draws.sort_by_key(|(number, draw)| (draw.file, draw.row_group, *number));
-        let mut triplets = Vec::with_capacity(count);
-        for (number, draw) in draws {
-            triplets.push((
-                number,
-                self.triplet(&self.reader, &self.roles, &draw, samples)
-                    .await?,
-            ));
-        }
-        triplets.sort_by_key(|(number, _)| *number);
-        Ok(triplets.into_iter().map(|(_, triplet)| triplet).collect())
-    }
-}
-
-/// One triplet to be drawn: from which usable prompt, among whom, and with which key.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Draw {
-    pub(crate) file: usize,
-    pub(crate) row_group: usize,
-    pub(crate) prompt: usize,
-    pub(crate) contest: Contest,
-    pub(crate) weighting: Weighting,
-    /// Seed, epoch, index.
-    pub(crate) key: [u64; 3],
 }

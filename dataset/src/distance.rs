@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::corpus::{Corpus, Error};
-use crate::manifest::FileSplit;
+use crate::manifest::{FileSplit, RowGroupRef};
 use polestar_core::random::Stream;
 
 /// Buckets that sequences are counted in.
@@ -33,25 +33,21 @@ impl Corpus {
     /// A row group that can't be read.
     pub async fn policy_distances(&self) -> Result<PolicyDistances, Error> {
         let manifest = self.manifest();
-        let files = manifest.files.iter().enumerate();
-        let mut groups: Vec<(usize, usize)> = files
-            .filter(|(_, file)| file.split == FileSplit::Train)
-            .flat_map(|(at, file)| {
-                let whole = file.row_groups.iter().enumerate();
-                let whole = whole.filter(|(_, group)| group.prompts > 0);
-                whole.map(move |(group, _)| (at, group))
-            })
+        let mut groups: Vec<RowGroupRef> = manifest
+            .row_groups(FileSplit::Train)
+            .filter(|(_, group)| group.prompts > 0)
+            .map(|(place, _)| place)
             .collect();
         Stream::new("policy distance", &[]).shuffle(&mut groups);
         let mut counts: BTreeMap<u32, (u64, Vec<u64>)> = BTreeMap::new();
         let mut prompts = 0;
-        for (file, group) in groups {
-            let group = self.row_group(file, group).await?;
-            for cell in group.prompts.iter().flat_map(|prompt| &prompt.cells) {
+        for place in groups {
+            let group = self.row_group(place).await?;
+            for given in group.prompts.iter().flat_map(|prompt| &prompt.policies) {
                 let (answers, buckets) = counts
-                    .entry(self.trained().identity(cell.policy))
+                    .entry(self.trained().identity(given.policy))
                     .or_insert_with(|| (0, vec![0; BUCKETS]));
-                for text in &cell.samples {
+                for text in &given.samples {
                     *answers += 1;
                     count(text, buckets);
                 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{Counts, FileSplit};
-use crate::reader::PromptCells;
+use crate::reader::PromptSamples;
 use crate::similarity::Sketch;
 
 /// Responses that are tokenized for the statistics, of each policy.
@@ -131,6 +131,9 @@ impl Suspects {
 }
 
 /// Reads the whole corpus, one row group at a time.
+///
+/// # Errors
+/// [`Error::Read`] for a row group that can't be read; [`Error::Tokenize`].
 pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
     let manifest = corpus.manifest();
     let mut lengths: Vec<(Vec<usize>, Vec<usize>)> =
@@ -141,15 +144,15 @@ pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
     let places = [FileSplit::Heldout, FileSplit::Train]
         .into_iter()
         .flat_map(|split| manifest.row_groups(split));
-    for (file, row_group, _) in places {
-        let group = corpus.row_group(file, row_group).await?;
+    for (place, _) in places {
+        let group = corpus.row_group(place).await?;
         for prompt in &group.prompts {
             pairs.count(prompt);
-            leaks.count(manifest.files[file].split, prompt);
-            for cell in &prompt.cells {
-                let (chars, tokens) = &mut lengths[cell.policy as usize];
-                chars.extend(cell.samples.iter().map(|text| text.chars().count()));
-                if let Some(text) = cell.samples.first().filter(|_| tokens.len() < TOKENIZED) {
+            leaks.count(manifest.files[place.file].split, prompt);
+            for answers in &prompt.policies {
+                let (chars, tokens) = &mut lengths[answers.policy as usize];
+                chars.extend(answers.samples.iter().map(|text| text.chars().count()));
+                if let Some(text) = answers.samples.first().filter(|_| tokens.len() < TOKENIZED) {
                     let encoded = corpus.tokenizer().encode(text);
                     tokens.push(
                         encoded
@@ -217,11 +220,11 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn count(&mut self, prompt: &PromptCells) {
+    fn count(&mut self, prompt: &PromptSamples) {
         let mut answers: Vec<(u32, &str)> = Vec::new();
-        for cell in &prompt.cells {
-            let samples = cell.samples.iter().map(String::as_str);
-            answers.extend(samples.map(|text| (cell.policy, text)));
+        for given in &prompt.policies {
+            let samples = given.samples.iter().map(String::as_str);
+            answers.extend(samples.map(|text| (given.policy, text)));
         }
         answers.retain(|(_, text)| text.len() >= TELLING_CHARS);
         let texts = answers.par_iter();
@@ -241,7 +244,7 @@ impl Pairs {
         for pair in alike {
             self.policies.entry(pair).or_default().0 += 1;
         }
-        let present: Vec<u32> = prompt.cells.iter().map(|cell| cell.policy).collect();
+        let present: Vec<u32> = prompt.policies.iter().map(|given| given.policy).collect();
         for pair in ordered_pairs(&present) {
             self.policies.entry(pair).or_default().1 += 1;
         }
@@ -260,7 +263,7 @@ struct Leaks {
 
 impl Leaks {
     /// Held-out prompts come first.
-    fn count(&mut self, split: FileSplit, prompt: &PromptCells) {
+    fn count(&mut self, split: FileSplit, prompt: &PromptSamples) {
         let sketch = Sketch::of(&prompt.text);
         if split == FileSplit::Heldout {
             for &key in sketch.keys() {

@@ -13,8 +13,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::manifest::{FileSplit, Manifest};
-use polestar_core::random::Stream;
+use polestar_core::{Lane, random::Stream};
+
+use crate::manifest::{FileSplit, Manifest, PromptRef, RowGroupRef};
 
 /// Why no order can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,15 +36,11 @@ pub enum Error {
     Empty,
 }
 
-/// Where a prompt lies, and which visit to it this is.
+/// A prompt, and which visit to it this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PromptRef {
-    /// Position of the file in the manifest.
-    pub file: usize,
-    /// Row group of that file.
-    pub row_group: usize,
-    /// Position among the usable prompts of that row group.
-    pub prompt: usize,
+pub struct Visit {
+    /// The prompt.
+    pub prompt: PromptRef,
     /// The visit: every prompt is met once an epoch.
     pub epoch: u64,
     /// Position in the whole epoch's order, `0..U`: with seed and epoch the key of the triplet
@@ -55,8 +52,8 @@ pub struct PromptRef {
 #[derive(Debug)]
 struct Epoch {
     number: u64,
-    /// (first prompt of the row group in the epoch's line, file, row group), ascending.
-    groups: Vec<(u64, usize, usize)>,
+    /// First prompt of each row group in the epoch's line, ascending.
+    groups: Vec<(u64, RowGroupRef)>,
 }
 
 /// The order of a corpus for a seed, a number of lanes and a window.
@@ -66,8 +63,8 @@ pub struct LaneOrder {
     lanes: u32,
     window: u64,
     prompts: u64,
-    /// (file, row group, usable prompts) of every row group that has some.
-    groups: Vec<(usize, usize, u64)>,
+    /// Usable prompts of every row group that has some.
+    groups: Vec<(RowGroupRef, u64)>,
     /// The last epochs asked for: lanes cross an epoch's edge at slightly different steps.
     recent: Mutex<[Option<Arc<Epoch>>; 2]>,
 }
@@ -75,13 +72,16 @@ pub struct LaneOrder {
 impl LaneOrder {
     /// Orders the training split. `window` is how many consecutive prompts of a lane are shuffled
     /// among each other.
+    ///
+    /// # Errors
+    /// [`Error`]: no lanes, no window, or fewer prompts than lanes.
     pub fn new(manifest: &Manifest, seed: u64, lanes: u32, window: usize) -> Result<Self, Error> {
         let groups: Vec<_> = manifest
             .row_groups(FileSplit::Train)
-            .filter(|(_, _, group)| group.prompts > 0)
-            .map(|(file, number, group)| (file, number, group.prompts))
+            .filter(|(_, group)| group.prompts > 0)
+            .map(|(place, group)| (place, group.prompts))
             .collect();
-        let prompts = groups.iter().map(|group| group.2).sum();
+        let prompts = groups.iter().map(|(_, prompts)| prompts).sum();
         if lanes == 0 || window == 0 {
             return Err(Error::Empty);
         }
@@ -103,39 +103,37 @@ impl LaneOrder {
         self.prompts
     }
 
-    /// First index of a lane's slice.
+    /// First index of the slice of lane number `lane`.
     fn slice_start(&self, lane: u32) -> u64 {
         (u128::from(lane) * u128::from(self.prompts) / u128::from(self.lanes)) as u64
     }
 
     /// Prompts that a lane meets in an epoch; lanes differ by at most one.
-    pub fn lane_length(&self, lane: u32) -> u64 {
-        self.slice_start(lane + 1) - self.slice_start(lane)
+    pub fn lane_length(&self, lane: Lane) -> u64 {
+        self.slice_start(lane.0 + 1) - self.slice_start(lane.0)
     }
 
     /// The prompt at `position` (counted over all epochs) of a lane, which must be below the number
     /// of lanes.
-    pub fn locate(&self, lane: u32, position: u64) -> PromptRef {
-        assert!(lane < self.lanes, "lane {lane} of {}", self.lanes);
+    pub fn locate(&self, lane: Lane, position: u64) -> Visit {
+        assert!(lane.0 < self.lanes, "{lane} of {}", self.lanes);
         let length = self.lane_length(lane);
         let (epoch, within) = (position / length, position % length);
         let window = within / self.window;
         let first = window * self.window;
         let size = self.window.min(length - first) as usize;
-        let key = [self.seed, epoch, u64::from(lane), window];
+        let key = [self.seed, epoch, u64::from(lane.0), window];
         let order = Stream::new("lane window", &key).permutation(size);
-        let index = self.slice_start(lane) + first + u64::from(order[(within - first) as usize]);
+        let index = self.slice_start(lane.0) + first + u64::from(order[(within - first) as usize]);
 
         let groups = self.epoch(epoch);
-        let at = groups
-            .groups
-            .partition_point(|&(start, _, _)| start <= index)
-            - 1;
-        let (start, file, row_group) = groups.groups[at];
-        PromptRef {
-            file,
-            row_group,
-            prompt: (index - start) as usize,
+        let at = groups.groups.partition_point(|&(start, _)| start <= index) - 1;
+        let (start, row_group) = groups.groups[at];
+        Visit {
+            prompt: PromptRef {
+                row_group,
+                prompt: (index - start) as usize,
+            },
             epoch,
             index,
         }
@@ -154,8 +152,8 @@ impl LaneOrder {
         let mut start = 0;
         let groups = order
             .into_iter()
-            .map(|(file, row_group, prompts)| {
-                let entry = (start, file, row_group);
+            .map(|(row_group, prompts)| {
+                let entry = (start, row_group);
                 start += prompts;
                 entry
             })
@@ -203,20 +201,25 @@ mod tests {
     #[test]
     fn an_epoch_meets_every_prompt_once() {
         let manifest = corpus(&[&[7, 0, 30], &[1, 13, 5, 44]]);
-        for (lanes, window) in [(1, 1), (4, 8), (16, 3), (32, 1000), (100, 2)] {
+        for (lanes, window) in [
+            (1, 1),
+            (3, 7),
+            (4, 8),
+            (16, 3),
+            (23, 4),
+            (32, 1000),
+            (100, 2),
+        ] {
             let order = LaneOrder::new(&manifest, 5, lanes, window).unwrap();
             let mut epochs: Vec<BTreeSet<_>> = Vec::new();
             for epoch in 0..3 {
                 let mut seen = BTreeSet::new();
-                for lane in 0..lanes {
+                for lane in (0..lanes).map(Lane) {
                     let length = order.lane_length(lane);
                     for position in epoch * length..(epoch + 1) * length {
                         let at = order.locate(lane, position);
                         assert_eq!(at.epoch, epoch);
-                        assert!(
-                            seen.insert((at.file, at.row_group, at.prompt)),
-                            "repeated {at:?}"
-                        );
+                        assert!(seen.insert(at.prompt), "repeated {at:?}");
                     }
                 }
                 assert_eq!(seen.len(), 100, "dropped some");
@@ -227,8 +230,7 @@ mod tests {
         let first = |seed, epoch: u64| -> Vec<_> {
             let order = LaneOrder::new(&manifest, seed, 2, 10).unwrap();
             (0..50)
-                .map(|i| order.locate(0, epoch * 50 + i))
-                .map(|at| (at.file, at.row_group, at.prompt))
+                .map(|i| order.locate(Lane(0), epoch * 50 + i).prompt)
                 .collect()
         };
         assert_ne!(first(1, 0), first(1, 1), "epochs differ");
@@ -240,13 +242,13 @@ mod tests {
         let manifest = corpus(&[&[7, 11, 30], &[1, 13]]);
         let replayed = LaneOrder::new(&manifest, 9, 8, 5).unwrap();
         let walk: Vec<Vec<_>> = (0..8)
-            .map(|lane| (0..40).map(|at| replayed.locate(lane, at)).collect())
+            .map(|lane| (0..40).map(|at| replayed.locate(Lane(lane), at)).collect())
             .collect();
         for lane in (0..8).rev() {
             for position in (0..40).rev() {
                 let alone = LaneOrder::new(&manifest, 9, 8, 5).unwrap();
                 assert_eq!(
-                    alone.locate(lane, position),
+                    alone.locate(Lane(lane), position),
                     walk[lane as usize][position as usize]
                 );
             }

@@ -1,5 +1,5 @@
-//! Trajectories of many policies, from files to the token packs of a training step: schema, store,
-//! import, synthesis, manifest, tokenization, triplets, lanes, packing and the loader.
+//! Trajectories of many policies, from files to the packed rows of a training step: schema, import,
+//! synthesis, manifest, tokenization, triplets, lanes, packing and the loader.
 //!
 //! A corpus is a set of Parquet files in an object store with a manifest that is written last. What
 //! a training step contains is a pure function of the manifest and a seed; [`Loader`] only fetches
@@ -12,10 +12,12 @@ pub mod files;
 pub mod import;
 pub mod inspect;
 pub mod lanes;
-pub mod layout;
 pub mod loader;
 pub mod manifest;
+pub mod origin;
+pub mod pack;
 pub mod reader;
+mod sampler;
 pub mod schema;
 mod similarity;
 pub mod synth;
@@ -24,19 +26,21 @@ pub mod triplet;
 pub mod verify;
 
 pub use assemble::Error as AssembleError;
-pub use corpus::{Corpus, LeftOut, Split};
+pub use corpus::{Corpus, LeftOut};
 pub use distance::PolicyDistances;
-pub use import::{
-    ColumnMapping, FileLayout, HeldOut, ImportOptions, Progress, Stage, import, left_behind,
-};
+pub use import::{ImportOptions, Progress, Stage, import, leftovers};
 pub use inspect::{Inspection, inspect};
-pub use lanes::{LaneOrder, PromptRef};
-pub use layout::{Layout, Pack, Placed, SampleConfig, SpecialTokens, TokenTriplet, Wrapper, pack};
-pub use loader::{LoadPlan, Loader, StepBatch};
-pub use manifest::{Fingerprint, Manifest};
+pub use lanes::{LaneOrder, Visit};
+pub use loader::{LanePacks, LaneTriplets, LoadPlan, Loader, StepBatch};
+pub use manifest::{Fingerprint, Manifest, PromptRef, RowGroupRef};
+pub use origin::{ColumnMapping, FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
+pub use pack::{
+    Layout, Pack, PackCost, Packer, SampleConfig, SpecialTokens, TokenTriplet, Wrapper,
+};
+pub use sampler::Split;
 pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};
-pub use synth::{SynthOptions, synth};
+pub use synth::synth;
 pub use tokenizer::Tokenizer;
 pub use triplet::{PolicyChoice, TripletChoice, Weighting};
 pub use verify::{Verification, verify};

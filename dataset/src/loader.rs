@@ -1,4 +1,4 @@
-//! The loader: training steps in order, prepared ahead by a background thread.
+//! The loader: training steps in order, drawn and packed ahead by a background thread.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,14 +6,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use polestar_core::{Lane, Objective, Step};
 use tokio::sync::oneshot;
 
-use crate::corpus::{self, Corpus, Draw};
-use crate::lanes::{self, LaneOrder, PromptRef};
-use crate::layout::{SampleConfig, TokenTriplet};
+use crate::corpus::{self, Corpus};
+use crate::lanes::{self, LaneOrder, Visit};
 use crate::manifest::FileSplit;
+use crate::pack::{Pack, PackCost, Packer, SampleConfig, TokenTriplet};
 use crate::reader::Reader;
-use crate::triplet::{Contest, Weighting};
+use crate::sampler::{Sampler, TripletRequest};
+use crate::triplet::{Task, Weighting};
 
 /// Steps that are ready before they are asked for.
 const STEPS_AHEAD: usize = 4;
@@ -37,10 +39,10 @@ pub enum Error {
         lanes: u32,
     },
     /// A hosted lane does not exist.
-    #[error("lane {lane} is hosted, but there are only {lanes} lanes")]
+    #[error("{lane} is hosted, but there are only {lanes} lanes")]
     Lane {
         /// The lane.
-        lane: u32,
+        lane: Lane,
         /// Lanes.
         lanes: u32,
     },
@@ -53,10 +55,10 @@ pub enum Error {
         source: lanes::Error,
     },
     /// The corpus could not be read.
-    #[error("could not load step {step}")]
+    #[error("could not load {step}")]
     Step {
         /// The step.
-        step: u64,
+        step: Step,
         /// What went wrong.
         source: Box<corpus::Error>,
     },
@@ -78,11 +80,15 @@ pub struct LoadPlan {
     /// Lanes of the whole run.
     pub lanes: u32,
     /// The lanes wanted here, in the order in which a step lists them.
-    pub hosted: Vec<u32>,
+    pub hosted: Vec<Lane>,
     /// The first step, counted from 0.
-    pub start: u64,
+    pub start: Step,
+    /// What is learnt from the triplets.
+    pub objective: Objective,
     /// How trajectories become tokens.
     pub samples: SampleConfig,
+    /// Most tokens of a pack, as of [`Packer::pack_tokens`].
+    pub pack_tokens: u32,
     /// How the reference's policy is drawn.
     pub weighting: Weighting,
     /// Prompts of a lane that are shuffled among each other.
@@ -92,13 +98,33 @@ pub struct LoadPlan {
     pub memory: u64,
 }
 
-/// The triplets of one step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What goes through the model in one step.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepBatch {
     /// The step.
-    pub step: u64,
-    /// (lane, its triplets) of every hosted lane, in the plan's order.
-    pub lanes: Vec<(u32, Vec<TokenTriplet>)>,
+    pub step: Step,
+    /// Every hosted lane, in the plan's order.
+    pub lanes: Vec<LanePacks>,
+}
+
+/// A lane of a step, packed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LanePacks {
+    /// Which.
+    pub lane: Lane,
+    /// Its packs, in order.
+    pub packs: Vec<Pack>,
+    /// What they come to.
+    pub cost: PackCost,
+}
+
+/// A lane of a step before it is packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneTriplets {
+    /// Which.
+    pub lane: Lane,
+    /// Its triplets, in order.
+    pub triplets: Vec<TokenTriplet>,
 }
 
 /// Loads steps in order. Dropping it stops its thread.
@@ -135,6 +161,10 @@ impl Loader {
 
     /// The next step, once it is ready. Blocks. After an error every further call is
     /// [`Error::Stopped`].
+    ///
+    /// # Errors
+    /// What is wrong with the plan, by the first call; what is wrong with the corpus, by the step that
+    /// meets it.
     #[expect(
         clippy::should_implement_trait,
         reason = "a loader never ends, and its errors are not items"
@@ -172,8 +202,8 @@ fn run(
             Ok(source) => source,
             Err(error) => return drop(steps.send(Err(error))),
         };
-        for step in plan.start.. {
-            let batch = source.step(step).await;
+        for step in (plan.start.0..).map(Step) {
+            let batch = source.packed(step).await;
             let last = batch.is_err();
             if steps.send(batch).is_err() || last {
                 return;
@@ -206,6 +236,26 @@ struct Source<'a> {
     fit: usize,
 }
 
+impl Corpus {
+    /// What the hosted lanes of `steps` steps hold from the plan's start on: the definition of what a
+    /// [`Loader`] packs ahead of time.
+    ///
+    /// # Errors
+    /// What is wrong with the plan, or with the corpus.
+    pub async fn training_triplets(
+        &self,
+        plan: &LoadPlan,
+        steps: usize,
+    ) -> Result<Vec<Vec<LaneTriplets>>, Error> {
+        let source = Source::new(self, plan)?;
+        let mut drawn = Vec::with_capacity(steps);
+        for step in (plan.start.0..).map(Step).take(steps) {
+            drawn.push(source.step(step).await?);
+        }
+        Ok(drawn)
+    }
+}
+
 impl<'a> Source<'a> {
     fn new(corpus: &'a Corpus, plan: &'a LoadPlan) -> Result<Self, Error> {
         let &LoadPlan {
@@ -222,7 +272,7 @@ impl<'a> Source<'a> {
         if batch == 0 || batch % lanes != 0 {
             return Err(Error::Batch { batch, lanes });
         }
-        if let Some(&lane) = plan.hosted.iter().find(|&&lane| lane >= lanes) {
+        if let Some(&lane) = plan.hosted.iter().find(|lane| lane.0 >= lanes) {
             return Err(Error::Lane { lane, lanes });
         }
         let (memory, group) = cache_bytes(corpus, plan);
@@ -239,81 +289,72 @@ impl<'a> Source<'a> {
         })
     }
 
-    async fn step(&self, step: u64) -> Result<StepBatch, Error> {
-        let &LoadPlan {
-            seed,
-            batch,
-            lanes,
-            weighting,
-            ..
-        } = self.plan;
-        let share = u64::from(batch / lanes);
-        let positions = step * share..(step + 1) * share;
-        let drawn: Vec<(u32, Vec<PromptRef>)> = self
-            .plan
-            .hosted
-            .iter()
+    async fn packed(&self, step: Step) -> Result<StepBatch, Error> {
+        let packer = Packer {
+            objective: self.plan.objective,
+            samples: &self.plan.samples,
+            special: self.corpus.tokenizer().special(),
+            pack_tokens: self.plan.pack_tokens,
+        };
+        let lanes = self.step(step).await?.into_iter();
+        let packed = lanes.map(|LaneTriplets { lane, triplets }| {
+            let packs = packer.pack(&triplets);
+            let cost = packer.cost(&triplets, &packs);
+            LanePacks { lane, packs, cost }
+        });
+        Ok(StepBatch {
+            step,
+            lanes: packed.collect(),
+        })
+    }
+
+    async fn step(&self, step: Step) -> Result<Vec<LaneTriplets>, Error> {
+        let share = u64::from(self.plan.batch / self.plan.lanes);
+        let positions = step.0 * share..(step.0 + 1) * share;
+        let hosted = self.plan.hosted.iter();
+        let visits: Vec<(Lane, Vec<Visit>)> = hosted
             .map(|&lane| {
                 let order = positions.clone().map(|at| self.order.locate(lane, at));
                 (lane, order.collect())
             })
             .collect();
-        self.fetch(step, drawn.iter().flat_map(|(_, drawn)| drawn))
+        self.fetch(step, visits.iter().flat_map(|(_, visits)| visits))
             .await?;
-        let mut loaded = Vec::with_capacity(drawn.len());
-        for (lane, drawn) in drawn {
-            let mut triplets = Vec::with_capacity(share as usize);
-            for prompt in drawn {
-                let PromptRef {
-                    file,
-                    row_group,
-                    prompt,
-                    epoch,
-                    index,
-                } = prompt;
-                let contest = Contest::Training;
-                let draw = Draw {
-                    file,
-                    row_group,
-                    prompt,
-                    contest,
-                    weighting,
-                    key: [seed, epoch, index],
+        let sampler = Sampler {
+            corpus: self.corpus,
+            reader: &self.reader,
+            policies: self.corpus.trained(),
+            samples: &self.plan.samples,
+        };
+        let mut lanes = Vec::with_capacity(visits.len());
+        for (lane, visits) in visits {
+            let mut triplets = Vec::with_capacity(visits.len());
+            for visit in visits {
+                let request = TripletRequest {
+                    prompt: visit.prompt,
+                    task: Task::Training,
+                    weighting: self.plan.weighting,
+                    key: [self.plan.seed, visit.epoch, visit.index],
                 };
-                let triplet = self
-                    .corpus
-                    .triplet(
-                        &self.reader,
-                        self.corpus.trained(),
-                        &draw,
-                        &self.plan.samples,
-                    )
-                    .await;
+                let triplet = sampler.triplet(&request).await;
                 triplets.push(triplet.map_err(|source| Error::Step {
                     step,
                     source: source.into(),
                 })?);
             }
-            loaded.push((lane, triplets));
+            lanes.push(LaneTriplets { lane, triplets });
         }
-        Ok(StepBatch {
-            step,
-            lanes: loaded,
-        })
+        Ok(lanes)
     }
 
     /// Has the row groups of these prompts in memory, several read at a time.
-    async fn fetch(
-        &self,
-        step: u64,
-        prompts: impl Iterator<Item = &PromptRef>,
-    ) -> Result<(), Error> {
+    async fn fetch(&self, step: Step, visits: impl Iterator<Item = &Visit>) -> Result<(), Error> {
         let mut seen = BTreeSet::new();
-        let places = prompts.map(|p| (p.file, p.row_group));
+        let places = visits.map(|visit| visit.prompt.row_group);
         let places = places.filter(|place| seen.insert(*place));
         // Those that would be thrown out again before their turn are read when it comes.
         let places = places.take(self.fit);
-        let reads = places.map(|(file, row_group)| self.reader.row_group(file, row_group));
+        let reads = places.map(|place| self.reader.row_group(place));
         let mut reads = stream::iter(reads).buffer_unordered(GROUPS_AT_A_TIME);
         let read = async {
             while reads.try_next().await?.is_some() {}
@@ -336,7 +377,7 @@ fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> (u64, u64) {
     let manifest = corpus.manifest();
     let (groups, prompts) = manifest
         .row_groups(FileSplit::Train)
-        .fold((0, 0), |(groups, prompts), (_, _, entry)| {
+        .fold((0, 0), |(groups, prompts), (_, entry)| {
             (groups + 1, prompts + entry.prompts)
         });
     let spanned = (plan.window as u64).saturating_mul(groups) / prompts.max(1) + 2;

@@ -4,10 +4,10 @@
 //! The manifest is written last and only if absent, so a corpus exists if and only if its manifest
 //! does.
 
+use polestar_core::format;
 use serde::{Deserialize, Serialize};
 
-use crate::import::ImportOrigin;
-use crate::synth::SynthOrigin;
+use crate::origin::{Origin, is_false, is_zero};
 
 /// The key of the manifest in a corpus.
 pub const MANIFEST_KEY: &str = "corpus.json";
@@ -23,8 +23,8 @@ pub enum Error {
     Parse(#[source] serde_json::Error),
     /// The manifest was written by another version.
     #[error(
-        "the corpus has schema version {found}, this program reads version {SCHEMA_VERSION}; \
-         import or synthesize the corpus anew"
+        "the corpus has schema version {found}, this program reads version {SCHEMA_VERSION}; use \
+         the version that wrote it, or import or synthesize the corpus anew"
     )]
     Version {
         /// The version found.
@@ -81,16 +81,6 @@ pub struct Manifest {
     pub files: Vec<File>,
 }
 
-/// How a corpus was made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// Imported from files.
-    Import(Box<ImportOrigin>),
-    /// Synthesized.
-    Synth(SynthOrigin),
-}
-
 /// Totals of a corpus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,14 +118,6 @@ pub struct TokenizerEntry {
     /// tokenizer.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stored_tokens: bool,
-}
-
-pub(crate) fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-pub(crate) fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// One policy.
@@ -219,6 +201,24 @@ pub struct RowGroup {
     pub extent: Extent,
 }
 
+/// Which row group: positions in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowGroupRef {
+    /// Of the file among the files.
+    pub file: usize,
+    /// Of the row group in its file.
+    pub row_group: usize,
+}
+
+/// Which usable prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PromptRef {
+    /// Where it lies.
+    pub row_group: RowGroupRef,
+    /// Position among the usable prompts of that row group.
+    pub prompt: usize,
+}
+
 impl Manifest {
     /// Seals the manifest with the fingerprint of its content.
     pub(crate) fn seal(mut self) -> Self {
@@ -242,21 +242,16 @@ impl Manifest {
         json
     }
 
-    /// Reads `corpus.json`. Refuses another schema version, unknown fields, and content that does
-    /// not match the fingerprint.
+    /// Reads `corpus.json`.
+    ///
+    /// # Errors
+    /// [`Error::Version`] for another schema version, [`Error::Parse`] for unknown fields and what is no
+    /// manifest, [`Error::Fingerprint`] for content that doesn't match the fingerprint.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            schema_version: u64,
-        }
-        // The version decides whether the rest can be understood at all, so it is looked at alone
-        // first.
-        let Version {
-            schema_version: found,
-        } = serde_json::from_slice(json).map_err(Error::Parse)?;
-        if found != u64::from(SCHEMA_VERSION) {
-            return Err(Error::Version { found });
-        }
+        format::check(json, "schema_version", SCHEMA_VERSION).map_err(|error| match error {
+            format::Error::Unreadable(source) => Error::Parse(source),
+            format::Error::Other { found } => Error::Version { found },
+        })?;
         let manifest: Self = serde_json::from_slice(json).map_err(Error::Parse)?;
         let actual = manifest.content_fingerprint();
         if actual != manifest.fingerprint {
@@ -268,8 +263,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The row groups of a split, in file order, as (file, row group) positions.
-    pub fn row_groups(&self, split: FileSplit) -> impl Iterator<Item = (usize, usize, &RowGroup)> {
+    /// The row groups of a split, in file order.
+    pub fn row_groups(&self, split: FileSplit) -> impl Iterator<Item = (RowGroupRef, &RowGroup)> {
         let files = self
             .files
             .iter()
@@ -277,7 +272,13 @@ impl Manifest {
             .filter(move |(_, file)| file.split == split);
         files.flat_map(|(number, file)| {
             let groups = file.row_groups.iter().enumerate();
-            groups.map(move |(group, entry)| (number, group, entry))
+            groups.map(move |(row_group, entry)| {
+                let place = RowGroupRef {
+                    file: number,
+                    row_group,
+                };
+                (place, entry)
+            })
         })
     }
 }
@@ -286,14 +287,14 @@ impl Manifest {
 impl Manifest {
     /// A sealed manifest with the given files.
     pub(crate) fn of_files(files: Vec<File>) -> Self {
-        let options = crate::synth::SynthOptions {
+        let options = crate::origin::SynthOptions {
             family_strength: 0.1 + 0.2,
             ..Default::default()
         };
         Self {
             schema_version: SCHEMA_VERSION,
             fingerprint: Fingerprint::default(),
-            origin: Origin::Synth(SynthOrigin::from(&options)),
+            origin: Origin::Synth((&options).into()),
             counts: Counts::default(),
             tokenizer: TokenizerEntry {
                 path: "tokenizer.json".into(),

@@ -1,4 +1,4 @@
-//! Row groups as prompts with their cells: fetched by range request, verified, decoded, and kept in
+//! Row groups as prompts with every policy's samples: fetched by range request, verified, decoded, and kept in
 //! a cache with a byte bound.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,9 @@ use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
 use crate::files;
-use crate::manifest::{FileSplit, Manifest};
+use crate::manifest::{FileSplit, Manifest, RowGroupRef};
 use crate::schema::Rows;
-use crate::triplet::{Cell, Contest, Roles};
+use crate::triplet::{PolicySamples, PolicyTable, Task};
 use polestar_store::Store;
 use polestar_store::disk_cache::DiskCache;
 
@@ -44,25 +44,25 @@ pub enum Error {
 
 /// A prompt and what every policy answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PromptCells {
+pub(crate) struct PromptSamples {
     pub(crate) id: String,
     pub(crate) text: String,
-    pub(crate) cells: Vec<Cell>,
-    /// Where the corpus stores them: the prompt's tokens, then every sample's, in the cells' order.
+    pub(crate) policies: Vec<PolicySamples>,
+    /// Where the corpus stores them: the prompt's tokens, then every sample's, policy by policy.
     pub(crate) tokens: Vec<Box<[u32]>>,
 }
 
-impl PromptCells {
+impl PromptSamples {
     /// The stored tokens of the prompt.
     pub(crate) fn prompt_tokens(&self) -> Option<&[u32]> {
         self.tokens.first().map(|tokens| &**tokens)
     }
 
-    /// The stored tokens of a cell's sample.
-    pub(crate) fn sample_tokens(&self, cell: usize, sample: usize) -> Option<&[u32]> {
-        let before: usize = self.cells[..cell]
+    /// The stored tokens of a sample, by positions.
+    pub(crate) fn sample_tokens(&self, policy: usize, sample: usize) -> Option<&[u32]> {
+        let before: usize = self.policies[..policy]
             .iter()
-            .map(|cell| cell.samples.len())
+            .map(|answers| answers.samples.len())
             .sum();
         self.tokens.get(1 + before + sample).map(|tokens| &**tokens)
     }
@@ -71,7 +71,7 @@ impl PromptCells {
 /// The prompts of one row group.
 #[derive(Debug)]
 pub(crate) struct PromptGroup {
-    pub(crate) prompts: Vec<PromptCells>,
+    pub(crate) prompts: Vec<PromptSamples>,
     /// Positions of the prompts that are usable among training policies.
     train: Vec<usize>,
     /// Positions of the prompts that are usable with a held-out policy's reference.
@@ -81,20 +81,20 @@ pub(crate) struct PromptGroup {
 
 impl PromptGroup {
     /// The `number`-th usable prompt.
-    pub(crate) fn usable(&self, contest: Contest, number: usize) -> Option<&PromptCells> {
-        let position = *self.positions(contest).get(number)?;
+    pub(crate) fn usable(&self, task: Task, number: usize) -> Option<&PromptSamples> {
+        let position = *self.positions(task).get(number)?;
         Some(&self.prompts[position])
     }
 
     /// How many are usable.
-    pub(crate) fn count(&self, contest: Contest) -> usize {
-        self.positions(contest).len()
+    pub(crate) fn count(&self, task: Task) -> usize {
+        self.positions(task).len()
     }
 
-    fn positions(&self, contest: Contest) -> &[usize] {
-        match contest {
-            Contest::Training => &self.train,
-            Contest::HeldoutPolicies => &self.heldout_policies,
+    fn positions(&self, task: Task) -> &[usize] {
+        match task {
+            Task::Training => &self.train,
+            Task::HeldoutPolicies => &self.heldout_policies,
         }
     }
 }
@@ -104,7 +104,7 @@ impl PromptGroup {
 pub(crate) struct Reader {
     store: Store,
     manifest: Arc<Manifest>,
-    roles: Arc<Roles>,
+    table: Arc<PolicyTable>,
     cache: Arc<Mutex<Cache>>,
     disk: Option<Arc<DiskCache>>,
 }
@@ -115,8 +115,8 @@ struct Cache {
     bytes: u64,
     clock: u64,
     metadata: BTreeMap<usize, ArrowReaderMetadata>,
-    /// By (file, row group): when it was last used, and the content.
-    groups: BTreeMap<(usize, usize), (u64, Arc<PromptGroup>)>,
+    /// When each was last used, and its content.
+    groups: BTreeMap<RowGroupRef, (u64, Arc<PromptGroup>)>,
 }
 
 impl Reader {
@@ -124,7 +124,7 @@ impl Reader {
     pub(crate) fn new(
         store: Store,
         manifest: Arc<Manifest>,
-        roles: Arc<Roles>,
+        table: Arc<PolicyTable>,
         limit: u64,
     ) -> Self {
         let cache = Cache {
@@ -138,7 +138,7 @@ impl Reader {
         Self {
             store,
             manifest,
-            roles,
+            table,
             cache: Arc::new(Mutex::new(cache)),
             disk,
         }
@@ -152,7 +152,7 @@ impl Reader {
         Self {
             store,
             manifest: Arc::clone(&self.manifest),
-            roles: Arc::clone(&self.roles),
+            table: Arc::clone(&self.table),
             cache: Arc::clone(&self.cache),
             disk: self.disk.clone(),
         }
@@ -167,8 +167,7 @@ impl Reader {
     /// The rows of a row group as stored.
     pub(crate) async fn batches(
         &self,
-        file: usize,
-        row_group: usize,
+        RowGroupRef { file, row_group }: RowGroupRef,
     ) -> Result<Vec<RecordBatch>, files::Error> {
         let entry = &self.manifest.files[file];
         let known = self.cache().metadata.get(&file).cloned();
@@ -192,49 +191,45 @@ impl Reader {
     }
 
     /// A row group, from the cache or the store.
-    pub(crate) async fn row_group(
-        &self,
-        file: usize,
-        row_group: usize,
-    ) -> Result<Arc<PromptGroup>, Error> {
-        if let Some(known) = self.cache().recall((file, row_group)) {
+    pub(crate) async fn row_group(&self, place: RowGroupRef) -> Result<Arc<PromptGroup>, Error> {
+        if let Some(known) = self.cache().get(place) {
             return Ok(known);
         }
+        let RowGroupRef { file, row_group } = place;
         let path = &self.manifest.files[file].path;
-        let batches = self.batches(file, row_group).await;
+        let batches = self.batches(place).await;
         let batches = batches.map_err(|source| Error::Read {
             path: path.clone(),
             row_group,
             source: source.into(),
         })?;
-        let group = self.group(file, row_group, &batches);
+        let group = self.group(place, &batches);
         let group = group.map_err(|what| Error::Content {
             path: path.clone(),
             row_group,
             what,
         })?;
         let group = Arc::new(group);
-        self.cache().keep((file, row_group), &group);
+        self.cache().insert(place, &group);
         Ok(group)
     }
 
     fn group(
         &self,
-        file: usize,
-        row_group: usize,
+        RowGroupRef { file, row_group }: RowGroupRef,
         batches: &[RecordBatch],
     ) -> Result<PromptGroup, String> {
-        let prompts = prompt_cells(batches, &self.manifest)?;
-        let usable = |contest| {
+        let prompts = prompt_samples(batches, &self.manifest)?;
+        let usable = |task| {
             let positions = 0..prompts.len();
             positions
-                .filter(|&at| self.roles.usable(contest, &prompts[at].cells))
+                .filter(|&at| self.table.usable(task, &prompts[at].policies))
                 .collect::<Vec<_>>()
         };
-        let train = usable(Contest::Training);
+        let train = usable(Task::Training);
         let heldout_policies = match self.manifest.files[file].split {
             FileSplit::Train => vec![],
-            FileSplit::Heldout => usable(Contest::HeldoutPolicies),
+            FileSplit::Heldout => usable(Task::HeldoutPolicies),
         };
         let entry = &self.manifest.files[file].row_groups[row_group];
         let found = (train.len() as u64, heldout_policies.len() as u64);
@@ -245,7 +240,7 @@ impl Reader {
             ));
         }
         let texts = prompts.iter().flat_map(|prompt| {
-            let samples = prompt.cells.iter().flat_map(|cell| &cell.samples);
+            let samples = prompt.policies.iter().flat_map(|answers| &answers.samples);
             samples.chain([&prompt.text, &prompt.id])
         });
         // The allocator's share of many small strings is about as large as a string header.
@@ -265,14 +260,14 @@ impl Reader {
 }
 
 impl Cache {
-    fn recall(&mut self, key: (usize, usize)) -> Option<Arc<PromptGroup>> {
+    fn get(&mut self, key: RowGroupRef) -> Option<Arc<PromptGroup>> {
         self.clock += 1;
         let (used, group) = self.groups.get_mut(&key)?;
         *used = self.clock;
         Some(Arc::clone(group))
     }
 
-    fn keep(&mut self, key: (usize, usize), group: &Arc<PromptGroup>) {
+    fn insert(&mut self, key: RowGroupRef, group: &Arc<PromptGroup>) {
         self.clock += 1;
         self.bytes += group.bytes;
         if let Some((_, replaced)) = self.groups.insert(key, (self.clock, Arc::clone(group))) {
@@ -291,13 +286,13 @@ impl Cache {
     }
 }
 
-/// Collects contiguous rows into prompts and cells. Fails with the contradiction when a policy is
+/// Collects contiguous rows into prompts and policies. Fails with the contradiction when a policy is
 /// unknown or rows are out of order.
-pub(crate) fn prompt_cells(
+pub(crate) fn prompt_samples(
     batches: &[RecordBatch],
     manifest: &Manifest,
-) -> Result<Vec<PromptCells>, String> {
-    let mut prompts: Vec<PromptCells> = Vec::new();
+) -> Result<Vec<PromptSamples>, String> {
+    let mut prompts: Vec<PromptSamples> = Vec::new();
     for batch in batches {
         let rows = Rows::new(batch).map_err(|error| error.to_string())?;
         for row in 0..rows.len() {
@@ -306,10 +301,10 @@ pub(crate) fn prompt_cells(
                 .is_none_or(|prompt| prompt.id != rows.prompt_id(row))
             {
                 let (id, text) = (rows.prompt_id(row).to_owned(), rows.prompt(row).text());
-                prompts.push(PromptCells {
+                prompts.push(PromptSamples {
                     id,
                     text,
-                    cells: vec![],
+                    policies: vec![],
                     tokens: vec![],
                 });
             }
@@ -317,7 +312,7 @@ pub(crate) fn prompt_cells(
                 continue;
             };
             if manifest.tokenizer.stored_tokens {
-                if prompt.cells.is_empty() {
+                if prompt.policies.is_empty() {
                     let tokens = stored(rows.prompt_tokens(row), &prompt.id, manifest)?;
                     prompt.tokens.push(tokens.into());
                 }
@@ -330,17 +325,17 @@ pub(crate) fn prompt_cells(
                 .binary_search_by(|policy| policy.name.as_str().cmp(name));
             let policy =
                 number.map_err(|_| format!("the policy '{name}' is not in its table"))? as u32;
-            match prompt.cells.last_mut() {
-                Some(cell) if cell.policy == policy => {
-                    cell.samples.push(rows.response(row).to_owned())
+            match prompt.policies.last_mut() {
+                Some(answers) if answers.policy == policy => {
+                    answers.samples.push(rows.response(row).to_owned())
                 }
-                Some(cell) if cell.policy > policy => {
+                Some(answers) if answers.policy > policy => {
                     return Err(format!(
                         "the rows of prompt '{}' are not sorted by policy",
                         prompt.id
                     ));
                 }
-                _ => prompt.cells.push(Cell {
+                _ => prompt.policies.push(PolicySamples {
                     policy,
                     samples: vec![rows.response(row).to_owned()],
                 }),

@@ -136,6 +136,9 @@ fn message_fields() -> Fields {
 }
 
 /// Encodes trajectories, one row each, in order.
+///
+/// # Errors
+/// [`Error::Assemble`] if the columns form no batch.
 pub fn encode(trajectories: &[Trajectory]) -> Result<RecordBatch, Error> {
     let mut prompt_ids = StringBuilder::new();
     let message = StructBuilder::from_fields(message_fields(), 0);
@@ -203,6 +206,9 @@ pub(crate) fn encode_with_tokens(
 }
 
 /// Decodes every row of a batch.
+///
+/// # Errors
+/// [`Error::Column`] if a column is absent or of another type.
 pub fn decode(batch: &RecordBatch) -> Result<Vec<Trajectory>, Error> {
     let rows = Rows::new(batch)?;
     Ok((0..rows.len())

@@ -7,7 +7,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
-use crate::layout::SpecialTokens;
+use crate::pack::SpecialTokens;
 
 /// Begins every sequence, under the names that tokenizers give it.
 const BOS: [&str; 4] = ["<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>"];
@@ -90,6 +90,10 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads a `tokenizer.json`. It must have a BOS token, `<|reward|>` (split) and
     /// `[UNUSED_TOKEN_130]` (reward).
+    ///
+    /// # Errors
+    /// [`Error::Parse`] for what is no tokenizer; [`Error::Missing`], [`Error::Ambiguous`] and
+    /// [`Error::Forgeable`] where special tokens are absent or not special.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut json: Value = serde_json::from_slice(bytes).map_err(|e| Error::Parse(e.into()))?;
         // Lengths are clipped by the sample configuration, and only tokens marked special can be
@@ -149,6 +153,9 @@ impl Tokenizer {
 
     /// Trains a byte-level BPE with at most `vocab_size` tokens, 259 of them fixed, and returns its
     /// `tokenizer.json`. The same texts in any order give the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`] where not even all bytes fit; [`Error::Train`].
     pub fn train<S: AsRef<str> + Send>(
         texts: impl Iterator<Item = S> + Send,
         vocab_size: u32,
@@ -186,6 +193,9 @@ impl Tokenizer {
     }
 
     /// The ids of a text: no special tokens added, none recognized.
+    ///
+    /// # Errors
+    /// [`Error::Encode`]; [`Error::Forgeable`] if the text came out as a special token.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let encoding = self.inner.encode_fast(text, false);
         let encoding = encoding.map_err(|source| Error::Encode {
@@ -202,6 +212,9 @@ impl Tokenizer {
     }
 
     /// The text of ids, special tokens spelled out.
+    ///
+    /// # Errors
+    /// [`Error::Decode`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         self.inner
             .decode(ids, false)

@@ -10,7 +10,7 @@ use polestar_core::random::Stream;
 
 /// The distinct responses of one policy to one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell {
+pub struct PolicySamples {
     /// The policy's number.
     pub policy: u32,
     /// Distinct responses, in sample order.
@@ -24,43 +24,44 @@ pub enum Weighting {
     /// Every eligible policy of the prompt alike.
     #[default]
     Uniform,
-    /// Inversely to the policy's number of cells in the corpus, so that rare policies are seen
-    /// about as often as common ones.
+    /// Inversely to the number of prompts that have two samples of the policy, so that rare policies
+    /// are seen about as often as common ones.
     Balanced,
 }
 
-/// Which policies may meet.
+/// What is to be told apart: which policies may be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contest {
+pub enum Task {
     /// Reference and negative both come from training policies.
     Training,
     /// The reference comes from a held-out policy, the negative from any other.
     HeldoutPolicies,
 }
 
-/// One triplet: two samples of one cell and one of another, as positions in the prompt's cells and
-/// in their samples.
+/// One triplet: two samples of one policy and one of another, as positions among the prompt's policies
+/// and in their samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TripletChoice {
-    /// The cell of reference and positive.
-    pub cell: usize,
-    /// The reference among that cell's samples.
+    /// The policy of reference and positive.
+    pub own: usize,
+    /// The reference among its samples.
     pub reference: usize,
-    /// The positive among that cell's samples; another one than the reference.
+    /// The positive among its samples; another one than the reference.
     pub positive: usize,
-    /// The cell of the negative; neither the same policy nor an alias.
+    /// The policy of the negative; neither the same policy nor an alias.
     pub other: usize,
-    /// The negative among the other cell's samples; its text differs from the reference and the
+    /// The negative among the other policy's samples; its text differs from the reference and the
     /// positive.
     pub negative: usize,
 }
 
 /// What the choice needs to know of each policy.
 #[derive(Debug, Clone)]
-pub struct Roles {
+pub struct PolicyTable {
     held_out: Vec<bool>,
     /// Policies with the same number are aliases of each other.
     identity: Vec<usize>,
+    /// Prompts with at least two distinct samples of each policy.
     cells: Vec<u64>,
     /// Policies that training leaves out.
     left_out: Vec<bool>,
@@ -94,8 +95,8 @@ impl PolicyChoice {
     }
 }
 
-impl Roles {
-    /// Reads the roles from the policy table.
+impl PolicyTable {
+    /// Reads the manifest's policies.
     pub fn new(policies: &[Policy]) -> Self {
         let identity = policies.iter().enumerate().map(|(number, policy)| {
             let first = policies[..number].iter().position(|earlier| {
@@ -160,34 +161,31 @@ impl Roles {
     }
 
     /// Whether `other` may be the negative of `policy`.
-    fn may_meet(&self, contest: Contest, policy: u32, other: u32) -> bool {
+    fn can_oppose(&self, task: Task, policy: u32, other: u32) -> bool {
         let (policy, other) = (policy as usize, other as usize);
-        let allowed = match contest {
-            Contest::Training => {
+        let allowed = match task {
+            Task::Training => {
                 let trained = |policy: usize| !self.held_out[policy] && !self.left_out[policy];
                 trained(policy) && trained(other)
             }
-            Contest::HeldoutPolicies => self.held_out[policy],
+            Task::HeldoutPolicies => self.held_out[policy],
         };
         allowed && self.identity[policy] != self.identity[other]
     }
 
-    /// Whether the cell can give the reference: two distinct samples, and somebody to meet whose
-    /// text it can't have given itself.
-    fn eligible(&self, contest: Contest, cells: &[Cell], cell: &Cell) -> bool {
-        cell.samples.len() >= 2
-            && cells.iter().any(|other| {
-                self.may_meet(contest, cell.policy, other.policy)
-                    && other
-                        .samples
-                        .iter()
-                        .any(|text| !cell.samples.contains(text))
+    /// Whether a policy can give the reference: two distinct samples, and another policy to oppose it
+    /// with a text that it hasn't given itself.
+    fn eligible(&self, task: Task, prompt: &[PolicySamples], own: &PolicySamples) -> bool {
+        own.samples.len() >= 2
+            && prompt.iter().any(|other| {
+                self.can_oppose(task, own.policy, other.policy)
+                    && other.samples.iter().any(|text| !own.samples.contains(text))
             })
     }
 
     /// Whether the prompt has a triplet at all.
-    pub fn usable(&self, contest: Contest, cells: &[Cell]) -> bool {
-        cells.iter().any(|cell| self.eligible(contest, cells, cell))
+    pub fn usable(&self, task: Task, prompt: &[PolicySamples]) -> bool {
+        prompt.iter().any(|own| self.eligible(task, prompt, own))
     }
 
     fn weight(&self, weighting: Weighting, policy: u32) -> u64 {
@@ -201,13 +199,13 @@ impl Roles {
     /// The triplet of a prompt for a key, or `None` when the prompt is not usable.
     pub fn choose(
         &self,
-        contest: Contest,
+        task: Task,
         weighting: Weighting,
-        cells: &[Cell],
+        prompt: &[PolicySamples],
         key: &[u64],
     ) -> Option<TripletChoice> {
-        let eligible: Vec<usize> = (0..cells.len())
-            .filter(|&cell| self.eligible(contest, cells, &cells[cell]))
+        let eligible: Vec<usize> = (0..prompt.len())
+            .filter(|&own| self.eligible(task, prompt, &prompt[own]))
             .collect();
         if eligible.is_empty() {
             return None;
@@ -215,9 +213,9 @@ impl Roles {
         let mut stream = Stream::new("triplet", key);
         let weights = eligible
             .iter()
-            .map(|&cell| self.weight(weighting, cells[cell].policy));
-        let cell = eligible[stream.weighted(weights)];
-        let chosen = &cells[cell];
+            .map(|&own| self.weight(weighting, prompt[own].policy));
+        let own = eligible[stream.weighted(weights)];
+        let chosen = &prompt[own];
 
         let reference = stream.index(chosen.samples.len());
         let mut positive = stream.index(chosen.samples.len() - 1);
@@ -226,10 +224,10 @@ impl Roles {
         }
 
         let taken = [&chosen.samples[reference], &chosen.samples[positive]];
-        let others: Vec<(usize, Vec<usize>)> = cells
+        let others: Vec<(usize, Vec<usize>)> = prompt
             .iter()
             .enumerate()
-            .filter(|(_, other)| self.may_meet(contest, chosen.policy, other.policy))
+            .filter(|(_, other)| self.can_oppose(task, chosen.policy, other.policy))
             .map(|(number, other)| {
                 let distinct = (0..other.samples.len())
                     .filter(|&sample| !taken.contains(&&other.samples[sample]));
@@ -237,12 +235,11 @@ impl Roles {
             })
             .filter(|(_, distinct): &(_, Vec<usize>)| !distinct.is_empty())
             .collect();
-        // Never empty: an eligible cell has somebody to meet with a text outside of all its own
-        // samples.
+        // Never empty: an eligible policy has an opponent with a text outside of all its own samples.
         let (other, distinct) = &others[stream.index(others.len())];
         let negative = distinct[stream.index(distinct.len())];
         Some(TripletChoice {
-            cell,
+            own,
             reference,
             positive,
             other: *other,
@@ -265,15 +262,15 @@ mod tests {
         }
     }
 
-    fn cell(policy: u32, samples: &[&str]) -> Cell {
-        Cell {
+    fn samples(policy: u32, texts: &[&str]) -> PolicySamples {
+        PolicySamples {
             policy,
-            samples: samples.iter().map(|&text| text.into()).collect(),
+            samples: texts.iter().map(|&text| text.into()).collect(),
         }
     }
 
-    fn roles() -> Roles {
-        Roles::new(&[
+    fn table() -> PolicyTable {
+        PolicyTable::new(&[
             policy("a", 90, false, &["a2"]),
             policy("a2", 10, false, &["a"]),
             policy("b", 10, false, &[]),
@@ -283,19 +280,19 @@ mod tests {
 
     #[test]
     fn every_triplet_keeps_the_rules() {
-        let roles = roles();
-        let cells = [
-            cell(0, &["x", "y", "z"]),
-            cell(1, &["x", "p"]),
-            cell(2, &["x", "y", "q"]),
-            cell(3, &["r", "s"]),
+        let table = table();
+        let prompt = [
+            samples(0, &["x", "y", "z"]),
+            samples(1, &["x", "p"]),
+            samples(2, &["x", "y", "q"]),
+            samples(3, &["r", "s"]),
         ];
-        for contest in [Contest::Training, Contest::HeldoutPolicies] {
+        for task in [Task::Training, Task::HeldoutPolicies] {
             for index in 0..2000 {
-                let t = roles
-                    .choose(contest, Weighting::Uniform, &cells, &[1, 2, index])
+                let t = table
+                    .choose(task, Weighting::Uniform, &prompt, &[1, 2, index])
                     .unwrap();
-                let (own, other) = (&cells[t.cell], &cells[t.other]);
+                let (own, other) = (&prompt[t.own], &prompt[t.other]);
                 assert_ne!(t.reference, t.positive);
                 let negative = &other.samples[t.negative];
                 assert!(
@@ -303,12 +300,12 @@ mod tests {
                 );
                 assert_ne!(own.policy, other.policy);
                 assert!(!(own.policy < 2 && other.policy < 2), "aliases met");
-                match contest {
-                    Contest::Training => assert!(own.policy != 3 && other.policy != 3),
-                    Contest::HeldoutPolicies => assert_eq!(own.policy, 3),
+                match task {
+                    Task::Training => assert!(own.policy != 3 && other.policy != 3),
+                    Task::HeldoutPolicies => assert_eq!(own.policy, 3),
                 }
                 assert_eq!(
-                    roles.choose(contest, Weighting::Uniform, &cells, &[1, 2, index]),
+                    table.choose(task, Weighting::Uniform, &prompt, &[1, 2, index]),
                     Some(t)
                 );
             }
@@ -317,27 +314,28 @@ mod tests {
 
     #[test]
     fn unusable_prompts_are_refused() {
-        let roles = roles();
-        let choose =
-            |cells: &[Cell]| roles.choose(Contest::Training, Weighting::Uniform, cells, &[0]);
-        assert_eq!(choose(&[cell(0, &["x", "y"])]), None, "one policy");
+        let table = table();
+        let choose = |prompt: &[PolicySamples]| {
+            table.choose(Task::Training, Weighting::Uniform, prompt, &[0])
+        };
+        assert_eq!(choose(&[samples(0, &["x", "y"])]), None, "one policy");
         assert_eq!(
-            choose(&[cell(0, &["x", "y"]), cell(1, &["z"])]),
+            choose(&[samples(0, &["x", "y"]), samples(1, &["z"])]),
             None,
             "an alias only"
         );
         assert_eq!(
-            choose(&[cell(0, &["x"]), cell(2, &["y"])]),
+            choose(&[samples(0, &["x"]), samples(2, &["y"])]),
             None,
             "no two samples"
         );
         assert_eq!(
-            choose(&[cell(0, &["x", "y"]), cell(2, &["x"])]),
+            choose(&[samples(0, &["x", "y"]), samples(2, &["x"])]),
             None,
             "no text of its own"
         );
         assert_eq!(
-            choose(&[cell(3, &["x", "y"]), cell(2, &["z"])]),
+            choose(&[samples(3, &["x", "y"]), samples(2, &["z"])]),
             None,
             "a held-out policy"
         );
@@ -345,15 +343,15 @@ mod tests {
 
     #[test]
     fn balanced_weighting_favours_rare_policies() {
-        let roles = roles();
-        let cells = [cell(0, &["x", "y"]), cell(2, &["p", "q"])];
+        let table = table();
+        let prompt = [samples(0, &["x", "y"]), samples(2, &["p", "q"])];
         let common = |weighting| {
             (0..4000)
                 .filter(|&index| {
-                    roles
-                        .choose(Contest::Training, weighting, &cells, &[index])
+                    table
+                        .choose(Task::Training, weighting, &prompt, &[index])
                         .unwrap()
-                        .cell
+                        .own
                         == 0
                 })
                 .count()

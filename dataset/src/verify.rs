@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::corpus::{Corpus, Error};
-use crate::manifest::{Counts, File, FileSplit, Manifest};
-use crate::reader::{PromptCells, prompt_cells};
-use crate::triplet::{Contest, Roles};
+use crate::manifest::{Counts, File, FileSplit, Manifest, RowGroupRef};
+use crate::reader::{PromptSamples, prompt_samples};
+use crate::triplet::{PolicyTable, Task};
 use polestar_core::digest::hex;
 use polestar_store;
 use polestar_store::Store;
@@ -71,8 +71,11 @@ impl fmt::Display for Verification {
     }
 }
 
-/// Reads the whole corpus, one file at a time. A corpus whose manifest or tokenizer can't be used
-/// at all is an error; everything else is a fault.
+/// Reads the whole corpus, one file at a time.
+///
+/// # Errors
+/// Those of [`Corpus::open`]: a manifest or tokenizer that can't be used at all. Everything else is a
+/// fault.
 pub async fn verify(store: &Store) -> Result<Verification, Error> {
     let corpus = Corpus::open(store.url()).await?;
     let manifest = corpus.manifest();
@@ -86,7 +89,7 @@ pub async fn verify(store: &Store) -> Result<Verification, Error> {
 
 struct Scan<'a> {
     manifest: &'a Manifest,
-    roles: Roles,
+    table: PolicyTable,
     found: Verification,
     prompts: BTreeSet<String>,
     counts: Counts,
@@ -99,7 +102,7 @@ impl<'a> Scan<'a> {
     fn new(manifest: &'a Manifest) -> Self {
         Self {
             manifest,
-            roles: Roles::new(&manifest.policies),
+            table: PolicyTable::new(&manifest.policies),
             found: Verification::default(),
             prompts: BTreeSet::new(),
             counts: Counts {
@@ -150,7 +153,11 @@ impl<'a> Scan<'a> {
         }
         for row_group in 0..file.row_groups.len() {
             self.found.row_groups += 1;
-            let batches = match corpus.reader().batches(number, row_group).await {
+            let place = RowGroupRef {
+                file: number,
+                row_group,
+            };
+            let batches = match corpus.reader().batches(place).await {
                 Ok(batches) => batches,
                 Err(error) => {
                     self.complete = false;
@@ -158,7 +165,7 @@ impl<'a> Scan<'a> {
                     continue;
                 }
             };
-            match prompt_cells(&batches, self.manifest) {
+            match prompt_samples(&batches, self.manifest) {
                 Ok(prompts) => {
                     self.tokens(file, row_group, corpus, &prompts);
                     self.row_group(file, row_group, &prompts);
@@ -173,9 +180,9 @@ impl<'a> Scan<'a> {
 
     /// Stored tokens must be what the tokenizer makes of the texts, or weights would depend on which
     /// of the two was read.
-    fn tokens(&mut self, file: &File, number: usize, corpus: &Corpus, prompts: &[PromptCells]) {
+    fn tokens(&mut self, file: &File, number: usize, corpus: &Corpus, prompts: &[PromptSamples]) {
         for prompt in prompts.iter().filter(|prompt| !prompt.tokens.is_empty()) {
-            let samples = prompt.cells.iter().flat_map(|cell| &cell.samples);
+            let samples = prompt.policies.iter().flat_map(|answers| &answers.samples);
             let mut texts = [&prompt.text]
                 .into_iter()
                 .chain(samples)
@@ -194,7 +201,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn row_group(&mut self, file: &File, number: usize, prompts: &[PromptCells]) {
+    fn row_group(&mut self, file: &File, number: usize, prompts: &[PromptSamples]) {
         let entry = &file.row_groups[number];
         let (mut rows, mut usable, mut with_heldout) = (0, 0, 0);
         for prompt in prompts {
@@ -203,19 +210,19 @@ impl<'a> Scan<'a> {
                 self.fault(&file.path, Some(number), what);
             }
             self.counts.text_bytes += prompt.text.len() as u64;
-            for cell in &prompt.cells {
-                rows += cell.samples.len() as u64;
-                self.counts.text_bytes += cell
+            for answers in &prompt.policies {
+                rows += answers.samples.len() as u64;
+                self.counts.text_bytes += answers
                     .samples
                     .iter()
                     .map(|text| text.len() as u64)
                     .sum::<u64>();
-                let (trajectories, cells) = &mut self.policies[cell.policy as usize];
-                *trajectories += cell.samples.len() as u64;
-                *cells += u64::from(cell.samples.len() >= 2);
-                let distinct: BTreeSet<&String> = cell.samples.iter().collect();
-                if distinct.len() != cell.samples.len() {
-                    let name = &self.manifest.policies[cell.policy as usize].name;
+                let (trajectories, cells) = &mut self.policies[answers.policy as usize];
+                *trajectories += answers.samples.len() as u64;
+                *cells += u64::from(answers.samples.len() >= 2);
+                let distinct: BTreeSet<&String> = answers.samples.iter().collect();
+                if distinct.len() != answers.samples.len() {
+                    let name = &self.manifest.policies[answers.policy as usize].name;
                     let what = format!(
                         "'{name}' gives prompt '{}' the same response twice",
                         prompt.id
@@ -223,10 +230,10 @@ impl<'a> Scan<'a> {
                     self.fault(&file.path, Some(number), what);
                 }
             }
-            usable += u64::from(self.roles.usable(Contest::Training, &prompt.cells));
+            usable += u64::from(self.table.usable(Task::Training, &prompt.policies));
             if file.split == FileSplit::Heldout {
                 with_heldout +=
-                    u64::from(self.roles.usable(Contest::HeldoutPolicies, &prompt.cells));
+                    u64::from(self.table.usable(Task::HeldoutPolicies, &prompt.policies));
             }
         }
         self.found.rows += rows;

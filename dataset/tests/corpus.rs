@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use polestar_core::Objective;
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
-    Corpus, HeldOut, LoadPlan, Loader, PolicyChoice, SampleConfig, Split, StepBatch, SynthOptions,
-    Weighting, inspect, loader, pack, planted_optimum, synth, verify,
+    Corpus, HeldOut, LanePacks, LaneTriplets, LoadPlan, Loader, Packer, PolicyChoice, SampleConfig,
+    Split, SynthOptions, TokenTriplet, Weighting, inspect, loader, planted_optimum, synth, verify,
 };
 use polestar_store::Store;
 
@@ -35,35 +35,63 @@ fn plan(hosted: &[u32], start: u64) -> LoadPlan {
         seed: 3,
         batch: 16,
         lanes: 8,
-        hosted: hosted.into(),
-        start,
+        hosted: hosted.iter().copied().map(Lane).collect(),
+        start: Step(start),
+        objective: Objective::Polar,
         samples: SampleConfig::default(),
+        pack_tokens: 200,
         weighting: Weighting::Balanced,
         window: 8,
         memory: DEFAULT_MEMORY,
     }
 }
 
-fn load(corpus: &Arc<Corpus>, hosted: &[u32], start: u64, steps: usize) -> Vec<StepBatch> {
-    let mut loader = Loader::start(Arc::clone(corpus), plan(hosted, start));
-    (0..steps).map(|_| loader.next().unwrap()).collect()
+/// What some steps hold; the loader gives the same, packed.
+async fn load(
+    corpus: &Arc<Corpus>,
+    hosted: &[u32],
+    start: u64,
+    steps: usize,
+) -> Vec<Vec<LaneTriplets>> {
+    let plan = plan(hosted, start);
+    let drawn = corpus.training_triplets(&plan, steps).await.unwrap();
+    let mut loader = Loader::start(Arc::clone(corpus), plan.clone());
+    let packer = Packer {
+        objective: plan.objective,
+        samples: &plan.samples,
+        special: corpus.tokenizer().special(),
+        pack_tokens: plan.pack_tokens,
+    };
+    for (step, lanes) in (start..).zip(&drawn) {
+        let batch = loader.next().unwrap();
+        assert_eq!(batch.step, Step(step));
+        let packed = |of: &LaneTriplets| {
+            let packs = packer.pack(&of.triplets);
+            let cost = packer.cost(&of.triplets, &packs);
+            let lane = of.lane;
+            LanePacks { lane, packs, cost }
+        };
+        assert!(batch.lanes.into_iter().eq(lanes.iter().map(packed)));
+    }
+    drawn
+}
+
+/// The triplets of some steps.
+fn triplets(steps: &[Vec<LaneTriplets>]) -> impl Iterator<Item = &TokenTriplet> {
+    steps.iter().flatten().flat_map(|lane| &lane.triplets)
 }
 
 #[tokio::test]
 async fn a_step_depends_on_neither_placement_nor_start() {
     let corpus = corpus(small("placement")).await;
-    let all = load(&corpus, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 20);
-    let late = load(&corpus, &[0, 1, 2, 3, 4, 5, 6, 7], 13, 7);
+    let all = load(&corpus, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 20).await;
+    let late = load(&corpus, &[0, 1, 2, 3, 4, 5, 6, 7], 13, 7).await;
     assert_eq!(all[13..], late[..], "seeking is replaying");
-    let some = load(&corpus, &[5, 2], 4, 6);
+    let some = load(&corpus, &[5, 2], 4, 6).await;
     for (whole, part) in all[4..10].iter().zip(&some) {
-        assert_eq!(part.lanes, [whole.lanes[5].clone(), whole.lanes[2].clone()]);
+        assert_eq!(*part, [whole[5].clone(), whole[2].clone()]);
     }
-    for triplet in all
-        .iter()
-        .flat_map(|step| &step.lanes)
-        .flat_map(|(_, triplets)| triplets)
-    {
+    for triplet in triplets(&all) {
         for policy in [triplet.policy, triplet.other] {
             assert!(!corpus.manifest().policies[policy as usize].held_out);
         }
@@ -87,7 +115,10 @@ async fn a_wrong_plan_is_told_by_the_first_step() {
     ));
     assert!(matches!(
         first(plan(&[8], 0)),
-        loader::Error::Lane { lane: 8, lanes: 8 }
+        loader::Error::Lane {
+            lane: Lane(8),
+            lanes: 8
+        }
     ));
     let crowded = first(LoadPlan {
         lanes: 128,
@@ -121,16 +152,15 @@ async fn training_on_some_policies_leaves_validation_alone() {
     let mut seen = BTreeSet::new();
     for count in [2, 4, 8] {
         let some = of(count).await.unwrap();
-        let steps = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 25);
-        let triplets = steps.iter().flat_map(|s| &s.lanes).flat_map(|(_, t)| t);
-        let trained: BTreeSet<u32> = triplets.flat_map(|t| [t.policy, t.other]).collect();
+        let steps = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 25).await;
+        let trained: BTreeSet<u32> = triplets(&steps).flat_map(|t| [t.policy, t.other]).collect();
         assert_eq!(trained.len(), count as usize);
         assert!(
             seen.is_subset(&trained),
             "a larger choice holds the smaller"
         );
         seen = trained;
-        let late = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 20, 5);
+        let late = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 20, 5).await;
         assert_eq!(steps[20..], late[..], "seeking is replaying");
         assert_eq!(validated(some).await, validated(Arc::clone(&all)).await);
     }
@@ -189,12 +219,8 @@ async fn validation_sets_keep_apart_and_repeat() {
             assert!(triplet.positive.len() <= 5);
         }
     }
-    let trained: BTreeSet<_> = load(&corpus, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 5)
-        .into_iter()
-        .flat_map(|step| step.lanes)
-        .flat_map(|(_, triplets)| triplets)
-        .map(|triplet| triplet.prompt)
-        .collect();
+    let steps = load(&corpus, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 5).await;
+    let trained: BTreeSet<_> = triplets(&steps).map(|triplet| &triplet.prompt).collect();
     let validated = corpus
         .validation(Split::HeldoutPrompts, 20, 1, &samples)
         .await
@@ -317,17 +343,15 @@ async fn synthesis_repeats_and_packs() {
             .iter()
             .all(|t| words(&t.positive) == t.positive.len() && words(&t.prompt) == t.prompt.len())
     );
-    let packs = pack(
-        &triplets,
-        Objective::Polar,
-        &samples,
-        corpus.tokenizer().special(),
-        256,
-    );
-    assert_eq!(
-        packs.iter().map(|pack| pack.triplets.len()).sum::<usize>(),
-        10
-    );
+    let packer = Packer {
+        objective: Objective::Polar,
+        samples: &samples,
+        special: corpus.tokenizer().special(),
+        pack_tokens: 256,
+    };
+    let packs = packer.pack(&triplets);
+    let rewards = packs.iter().map(|pack| pack.reward_rows.len());
+    assert_eq!(rewards.sum::<usize>(), 20);
     let bounded = packs.iter().all(|pack| {
         pack.ids
             .iter()
@@ -453,9 +477,8 @@ async fn policies_chosen_by_distance_are_the_ones_trained_on() {
         let some = Corpus::open_with(all.url(), &[], Some(choice))
             .await
             .unwrap();
-        let steps = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 25);
-        let triplets = steps.iter().flat_map(|s| &s.lanes).flat_map(|(_, t)| t);
-        let trained: BTreeSet<&str> = triplets
+        let steps = load(&some, &[0, 1, 2, 3, 4, 5, 6, 7], 0, 25).await;
+        let trained: BTreeSet<&str> = triplets(&steps)
             .flat_map(|t| [t.policy, t.other])
             .map(|policy| some.policy_name(policy).unwrap())
             .collect();

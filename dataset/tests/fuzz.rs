@@ -5,6 +5,7 @@
 mod mutate;
 
 use mutate::{fuzz, mutate, mutate_json};
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, LoadPlan, Loader, Manifest, SampleConfig, StepBatch, SynthOptions, Weighting,
@@ -32,8 +33,10 @@ fn first_steps(corpus: &Arc<Corpus>) -> Result<Vec<StepBatch>, polestar_dataset:
         seed: 1,
         batch: 4,
         lanes: 2,
-        hosted: vec![0, 1],
-        start: 0,
+        hosted: vec![Lane(0), Lane(1)],
+        start: Step(0),
+        objective: Objective::Polar,
+        pack_tokens: 4096,
         samples: SampleConfig::default(),
         weighting: Weighting::Uniform,
         window: 8,

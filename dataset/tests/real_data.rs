@@ -1,8 +1,10 @@
 //! Import of real trajectories. Runs where POLESTAR_DATA names the folder with
 //! traj_oasst_model_eval.jsonl.zst, and says so where it does not.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split,
@@ -97,37 +99,32 @@ async fn real_trajectories_import_verify_and_load() {
         seed: 0,
         batch: 32,
         lanes: 8,
-        hosted: (0..8).collect(),
-        start: 0,
+        hosted: (0..8).map(Lane).collect(),
+        start: Step(0),
+        objective: Objective::Polar,
+        pack_tokens: 4096,
         samples,
         weighting: Weighting::Uniform,
         window: 64,
         memory: DEFAULT_MEMORY,
     };
-    let mut loader = Loader::start(corpus, plan);
     let started = Instant::now();
-    let (mut prompts, mut responses) = (Vec::new(), Vec::new());
+    let mut loader = Loader::start(Arc::clone(&corpus), plan.clone());
     for _ in 0..60 {
-        for triplet in loader
-            .next()
-            .unwrap()
-            .lanes
-            .into_iter()
-            .flat_map(|(_, triplets)| triplets)
-        {
-            prompts.push(triplet.prompt.len());
-            responses.extend([
-                triplet.reference.len(),
-                triplet.positive.len(),
-                triplet.negative.len(),
-            ]);
-        }
+        loader.next().unwrap();
     }
     println!(
         "60 steps of 32 triplets in {:.1?}, peak memory {}",
         started.elapsed(),
         peak_memory()
     );
+    let (mut prompts, mut responses) = (Vec::new(), Vec::new());
+    let drawn = corpus.training_triplets(&plan, 60).await.unwrap();
+    for triplet in drawn.iter().flatten().flat_map(|lane| &lane.triplets) {
+        prompts.push(triplet.prompt.len());
+        let all = [&triplet.reference, &triplet.positive, &triplet.negative];
+        responses.extend(all.map(Vec::len));
+    }
     for (what, lengths) in [("prompt", &mut prompts), ("response", &mut responses)] {
         lengths.sort_unstable();
         let at = |percent: usize| lengths[(lengths.len() - 1) * percent / 100];

@@ -1,6 +1,7 @@
 //! A corpus on an S3 service. Runs where POLESTAR_S3_URL names a bucket (s3://bucket/prefix, settings
 //! in AWS_*), and says so where it does not.
 
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, LoadPlan, Loader, SampleConfig, Split, SynthOptions, Weighting, synth, verify,
@@ -51,8 +52,10 @@ async fn a_corpus_lives_on_s3() {
             seed: 0,
             batch: 8,
             lanes: 4,
-            hosted: vec![0, 1, 2, 3],
-            start: 100,
+            hosted: (0..4).map(Lane).collect(),
+            start: Step(100),
+            objective: Objective::Polar,
+            pack_tokens: 4096,
             samples: samples.clone(),
             weighting: Weighting::Uniform,
             window: 16,

@@ -1,6 +1,6 @@
 //! Who sees whom: a pack's tokens as a forest of spans.
 //!
-//! A triplet laid down once is one tree: the shared prefix is the root, each candidate a child.
+//! A packed triplet is one tree: the shared prefix is the root, each candidate a child.
 //!
 //! ```text
 //! tokens   0 ........ 399 | 400 .. 499 | 500 .. 619 | 620 ....

@@ -34,7 +34,7 @@ pub fn flops_6nd(config: &ModelConfig, plain_tokens: u64) -> f64 {
 }
 
 /// Convention `executed`: matrix products and attention of forward and backward (twice the
-/// forward) as they are run. `tokens` are those really laid down, `pairs` the number of
+/// forward) as they are run. `tokens` are those really computed, `pairs` the number of
 /// (query, key) pairs that attention looks at, both summed over all packs.
 pub fn flops_executed(config: &ModelConfig, tokens: u64, pairs: u64) -> f64 {
     let c = config;

@@ -32,7 +32,7 @@ fn time(args: &Args, mut collective: Collective) -> Result<(), Failure> {
     let elements = args.bytes / 4;
     let world = WorldSize(2);
     let cuts = [0, 1].map(|rank| tree::shard(elements, world, Rank(rank)));
-    let pieces = [0, 1].map(|rank| (Rank(rank), tree::Node::leaf(Lane(rank))));
+    let pieces = [0, 1].map(|rank| (Rank(rank), tree::Node::leaf(Lane(rank), world.0)));
     let mut values = vec![1.0_f32; elements];
     let repeats = ((1 << 28) / args.bytes).clamp(8, 400);
     let mut taken = Vec::with_capacity(repeats);

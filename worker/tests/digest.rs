@@ -69,6 +69,7 @@ fn pack(seed: u32) -> PackInput {
 #[derive(Clone, Copy, Debug)]
 struct Case {
     backend: Backend,
+    lanes: u32,
     precision: Precision,
     zero: Zero,
     reduction: Reduction,
@@ -82,6 +83,7 @@ impl Case {
     fn alone(backend: Backend) -> Case {
         Case {
             backend,
+            lanes: LANES,
             precision: Precision::F32,
             zero: Zero::None,
             reduction: Reduction::Canonical,
@@ -101,7 +103,7 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
     };
     let plan = StepPlan {
         sharding,
-        lanes: LANES,
+        lanes: case.lanes,
         reduction: case.reduction,
     };
     let layout = model();
@@ -133,7 +135,7 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
     let (mut norm, mut losses) = (0.0, Vec::new());
     for step in 0..STEPS {
         let lanes: Vec<LaneInput> = sharding
-            .lanes(LANES)
+            .lanes(case.lanes)
             .into_iter()
             .map(|lane| {
                 let first = step as u32 * 100 + lane.0 * 10;
@@ -213,6 +215,35 @@ fn one_digest_for_every_stage_world_recompute_and_thread_count() {
     let f32 = one_digest(Precision::F32);
     let bf16 = one_digest(Precision::Bf16);
     assert_ne!(f32, bf16, "it was another precision");
+}
+
+/// A number of lanes that is no power of two has a sum of its own, and one only.
+#[test]
+fn one_digest_for_any_number_of_lanes() {
+    let mut digests = Vec::new();
+    for lanes in [5, 6, 7] {
+        let mut found = Vec::new();
+        for zero in STAGES {
+            for world_size in 1..=4 {
+                let case = Case {
+                    lanes,
+                    zero,
+                    world: world_size,
+                    ..Case::alone(Backend::Flex)
+                };
+                found.extend(world(case).into_iter().map(|(digest, norm, _)| {
+                    let answer = (digest, norm.to_bits());
+                    (answer, case)
+                }));
+            }
+        }
+        let (expected, _) = &found[0];
+        for (answer, case) in &found {
+            assert_eq!(answer, expected, "{case:?}");
+        }
+        digests.push(expected.clone());
+    }
+    assert!(digests.windows(2).all(|pair| pair[0] != pair[1]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
     ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Progress, Stage,
-    SynthOptions, import, inspect, left_behind, synth, verify,
+    SynthOptions, import, inspect, leftovers, synth, verify,
 };
 use polestar_store::Store;
 use std::{
@@ -224,7 +224,7 @@ pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, E
     let imported = import(options.clone(), &|progress| watcher.show(progress)).await;
     watcher.done();
     if imported.is_err()
-        && let Some((folder, size)) = left_behind(&options)
+        && let Some((folder, size)) = leftovers(&options)
     {
         eprintln!(
             "{} ({}) keeps what was read: the next import to {} goes on from there",

@@ -2,14 +2,12 @@
 
 use super::{Error, corpus::watched_import};
 use crate::sweep::{CorpusFacts, Plan, Sweep, Work, plan};
-use polestar_core::Objective;
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Loader, SynthOptions, TokenTriplet,
-    manifest::{MANIFEST_KEY, Origin},
-    synth::{self, SynthOrigin},
+    Corpus, ImportOptions, LoadPlan, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
+    TokenTriplet, manifest::MANIFEST_KEY, synth,
 };
 use polestar_store::Store;
-use polestar_worker::engine::{laid, plain_tokens, wrapper_tokens};
 use std::{path::PathBuf, sync::Arc};
 
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
@@ -89,25 +87,28 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan,
         true => Some(corpus.policy_distances().await?),
         false => None,
     };
-    let triplets = some_triplets(sweep, corpus)?;
-    let special = corpus.tokenizer().special();
-    let wrapper = wrapper_tokens(&sweep.samples, special);
-    let tokens: u64 = triplets.iter().map(|t| plain_tokens(t, wrapper)).sum();
+    let triplets = some_triplets(sweep, corpus).await?;
+    let cost = |objective| {
+        let packer = Packer {
+            objective,
+            samples: &sweep.samples,
+            special: corpus.tokenizer().special(),
+            pack_tokens: sweep.train.pack_tokens,
+        };
+        packer.cost(&triplets, &packer.pack(&triplets))
+    };
+    let (polar, lm) = (cost(Objective::Polar), cost(Objective::Lm));
     let per_triplet = |count: u64| count as f64 / triplets.len().max(1) as f64;
-    let work = |objective| -> Result<Work, Error> {
-        let budget = sweep.train.pack_tokens;
-        let laid = laid(&triplets, objective, &sweep.samples, budget, special)?;
-        Ok(Work {
-            tokens: per_triplet(laid.tokens),
-            pairs: per_triplet(laid.pairs),
-        })
+    let work = |cost: PackCost| Work {
+        tokens: per_triplet(cost.packed_tokens),
+        pairs: per_triplet(cost.attention_pairs),
     };
     let facts = CorpusFacts {
         fingerprint: corpus.fingerprint().to_string(),
         vocab: corpus.tokenizer().vocab_size(),
-        tokens_per_triplet: per_triplet(tokens),
-        polar: work(Objective::Polar)?,
-        lm: work(Objective::Lm)?,
+        tokens_per_triplet: per_triplet(polar.plain_tokens),
+        polar: work(polar),
+        lm: work(lm),
         distances,
     };
     let planned = plan(sweep, &facts)?;
@@ -117,23 +118,23 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan,
     })
 }
 
-/// A sample of triplets, the same for everybody.
-fn some_triplets(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Vec<TokenTriplet>, Error> {
+/// A sample of triplets: the same ones in every plan on a corpus.
+async fn some_triplets(sweep: &Sweep, corpus: &Corpus) -> Result<Vec<TokenTriplet>, Error> {
     const SAMPLE: u32 = 512;
-    let mut loader = Loader::start(
-        Arc::clone(corpus),
-        LoadPlan {
-            seed: 0,
-            batch: SAMPLE,
-            lanes: 1,
-            hosted: vec![0],
-            start: 0,
-            samples: sweep.samples.clone(),
-            weighting: sweep.weighting,
-            window: sweep.window,
-            memory: sweep.train.loader.memory(),
-        },
-    );
-    let lanes = loader.next()?.lanes;
-    Ok(lanes.into_iter().flat_map(|(_, t)| t).collect())
+    let plan = LoadPlan {
+        seed: 0,
+        batch: SAMPLE,
+        lanes: 1,
+        hosted: vec![Lane(0)],
+        start: Step(0),
+        objective: Objective::Polar,
+        samples: sweep.samples.clone(),
+        pack_tokens: sweep.train.pack_tokens,
+        weighting: sweep.weighting,
+        window: sweep.window,
+        memory: sweep.train.loader.memory(),
+    };
+    let steps = corpus.training_triplets(&plan, 1).await?;
+    let lanes = steps.into_iter().flatten();
+    Ok(lanes.flat_map(|lane| lane.triplets).collect())
 }

@@ -16,7 +16,7 @@ mod report;
 pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, PlannedTrial, Sweep};
-use polestar_core::{Digest, TrialId};
+use polestar_core::{Digest, TrialId, format};
 use polestar_run::{Outcome, Trial};
 use polestar_store::{Put, Store};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ pub enum RunError {
         /// Where.
         url: String,
         /// Its format.
-        found: u32,
+        found: u64,
     },
     /// A recipe and its hash differ.
     #[error(
@@ -169,13 +169,17 @@ impl Run {
                 url: folder.url().to_owned(),
             });
         };
-        let record: RunRecord = from_json("run.json", &bytes)?;
-        if record.format != FORMAT {
-            return Err(RunError::Format {
+        format::check(&bytes, "format", FORMAT).map_err(|error| match error {
+            format::Error::Unreadable(source) => RunError::Record {
+                key: "run.json".to_owned(),
+                source,
+            },
+            format::Error::Other { found } => RunError::Format {
                 url: folder.url().to_owned(),
-                found: record.format,
-            });
-        }
+                found,
+            },
+        })?;
+        let record: RunRecord = from_json("run.json", &bytes)?;
         for trial in &record.plan.trials {
             if trial.recipe_id != trial.config.recipe_id() {
                 return Err(RunError::Altered {
@@ -259,4 +263,22 @@ fn from_json<T: for<'a> Deserialize<'a>>(key: &str, bytes: &[u8]) -> Result<T, R
         key: key.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_newer_run_is_left_alone() {
+        let store = Store::open("memory://newer-run").unwrap();
+        let newer = br#"{"format": 4000, "novelty": {"of": "another version"}}"#;
+        store.put("run.json", newer.to_vec().into()).await.unwrap();
+        let refused = Run::open(store).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("format 4000") && refused.contains("use the version that wrote it"),
+            "{refused}"
+        );
+        assert!(!refused.contains("remove"), "{refused}");
+    }
 }

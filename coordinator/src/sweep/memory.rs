@@ -34,7 +34,7 @@ impl Share {
     }
 
     /// The fewest workers, and then the lowest ZeRO stage, that need no more than `limit` bytes each.
-    /// Worlds are the powers of two among `worlds`.
+    /// Worlds are those among `worlds` that share the lanes equally.
     pub fn smallest(
         worlds: std::ops::RangeInclusive<u32>,
         limit: f64,
@@ -42,7 +42,7 @@ impl Share {
         train: &TrainConfig,
     ) -> Option<Share> {
         const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
-        let worlds = worlds.filter(|world| world.is_power_of_two());
+        let worlds = worlds.filter(|&world| train.lanes.is_multiple_of(world));
         let mut shares = worlds.flat_map(|world| STAGES.map(|zero| Share { world, zero }));
         shares.find(|share| share.bytes(layout, train) as f64 <= limit)
     }

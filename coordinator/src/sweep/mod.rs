@@ -33,7 +33,7 @@ pub struct Sweep {
     pub store: String,
     /// The trajectories.
     pub corpus: CorpusTable,
-    /// How triplets are cut and laid out.
+    /// How triplets are cut and packed.
     #[serde(default)]
     pub samples: SampleConfig,
     /// Which policies are drawn how often.

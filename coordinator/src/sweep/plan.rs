@@ -25,15 +25,15 @@ pub struct CorpusFacts {
     pub vocab: u32,
     /// Mean tokens of a triplet, plain layout.
     pub tokens_per_triplet: f64,
-    /// What is laid down of a triplet to discriminate policies.
+    /// What a triplet comes to when policies are discriminated.
     pub polar: Work,
-    /// What is laid down of it as a language model.
+    /// What it comes to as a language model.
     pub lm: Work,
     /// How far apart its policies write, if the sweep varies that.
     pub distances: Option<PolicyDistances>,
 }
 
-/// What a triplet comes to, on average, where a shared prefix is laid down once.
+/// What a triplet comes to, on average, where a shared prefix is packed once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
     /// Tokens.

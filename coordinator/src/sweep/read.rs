@@ -194,6 +194,7 @@ steps = [10]
     fn values_that_cant_be_are_refused_with_their_key() {
         for (from, to, says) in [
             ("batch = 8", "batch = 9", "multiple of train.lanes"),
+            ("batch = 8", "batch = 8\nlanes = 0", "at least one lane"),
             ("steps = [10]", "steps = [10]\nbudgets = [1e9]", "not both"),
             ("sizes = [\"nano\"]", "sizes = []", "at least one entry"),
             ("lr = 1e-3", "lr = -1.0", "train.optimizer.lr"),

@@ -214,7 +214,7 @@ fn policies_that_nobody_has_measured_are_refused() {
 fn operations_are_told_as_they_are_run() {
     let found = planned("sizes = [\"polar-7b\"]\nsteps = [10]\n").unwrap();
     let trial = &found.trials[0];
-    // 70 of 100 tokens are laid down, and attention is a small part of so wide a model.
+    // 70 of 100 tokens are packed, and attention is a small part of so wide a model.
     let ratio = trial.flops_executed / trial.flops_6nd;
     assert!((0.70..0.71).contains(&ratio), "{ratio}");
 }

@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod digest;
+pub mod format;
 pub mod ids;
 pub mod objective;
 pub mod precision;

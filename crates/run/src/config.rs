@@ -162,8 +162,8 @@ fn default_loader_memory() -> u64 {
 pub struct TrainConfig {
     /// Triplets in a global batch.
     pub batch: u32,
-    /// Lanes that a batch is cut into: a power of two that divides it. No more ranks than lanes
-    /// can train a trial.
+    /// Lanes that a batch is cut into: any number that divides it. No more ranks than lanes can
+    /// train a trial.
     #[serde(default = "default_lanes")]
     pub lanes: u32,
     /// Tokens of one packed row: the unit that is in memory at once. A longer triplet gets a row
@@ -214,9 +214,9 @@ fn default_pack_tokens() -> u32 {
 /// Why a [`TrainConfig`] can't be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Lanes form a binary tree.
-    #[error("train.lanes is {0}; it must be a power of two")]
-    LanesNotPowerOfTwo(u32),
+    /// Somebody has to do the work.
+    #[error("train.lanes is 0; a batch is cut into at least one lane")]
+    NoLanes,
     /// Every lane has the same number of triplets.
     #[error(
         "train.batch {batch} can't be cut into {lanes} lanes of equal size; make it a multiple of train.lanes"
@@ -273,8 +273,8 @@ impl TrainConfig {
     /// # Errors
     /// The first thing that is wrong, naming its key.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !self.lanes.is_power_of_two() {
-            return Err(ConfigError::LanesNotPowerOfTwo(self.lanes));
+        if self.lanes == 0 {
+            return Err(ConfigError::NoLanes);
         }
         if self.batch == 0 || !self.batch.is_multiple_of(self.lanes) {
             return Err(ConfigError::UnevenBatch {

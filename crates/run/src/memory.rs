@@ -99,7 +99,7 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
         let partials = match holding.reduction {
             Reduction::Fast => 1,
             Reduction::Canonical => (0..rounds)
-                .map(|round| subtrees(0..round * holding.world.0).len())
+                .map(|round| subtrees(0..round * holding.world.0, holding.lanes).len())
                 .max()
                 .unwrap_or(1),
         };
@@ -114,7 +114,10 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
         let vectors = match holding.reduction {
             Reduction::Fast => 1,
             Reduction::Canonical => ranks
-                .map(|rank| partial_sums(tree::hosted(holding.lanes, holding.world, rank)))
+                .map(|rank| {
+                    let hosted = tree::hosted(holding.lanes, holding.world, rank);
+                    partial_sums(hosted, holding.lanes)
+                })
                 .max()
                 .unwrap_or(1),
         };
@@ -133,9 +136,9 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
 
 /// Vectors that exist at once while contiguous lanes are added up: finished subtrees and the lane
 /// that runs.
-fn partial_sums(lanes: std::ops::Range<u32>) -> usize {
-    let before = |lane| subtrees(lanes.start..lane).len();
-    lanes
+fn partial_sums(hosted: std::ops::Range<u32>, lanes: u32) -> usize {
+    let before = |lane| subtrees(hosted.start..lane, lanes).len();
+    hosted
         .clone()
         .map(|lane| before(lane) + 1)
         .max()

@@ -23,8 +23,8 @@ pub struct Consumed {
     pub triplets: u64,
     /// Tokens of the plain layout.
     pub plain_tokens: u64,
-    /// Tokens really laid down.
-    pub laid_tokens: u64,
+    /// Tokens that really went through the model.
+    pub packed_tokens: u64,
     /// (query, key) pairs that attention looked at.
     pub attention_pairs: u64,
     /// Wall-clock seconds of training steps, validation and saving, over all generations.

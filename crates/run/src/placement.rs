@@ -13,7 +13,7 @@
 
 use polestar_core::{
     Lane, Rank, WorldSize,
-    tree::{self, BLOCK, Node},
+    tree::{self, BLOCK, Subtree},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Range};
@@ -66,8 +66,8 @@ pub enum Reduction {
     /// By the tree over lanes: the same bits for every world size and stage.
     #[default]
     Canonical,
-    /// As it comes: fewer buffers, and fewer bytes when the world is no power of two. The weights
-    /// then depend on the world size and the stage.
+    /// As it comes: fewer buffers, and fewer bytes where ranks host more than one subtree. The
+    /// weights then depend on the world size and the stage.
     Fast,
 }
 
@@ -110,20 +110,23 @@ impl Sharding {
 
     /// The partial sums that exist at reduction number `round` of a step, in lane order, and who
     /// holds them.
-    pub fn pieces(&self, lanes: u32, reduction: Reduction, round: u32) -> Vec<(Rank, Node)> {
+    pub fn pieces(&self, lanes: u32, reduction: Reduction, round: u32) -> Vec<(Rank, Subtree)> {
         let ranks = (0..self.world.0).map(Rank);
         if self.is_strided() {
             let lane = |rank: Rank| Lane(round * self.world.0 + rank.0);
             return ranks
                 .filter(|&rank| lane(rank).0 < lanes)
-                .map(|rank| (rank, Node::leaf(lane(rank))))
+                .map(|rank| (rank, Subtree::leaf(lane(rank), lanes)))
                 .collect();
         }
         match reduction {
-            Reduction::Fast => ranks.map(|rank| (rank, Node::leaf(Lane(rank.0)))).collect(),
+            // What a rank has added up, in whatever order, is a leaf of a tree over ranks.
+            Reduction::Fast => ranks
+                .map(|rank| (rank, Subtree::leaf(Lane(rank.0), self.world.0)))
+                .collect(),
             Reduction::Canonical => ranks
                 .flat_map(|rank| {
-                    let nodes = tree::subtrees(tree::hosted(lanes, self.world, rank));
+                    let nodes = tree::subtrees(tree::hosted(lanes, self.world, rank), lanes);
                     nodes.into_iter().map(move |node| (rank, node))
                 })
                 .collect(),
@@ -161,31 +164,66 @@ impl Sharding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use polestar_core::tree::TreeSum;
+
+    fn place(zero: Zero, world: u32, rank: u32) -> Sharding {
+        Sharding {
+            zero,
+            world: WorldSize(world),
+            rank: Rank(rank),
+        }
+    }
+
+    /// Whose sum depends on the order of addition.
+    fn value(lane: u32) -> f32 {
+        1.0e-3 * 1.7_f32.powi(lane as i32 % 23) * if lane.is_multiple_of(3) { -1.0 } else { 1.0 }
+    }
 
     #[test]
-    fn every_lane_has_one_host_and_every_piece_one_holder() {
-        for zero in [Zero::None, Zero::Weights] {
-            for (lanes, world) in [(8, 1), (8, 3), (16, 5), (4, 4)] {
-                let place = |rank| Sharding {
-                    zero,
-                    world: WorldSize(world),
-                    rank: Rank(rank),
-                };
-                let mut hosted: Vec<Lane> =
-                    (0..world).flat_map(|r| place(r).lanes(lanes)).collect();
-                hosted.sort();
-                assert_eq!(hosted, (0..lanes).map(Lane).collect::<Vec<_>>());
+    fn every_lane_has_one_host_and_every_world_one_sum() {
+        for lanes in 1..=40 {
+            let mut sums = Vec::new();
+            for zero in [Zero::None, Zero::Weights] {
+                for world in 1..=lanes {
+                    let hosts = (0..world).flat_map(|r| place(zero, world, r).lanes(lanes));
+                    let mut hosted: Vec<Lane> = hosts.collect();
+                    hosted.sort();
+                    assert_eq!(hosted, (0..lanes).map(Lane).collect::<Vec<_>>());
 
-                let mut next = 0;
-                for round in 0..place(0).reductions(lanes) {
-                    for (rank, node) in place(0).pieces(lanes, Reduction::Canonical, round) {
-                        assert_eq!(node.first, next, "in lane order");
-                        next += 1 << node.level;
-                        assert!(place(rank.0).lanes(lanes).contains(&Lane(node.first)));
+                    let mut merged = TreeSum::default();
+                    let any = place(zero, world, 0);
+                    for round in 0..any.reductions(lanes) {
+                        for (rank, node) in any.pieces(lanes, Reduction::Canonical, round) {
+                            let mut local = TreeSum::default();
+                            for lane in node.range() {
+                                let hosted = place(zero, world, rank.0).lanes(lanes);
+                                assert!(hosted.contains(&Lane(lane)), "{rank} has no {lane}");
+                                let leaf = Subtree::leaf(Lane(lane), lanes);
+                                local.push(leaf, value(lane), |a, b| a + b);
+                            }
+                            for (found, sum) in local.into_partials() {
+                                assert_eq!(found, node, "one partial sum");
+                                merged.push(node, sum, |a, b| a + b);
+                            }
+                        }
                     }
+                    let root = merged.into_root().expect("the pieces are all lanes");
+                    sums.push(root.to_bits());
                 }
-                assert_eq!(next, lanes);
             }
+            sums.dedup();
+            assert_eq!(sums.len(), 1, "{lanes} lanes have one sum");
+        }
+    }
+
+    #[test]
+    fn a_fast_sum_has_one_root_in_every_world() {
+        for world in 1..=40 {
+            let mut merged = TreeSum::default();
+            for (_, node) in place(Zero::None, world, 0).pieces(64, Reduction::Fast, 0) {
+                merged.push(node, (), |(), ()| ());
+            }
+            assert!(merged.into_root().is_some(), "{world} ranks");
         }
     }
 }

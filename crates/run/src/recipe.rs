@@ -15,7 +15,7 @@ use crate::{
     schedule::Schedule,
 };
 use polestar_core::{Objective, Precision, RecipeId, Step, TrialId, WorldSize};
-use polestar_dataset::{PolicyChoice, SampleConfig, Weighting};
+use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Weighting};
 use polestar_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 
@@ -240,6 +240,16 @@ impl Recipe {
     pub fn id(&self) -> RecipeId {
         let json = serde_json::to_vec(self).expect("numbers, strings and lists serialize");
         RecipeId::of(&json)
+    }
+
+    /// How its triplets are packed, with a corpus' special tokens.
+    pub fn packer<'a>(&'a self, special: &'a SpecialTokens) -> Packer<'a> {
+        Packer {
+            objective: self.objective,
+            samples: &self.data.samples,
+            special,
+            pack_tokens: self.batch.pack_tokens,
+        }
     }
 }
 

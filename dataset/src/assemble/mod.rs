@@ -2,10 +2,10 @@
 //! tokenizer, the files, and the manifest last.
 //!
 //! The source is walked three times (count, find the usable prompts, write), so memory holds a few
-//! parts of it and the files under construction. What each walk finds is noted where the source has a
-//! place for it, and the last one is noted file by file: a job that was stopped goes on there.
+//! parts of it and the files under construction. What each walk finds is saved where the source has a
+//! journal, and of the last one every file: a job that was stopped goes on there.
 
-mod notes;
+mod journal;
 mod select;
 mod walk;
 mod write;
@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::files;
 use crate::manifest::{
-    Counts, File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, Origin, SCHEMA_VERSION,
-    TokenizerEntry,
+    Counts, File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
 };
+use crate::origin::{FileLayout, HeldOut, Origin};
 use crate::schema::Prompt;
 use crate::tokenizer::{self, Tokenizer};
-use crate::triplet::{Cell, Roles};
-pub(crate) use notes::{Notes, keep, recall};
+use crate::triplet::{PolicySamples, PolicyTable};
+pub(crate) use journal::{Journal, load, save};
 use polestar_core::digest::hex;
 use polestar_store;
 use polestar_store::{Put, Store};
@@ -100,9 +100,9 @@ pub enum Error {
     /// A file could not be written.
     #[error("could not write a corpus file")]
     File(#[source] files::Error),
-    /// What was found could not be noted.
-    #[error("could not note how far the import is; choose a temp_dir with enough free space")]
-    Notes(#[source] std::io::Error),
+    /// What was found could not be saved.
+    #[error("could not record how far the import is; choose a temp_dir with enough free space")]
+    Journal(#[source] std::io::Error),
     /// The store failed.
     #[error("could not write the corpus to {url}")]
     Store {
@@ -119,44 +119,6 @@ pub enum Error {
         /// The store.
         url: String,
     },
-}
-
-/// How much to hold out.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeldOut {
-    /// So many.
-    Count(u64),
-    /// This share of those that are usable, rounded.
-    Fraction(f64),
-}
-
-impl Default for HeldOut {
-    fn default() -> Self {
-        Self::Count(0)
-    }
-}
-
-/// The size of row groups and files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FileLayout {
-    /// A row group ends after the prompt that brings it to this many rows,
-    pub row_group_rows: u64,
-    /// or to this many bytes of text, whichever is first.
-    pub row_group_bytes: u64,
-    /// A file ends after the row group that brings it to this many bytes.
-    pub file_bytes: u64,
-}
-
-impl Default for FileLayout {
-    fn default() -> Self {
-        Self {
-            row_group_rows: 2048,
-            row_group_bytes: 4 << 20,
-            file_bytes: 64 << 20,
-        }
-    }
 }
 
 /// What is being done, for a progress display.
@@ -228,8 +190,8 @@ impl Group {
     }
 
     /// The answers as cells of numbered policies.
-    fn cells(&self, numbers: &BTreeMap<&str, u32>) -> Vec<Cell> {
-        let numbered = self.by_policy().map(|answers| Cell {
+    fn samples(&self, numbers: &BTreeMap<&str, u32>) -> Vec<PolicySamples> {
+        let numbered = self.by_policy().map(|answers| PolicySamples {
             policy: numbers[answers[0].policy.as_str()],
             samples: answers
                 .iter()
@@ -251,24 +213,24 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn text_bytes(&self) -> u64;
     /// How many parts may be in memory, loaded on as many threads.
     fn loads_ahead(&self) -> usize;
-    /// Where findings are noted, for sources that are there again when the job is stopped.
-    fn notes(&self) -> Option<&Notes> {
+    /// Where findings are saved, for sources that are there again when the job is stopped.
+    fn journal(&self) -> Option<&Journal> {
         None
     }
 }
 
-/// What is noted under `name`, or else what `find` finds, which is then noted.
-async fn once<S: Source, T: Serialize + DeserializeOwned>(
+/// What the journal has under `name`, or else what `find` finds, which is then saved.
+async fn memoize<S: Source, T: Serialize + DeserializeOwned>(
     source: &S,
     name: &str,
     find: impl Future<Output = Result<T, S::Error>>,
 ) -> Result<T, S::Error> {
-    if let Some(known) = source.notes().and_then(|notes| notes.recall(name)) {
+    if let Some(known) = source.journal().and_then(|journal| journal.load(name)) {
         return Ok(known);
     }
     let found = find.await?;
-    if let Some(notes) = source.notes() {
-        notes.keep(name, &found).map_err(Error::Notes)?;
+    if let Some(journal) = source.journal() {
+        journal.save(name, &found).map_err(Error::Journal)?;
     }
     Ok(found)
 }
@@ -309,7 +271,7 @@ pub(crate) async fn present(
         url: store.url().into(),
         source,
     })?;
-    // A manifest that can't be read is still somebody's corpus.
+    // A manifest that can't be read is still a corpus.
     match json.map(|json| Manifest::from_json(&json)) {
         None => Ok(None),
         Some(Ok(manifest)) if same(&manifest.origin) => Ok(Some(manifest)),
@@ -333,9 +295,9 @@ pub(crate) async fn assemble<S: Source>(
     let present = present(store, |origin| *origin == recipe.origin).await?;
 
     let count = Tally::count(&source, recipe.seed, recipe.tokenizer.is_none(), progress);
-    let tally = once(&*source, "tally", count).await?;
+    let tally = memoize(&*source, "tally", count).await?;
     let policies = PolicySelection::of(&recipe).table(&tally)?;
-    let roles = Roles::new(&policies);
+    let table = PolicyTable::new(&policies);
     progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
         Some(bytes) => bytes,
@@ -344,7 +306,7 @@ pub(crate) async fn assemble<S: Source>(
                 let trained = Tokenizer::train(tally.sample.iter(), recipe.vocab_size);
                 Ok(trained.map_err(Error::Tokenizer)?)
             };
-            once(&*source, "tokenizer", train).await?
+            memoize(&*source, "tokenizer", train).await?
         }
     };
     let loaded = Tokenizer::from_bytes(&tokenizer).map_err(Error::Tokenizer)?;
@@ -355,21 +317,21 @@ pub(crate) async fn assemble<S: Source>(
         .collect();
     let choose = HeldOutPrompts::choose(
         &source,
-        &roles,
+        &table,
         &numbers,
         recipe.heldout_prompts,
         recipe.seed,
         progress,
     );
-    let heldout = once(&*source, "heldout", choose).await?;
+    let heldout = memoize(&*source, "heldout", choose).await?;
 
     // Over an existing corpus nothing may be written: it is only compared with what would be.
     let target = present.is_none().then_some(store);
     let mut writer = CorpusWriter::new(
         target,
-        source.notes().filter(|_| present.is_none()),
+        source.journal().filter(|_| present.is_none()),
         recipe.layout,
-        &roles,
+        &table,
         &numbers,
         recipe.pretokenize.then_some(&loaded),
     )
@@ -443,7 +405,7 @@ pub(crate) async fn assemble<S: Source>(
     {
         Put::Created => Ok(manifest),
         Put::Exists => {
-            // Somebody else was faster, which is fine if it is the same corpus.
+            // Another process was faster, which is fine if it is the same corpus.
             let json = store.get(MANIFEST_KEY).await.map_err(at)?;
             let same = Manifest::from_json(&json).is_ok_and(|theirs| theirs == manifest);
             if same {

@@ -9,9 +9,10 @@ use std::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, HeldOut, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
+use super::{Error, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
 use crate::manifest::Policy;
-use crate::triplet::{Contest, Roles};
+use crate::origin::HeldOut;
+use crate::triplet::{PolicyTable, Task};
 use polestar_core::random::Stream;
 
 /// Joins the columns of a strict policy's name.
@@ -235,7 +236,7 @@ pub(super) struct HeldOutPrompts {
 impl HeldOutPrompts {
     pub(super) async fn choose<S: Source>(
         source: &Arc<S>,
-        roles: &Roles,
+        table: &PolicyTable,
         numbers: &BTreeMap<&str, u32>,
         wanted: HeldOut,
         seed: u64,
@@ -248,12 +249,12 @@ impl HeldOutPrompts {
         while let Some((part, groups)) = walk.try_next().await? {
             for group in groups {
                 prompts += 1;
-                let cells = group.cells(numbers);
-                if roles.usable(Contest::Training, &cells) {
+                let samples = group.samples(numbers);
+                if table.usable(Task::Training, &samples) {
                     lots.push(lot("held-out prompt", seed, &group.prompt_id));
-                } else if cells.len() < 2 {
+                } else if samples.len() < 2 {
                     one_policy += 1;
-                } else if cells.iter().all(|cell| cell.samples.len() < 2) {
+                } else if samples.iter().all(|of| of.samples.len() < 2) {
                     no_pair += 1;
                 }
             }

@@ -1,6 +1,6 @@
 //! The files of a corpus under construction: one open file a split, row groups cut between prompts.
 //!
-//! A file begins with a prompt and ends with one. So when a file is stored it is enough to note it and
+//! A file begins with a prompt and ends with one. So when a file is stored it is enough to record it and
 //! the place behind its last prompt: another job begins its split's next file there. What lies between the
 //! places of the two splits is loaded again, and not written again.
 
@@ -8,26 +8,27 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, FileLayout, Group, Notes, Place};
+use super::{Error, Group, Journal, Place};
 use crate::files::{FileWriter, Usable};
 use crate::manifest::{File, FileSplit};
+use crate::origin::FileLayout;
 use crate::schema::{TokenRows, Trajectory};
 use crate::tokenizer::{self, Tokenizer};
-use crate::triplet::{Contest, Roles};
+use crate::triplet::{PolicyTable, Task};
 use polestar_store::Store;
 
-/// The name under which it is noted how far the files are. All jobs to one output have one such note:
-/// their files have the same names.
-const NOTE: &str = "stored";
+/// The journal's entry of how far the files are. All jobs to one output share it: their files have the
+/// same names.
+const PROGRESS: &str = "stored";
 
 /// Writes groups into the files of their split.
 pub(super) struct CorpusWriter<'a> {
     /// Where the files go; nowhere when they are only to be compared.
     target: Option<&'a Store>,
-    /// Where it is noted which are stored.
-    notes: Option<&'a Notes>,
+    /// Where it is recorded which are stored.
+    journal: Option<&'a Journal>,
     layout: FileLayout,
-    roles: &'a Roles,
+    table: &'a PolicyTable,
     numbers: &'a BTreeMap<&'a str, u32>,
     /// Whose tokens the files are to hold, if any.
     tokenizer: Option<&'a Tokenizer>,
@@ -52,9 +53,9 @@ struct Stored {
     next: Place,
 }
 
-/// How far the files are. Each of them has a note of its own.
+/// How far the files are. Each of them has an entry of its own.
 #[derive(Debug, Serialize, Deserialize)]
-struct Noted {
+struct FilesStored {
     /// The job whose files they are.
     job: String,
     /// Of each split the number of files and the next place.
@@ -62,44 +63,46 @@ struct Noted {
 }
 
 impl<'a> CorpusWriter<'a> {
-    /// Goes on behind the files that are noted and still there.
+    /// Goes on behind the files that are in the journal and still there.
     pub(super) async fn new(
         target: Option<&'a Store>,
-        notes: Option<&'a Notes>,
+        journal: Option<&'a Journal>,
         layout: FileLayout,
-        roles: &'a Roles,
+        table: &'a PolicyTable,
         numbers: &'a BTreeMap<&'a str, u32>,
         tokenizer: Option<&'a Tokenizer>,
     ) -> Result<Self, Error> {
-        let [train, heldout] = match (notes, target) {
-            (Some(notes), Some(store)) => still_there(notes, store).await?,
+        let [train, heldout] = match (journal, target) {
+            (Some(journal), Some(store)) => still_there(journal, store).await?,
             _ => Default::default(),
         };
         let writer = Self {
             target,
-            notes,
+            journal,
             layout,
-            roles,
+            table,
             numbers,
             tokenizer,
             train: SplitWriter::new(FileSplit::Train, train),
             heldout: SplitWriter::new(FileSplit::Heldout, heldout),
         };
-        // Before anything of this job lies where another job's files may be noted.
-        writer.note()?;
+        // Before anything of this job lies where another job's files may be recorded.
+        writer.record()?;
         Ok(writer)
     }
 
-    fn note(&self) -> Result<(), Error> {
-        let Some(notes) = self.notes else {
+    fn record(&self) -> Result<(), Error> {
+        let Some(journal) = self.journal else {
             return Ok(());
         };
         let of = |stored: &Stored| (stored.files.len(), stored.next);
-        let noted = Noted {
-            job: notes.job().to_owned(),
+        let stored = FilesStored {
+            job: journal.job().to_owned(),
             splits: [of(&self.train.stored), of(&self.heldout.stored)],
         };
-        notes.keep_shared(NOTE, &noted).map_err(Error::Notes)
+        journal
+            .save_shared(PROGRESS, &stored)
+            .map_err(Error::Journal)
     }
 
     /// The part of the source that comes next.
@@ -122,11 +125,11 @@ impl<'a> CorpusWriter<'a> {
         if place < writer.stored.next {
             return Ok(());
         }
-        let cells = group.cells(self.numbers);
-        writer.usable.prompts += u64::from(self.roles.usable(Contest::Training, &cells));
+        let samples = group.samples(self.numbers);
+        writer.usable.prompts += u64::from(self.table.usable(Task::Training, &samples));
         if split == FileSplit::Heldout {
             writer.usable.heldout_policy_prompts +=
-                u64::from(self.roles.usable(Contest::HeldoutPolicies, &cells));
+                u64::from(self.table.usable(Task::HeldoutPolicies, &samples));
         }
         writer.buffer(group);
         if writer.rows.len() as u64 >= self.layout.row_group_rows
@@ -149,9 +152,9 @@ impl<'a> CorpusWriter<'a> {
                     writer.stored.next = next;
                 }
             }
-            if let (Some(notes), Some(file)) = (self.notes, self.last_of(split)) {
-                notes.keep(&file.path, file).map_err(Error::Notes)?;
-                self.note()?;
+            if let (Some(journal), Some(file)) = (self.journal, self.last_of(split)) {
+                journal.save(&file.path, file).map_err(Error::Journal)?;
+                self.record()?;
             }
         }
         Ok(())
@@ -177,17 +180,18 @@ impl<'a> CorpusWriter<'a> {
     }
 }
 
-/// What this job has noted as stored, or nothing if some of it isn't there any more: then all is written
-/// again.
-async fn still_there(notes: &Notes, store: &Store) -> Result<[Stored; 2], Error> {
-    let noted: Option<Noted> = notes.recall_shared(NOTE);
-    let Some(noted) = noted.filter(|noted| noted.job == notes.job()) else {
+/// What this job has recorded as stored, or nothing if some of it isn't there any more: then all is
+/// written again.
+async fn still_there(journal: &Journal, store: &Store) -> Result<[Stored; 2], Error> {
+    let recorded: Option<FilesStored> = journal.load_shared(PROGRESS);
+    let Some(recorded) = recorded.filter(|it| it.job == journal.job()) else {
         return Ok(Default::default());
     };
     let splits = [FileSplit::Train, FileSplit::Heldout];
     let mut found: [Stored; 2] = Default::default();
-    for ((split, (count, next)), stored) in splits.into_iter().zip(noted.splits).zip(&mut found) {
-        let files = (0..count).map(|number| notes.recall(&path(split, number)));
+    for ((split, (count, next)), stored) in splits.into_iter().zip(recorded.splits).zip(&mut found)
+    {
+        let files = (0..count).map(|number| journal.load(&path(split, number)));
         let Some(files) = files.collect() else {
             return Ok(Default::default());
         };

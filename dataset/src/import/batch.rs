@@ -7,7 +7,8 @@
 //!             [{"message": {"content": "…"}}, …]}}, "error": null}
 //! ```
 
-use super::{ColumnMapping, Error, input};
+use super::{Error, input};
+use crate::origin::ColumnMapping;
 use serde_json::{Map, Value};
 use std::{collections::HashMap, path::Path};
 

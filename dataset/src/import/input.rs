@@ -22,7 +22,8 @@ use serde_json::{Map, Value};
 use super::batch::{Requests, Trouble};
 use super::row::{DEFAULT_SAMPLE, Problem, Row, listed, rows};
 use super::spill::Encoded;
-use super::{ColumnMapping, Error, error::unreadable};
+use super::{Error, error::unreadable};
+use crate::origin::ColumnMapping;
 
 /// zstd's largest window: archives of text are often packed with more than the default limit.
 const ZSTD_WINDOW_LOG: u32 = 31;

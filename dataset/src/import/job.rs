@@ -14,7 +14,7 @@
 //! is read again, the others are not.
 
 use super::{Error, ImportOptions, grouping::Grouping};
-use crate::assemble::{Notes, keep, recall};
+use crate::assemble::{Journal, load, save};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
@@ -79,7 +79,7 @@ impl Job {
             Err(TryLockError::Error(source)) => return Err(Error::Spill { path, source }),
         }
         let path = folder.join(RECORD);
-        let known = recall::<Record>(&path)
+        let known = load::<Record>(&path)
             .filter(|record| record.format == FORMAT && grouping.ahead(record.parts).is_some());
         let parts = match known {
             Some(record) => record.parts,
@@ -88,7 +88,7 @@ impl Job {
                 // What lies there was scattered otherwise.
                 clear(&folder).map_err(failed(&folder))?;
                 let format = FORMAT;
-                keep(&path, &Record { format, parts }).map_err(failed(&path))?;
+                save(&path, &Record { format, parts }).map_err(failed(&path))?;
                 parts
             }
         };
@@ -111,15 +111,15 @@ impl Job {
         self.folder.join(format!("{}.rows", self.inputs[input]))
     }
 
-    /// Where it is noted that an input is read.
+    /// Where it is recorded that an input is read.
     pub(super) fn index(&self, input: usize) -> PathBuf {
         self.folder.join(format!("{}.json", self.inputs[input]))
     }
 
-    /// Notes of what is found in these inputs by this recipe.
-    pub(super) fn notes(&self, recipe: &impl Serialize) -> Notes {
+    /// The journal of what is found in these inputs by this recipe.
+    pub(super) fn journal(&self, recipe: &impl Serialize) -> Journal {
         let identity = serde_json::json!([self.inputs, recipe]).to_string();
-        Notes::new(self.folder.clone(), short(identity.as_bytes()))
+        Journal::new(self.folder.clone(), short(identity.as_bytes()))
     }
 
     /// Removes the folder: the corpus is there.

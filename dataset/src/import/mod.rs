@@ -20,11 +20,10 @@ mod spill;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-pub use crate::assemble::{FileLayout, HeldOut, Progress, Stage};
+pub use crate::assemble::{Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
-use crate::manifest::{Manifest, Origin, is_false, is_zero};
+use crate::manifest::Manifest;
+use crate::origin::{ColumnMapping, FileLayout, HeldOut, ImportOrigin, InputFile, Origin};
 pub use error::Error;
 use error::unreadable;
 use grouping::Grouping;
@@ -32,39 +31,6 @@ use job::Job;
 use polestar_core::digest::hex;
 use polestar_store::Store;
 use spill::Partitions;
-
-/// Which columns hold what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ColumnMapping {
-    /// Text, or a list of {role, content}.
-    pub prompt: String,
-    /// The policy; several columns, joined with " | ", make the strict policy (say, model and
-    /// decoding settings).
-    pub policy: Vec<String>,
-    /// Tells a policy's answers to one prompt apart: a number, or text that is replaced by its
-    /// rank. `None`: the column "sample" where there is one, the order of the rows elsewhere.
-    pub sample: Option<String>,
-    /// The answer.
-    pub response: String,
-    /// Names the prompt. `None`: 16 hex digits of the prompt's hash.
-    pub prompt_id: Option<String>,
-    /// Columns to keep as JSON.
-    pub meta: Vec<String>,
-}
-
-impl Default for ColumnMapping {
-    fn default() -> Self {
-        Self {
-            prompt: "prompt".into(),
-            policy: vec!["policy".into()],
-            sample: None,
-            response: "response".into(),
-            prompt_id: None,
-            meta: vec![],
-        }
-    }
-}
 
 /// What to import and how.
 #[derive(Debug, Clone)]
@@ -132,57 +98,13 @@ impl Default for ImportOptions {
     }
 }
 
-/// How a corpus was imported: all that its content depends on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImportOrigin {
-    /// The inputs, in order.
-    pub inputs: Vec<InputFile>,
-    /// Requests, where the inputs were outputs of batch inference.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requests: Vec<InputFile>,
-    /// Outputs of batch inference that held a failure and were left out.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub failed: u64,
-    /// Which columns held what.
-    pub columns: ColumnMapping,
-    /// Prompts held out.
-    pub heldout_prompts: HeldOut,
-    /// Policies held out by name.
-    pub heldout_policies: Vec<String>,
-    /// Policies held out by the seed.
-    pub heldout_policy_count: usize,
-    /// Groups of aliases.
-    pub aliases: Vec<Vec<String>>,
-    /// The seed.
-    pub seed: u64,
-    /// Most tokens of the trained tokenizer.
-    pub vocab_size: u32,
-    /// blake3 of the given tokenizer.json, in hex; none when it was trained.
-    pub tokenizer: Option<String>,
-    /// Whether the files hold tokens.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub pretokenize: bool,
-    /// From which resemblance on answers were left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drop_similar: Option<f64>,
-    /// Size of row groups and files.
-    pub layout: FileLayout,
-}
-
-/// An input, by name and size: where it lay does not matter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputFile {
-    /// File name without folders.
-    pub name: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
 /// Imports a corpus and commits it. The same inputs and options give the same bytes; over a corpus
 /// with the same content the import is a success that writes nothing. Blocks its thread while it
 /// reads and computes.
+///
+/// # Errors
+/// Inputs that can't be read or hold no trajectories, by file and line; another corpus in the place; the
+/// store's and the temporary folder's. What was read so far stays for the next try.
 pub async fn import(
     options: ImportOptions,
     progress: &dyn Fn(Progress),
@@ -231,8 +153,8 @@ pub async fn import(
     let failed = read.iter().map(|(_, index)| index.failed).sum();
     let origin = Origin::Import(Box::new(ImportOrigin { failed, ..origin }));
     let (parts, ahead) = (job.parts(), grouping.ahead(job.parts()).unwrap_or(1));
-    let notes = job.notes(&origin);
-    let source = Partitions::new(read, parts, ahead, options.drop_similar, notes);
+    let journal = job.journal(&origin);
+    let source = Partitions::new(read, parts, ahead, options.drop_similar, journal);
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &options.heldout_policies,
@@ -251,7 +173,7 @@ pub async fn import(
 }
 
 /// What an import that failed or was stopped has left for the next one: its folder, and the bytes in it.
-pub fn left_behind(options: &ImportOptions) -> Option<(PathBuf, u64)> {
+pub fn leftovers(options: &ImportOptions) -> Option<(PathBuf, u64)> {
     let store = Store::open(&options.output).ok()?;
     let folder = job::folder(options, store.url());
     let entries = std::fs::read_dir(&folder).ok()?;

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{ColumnMapping, Error};
+use super::Error;
 use crate::assemble::COLUMN_SEPARATOR;
+use crate::origin::ColumnMapping;
 use crate::schema::{Message, Prompt};
 
 /// The column that tells samples apart where none is named.

@@ -7,7 +7,7 @@ use super::{
     job::Job,
     spill::{Index, Spill},
 };
-use crate::assemble::{Progress, Stage, keep, recall};
+use crate::assemble::{Progress, Stage, load, save};
 use std::{
     path::PathBuf,
     sync::{
@@ -33,7 +33,7 @@ pub(super) fn scatter(
 ) -> Result<Vec<(PathBuf, Index)>, Error> {
     let mut read: Vec<Option<Index>> = (0..inputs.len())
         .map(|input| {
-            let index: Option<Index> = recall(&job.index(input));
+            let index: Option<Index> = load(&job.index(input));
             index.filter(|index| index.is_of(&job.rows(input), job.parts()))
         })
         .collect();
@@ -156,7 +156,7 @@ impl Reading<'_> {
         }
         let index = spill.finish(failed)?;
         let path = self.job.index(input);
-        keep(&path, &index).map_err(|source| Error::Spill { path, source })?;
+        save(&path, &index).map_err(|source| Error::Spill { path, source })?;
         Ok(Some(index))
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::row::{Row, SampleLabel};
-use crate::assemble::{Answer, Group, Notes, Source};
+use crate::assemble::{Answer, Group, Journal, Source};
 use crate::schema::Prompt;
 use crate::similarity::Sketch;
 
@@ -188,7 +188,7 @@ pub(super) struct Partitions {
     ahead: usize,
     /// From which resemblance on an answer is left out.
     similar: Option<f64>,
-    notes: Notes,
+    journal: Journal,
 }
 
 impl Partitions {
@@ -197,7 +197,7 @@ impl Partitions {
         parts: usize,
         ahead: usize,
         similar: Option<f64>,
-        notes: Notes,
+        journal: Journal,
     ) -> Self {
         let mut frames = vec![vec![]; parts];
         let mut files = Vec::with_capacity(inputs.len());
@@ -221,7 +221,7 @@ impl Partitions {
             text_bytes,
             ahead,
             similar,
-            notes,
+            journal,
         }
     }
 }
@@ -247,8 +247,8 @@ impl Source for Partitions {
         self.ahead
     }
 
-    fn notes(&self) -> Option<&Notes> {
-        Some(&self.notes)
+    fn journal(&self) -> Option<&Journal> {
+        Some(&self.journal)
     }
 
     fn load(&self, part: usize) -> Result<Vec<Group>, Error> {

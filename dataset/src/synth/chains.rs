@@ -1,7 +1,7 @@
 //! The artificial policies: their words and their transition weights, whole numbers so that
 //! sampling and likelihood agree exactly.
 
-use super::SynthOptions;
+use crate::origin::SynthOptions;
 use polestar_core::random::Stream;
 
 const CONSONANTS: &[u8] = b"bdfgklmnprstvz";

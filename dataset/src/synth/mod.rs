@@ -11,11 +11,9 @@ pub mod planted;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::assemble::{self, Answer, Group, Recipe, Source, assemble};
-use crate::import::{FileLayout, HeldOut};
-use crate::manifest::{Manifest, Origin};
+use crate::manifest::Manifest;
+use crate::origin::{FileLayout, Origin, SynthOptions, SynthOrigin};
 use crate::schema::Prompt;
 use crate::tokenizer::{self, Tokenizer};
 use chains::{Chain, chains, vocabulary};
@@ -59,92 +57,11 @@ pub enum Error {
     Assemble(#[from] assemble::Error),
 }
 
-/// What to synthesize.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SynthOptions {
-    /// Store URL of the corpus.
-    pub output: String,
-    /// Policies.
-    pub policies: u32,
-    /// Families that the policies fall into, in turn.
-    pub families: u32,
-    /// Prompts.
-    pub prompts: u32,
-    /// Samples of every policy for every prompt.
-    pub samples: u32,
-    /// Words in the vocabulary.
-    pub words: u32,
-    /// Words of a prompt.
-    pub prompt_words: u32,
-    /// Words of a response, on average; single responses differ by up to a quarter.
-    pub response_words: u32,
-    /// Standard deviation of the transitions' log-weights that all policies share.
-    pub base_strength: f64,
-    /// Standard deviation of the words' log-weights that a family adds: its taste.
-    pub family_strength: f64,
-    /// Standard deviation of the words' log-weights that a policy adds: its own taste.
-    pub own_strength: f64,
-    /// Standard deviation of the transitions' log-weights that a policy adds: its habits.
-    pub habit_strength: f64,
-    /// Divides all log-weights: low temperatures make policies sharp and easy to tell apart.
-    pub temperature: f64,
-    /// Prompts to validate on.
-    pub heldout_prompts: HeldOut,
-    /// Policies to keep out of training.
-    pub heldout_policies: u32,
-    /// Decides everything that is random.
-    pub seed: u64,
-    /// Most tokens of the tokenizer.
-    pub vocab_size: u32,
-}
-
-impl Default for SynthOptions {
-    fn default() -> Self {
-        Self {
-            output: String::new(),
-            policies: 12,
-            families: 4,
-            prompts: 600,
-            samples: 3,
-            words: 24,
-            prompt_words: 6,
-            response_words: 16,
-            base_strength: 0.5,
-            family_strength: 0.55,
-            own_strength: 0.3,
-            habit_strength: 0.2,
-            temperature: 1.0,
-            heldout_prompts: HeldOut::Count(60),
-            heldout_policies: 2,
-            seed: 0,
-            vocab_size: 512,
-        }
-    }
-}
-
-/// How a corpus was synthesized: the options without the place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SynthOrigin(SynthOptions);
-
-impl From<&SynthOptions> for SynthOrigin {
-    fn from(options: &SynthOptions) -> Self {
-        Self(SynthOptions {
-            output: String::new(),
-            ..options.clone()
-        })
-    }
-}
-
-impl SynthOrigin {
-    /// The options; the output is empty.
-    pub fn options(&self) -> &SynthOptions {
-        &self.0
-    }
-}
-
 /// Synthesizes a corpus and commits it. The same options give the same bytes.
+///
+/// # Errors
+/// An option out of its range; a vocabulary too small for the words; another corpus in the place; the
+/// store's.
 pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
     check(&options)?;
     let store = Store::open(&options.output).map_err(Error::Output)?;

@@ -4,9 +4,10 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::corpus::{self, Corpus, Split};
-use crate::layout::{SampleConfig, TokenTriplet};
-use crate::manifest::Origin;
+use crate::corpus::{self, Corpus};
+use crate::origin::Origin;
+use crate::pack::{SampleConfig, TokenTriplet};
+use crate::sampler::Split;
 use crate::tokenizer;
 
 use super::chains::{Chain, chains, vocabulary};
@@ -58,8 +59,11 @@ struct WordTriplet {
 /// split.
 ///
 /// The prior is the triplets' own: reference and negative come from any two different policies that
-/// the split admits, all pairs alike. That samples of a cell are distinct is left out of account,
+/// the split admits, all pairs alike. That samples of a policy are distinct is left out of account,
 /// which matters for responses of a few words only.
+///
+/// # Errors
+/// Those of [`Corpus::validation`]; a token that is none of the words'.
 pub async fn planted_optimum(
     corpus: &Corpus,
     split: Split,
@@ -218,7 +222,7 @@ impl Lexicon {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synth::SynthOptions;
+    use crate::origin::SynthOptions;
     use polestar_core::random::Stream;
 
     /// On triplets drawn as the prior says, an exact posterior is calibrated: its surprise is its

@@ -1,13 +1,16 @@
 //! Import: every format gives the same corpus, the memory limit never shows, and what is wrong is
 //! named.
 
+mod batch;
 mod resume;
+mod similar;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::arrow::ArrowWriter;
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::import::Error;
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::manifest::FileSplit;
@@ -87,94 +90,6 @@ fn told(error: &dyn std::error::Error) -> String {
         .map(|error| error.to_string())
         .collect::<Vec<_>>()
         .join(": ")
-}
-
-#[tokio::test]
-async fn outputs_of_batch_inference_are_joined_with_what_was_asked() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut requests, mut outputs, mut lists) = (String::new(), String::new(), String::new());
-    for prompt in 0..30 {
-        for model in ["big", "small"] {
-            let (id, asked) = (format!("{model}-{prompt}"), format!("Question {prompt}?"));
-            let messages = serde_json::json!([{"role": "user", "content": asked}]);
-            let body = serde_json::json!({"model": model, "messages": messages});
-            let request = serde_json::json!({"custom_id": id, "method": "POST", "body": body});
-            let answers: Vec<_> = (0..3)
-                .map(|i| format!("{model} says {i} of {prompt}"))
-                .collect();
-            let choices: Vec<_> = answers
-                .iter()
-                .map(|text| serde_json::json!({"message": {"role": "assistant", "content": text}}))
-                .collect();
-            let response = serde_json::json!({"status_code": 200, "body": {"model": model, "choices": choices}});
-            let output = serde_json::json!({"custom_id": id, "response": response, "error": null});
-            let outs: Vec<_> = answers
-                .iter()
-                .map(|text| serde_json::json!({"text": text}))
-                .collect();
-            let list = serde_json::json!({"prompt": messages, "policy": model, "outputs": outs});
-            requests += &format!("{request}\n");
-            outputs += &format!("{output}\n");
-            lists += &format!("{list}\n");
-        }
-    }
-    let late = serde_json::json!({"custom_id": "late", "body": {"model": "big", "prompt": "?"}});
-    requests += &format!("{late}\n");
-    let failed =
-        serde_json::json!({"custom_id": "late", "response": null, "error": {"code": "expired"}});
-    outputs += &format!("{failed}\n");
-    let asked = write(&folder, "requests.jsonl", requests.as_bytes());
-    let answered = write(&folder, "outputs.jsonl", outputs.as_bytes());
-    let listed = write(&folder, "lists.jsonl", lists.as_bytes());
-    let base = |input: &Path, name: &str| ImportOptions {
-        heldout_policies: vec![],
-        aliases: vec![],
-        ..options(input, &folder.path().join(name))
-    };
-
-    let joined = imported(ImportOptions {
-        requests: vec![asked.clone()],
-        ..base(&answered, "joined")
-    });
-    let joined = joined.await.unwrap();
-    assert_eq!(joined.counts.trajectories, 180);
-    let columns = ColumnMapping {
-        response: "outputs".into(),
-        ..ColumnMapping::default()
-    };
-    let lists = imported(ImportOptions {
-        columns,
-        ..base(&listed, "lists")
-    });
-    let lists = lists.await.unwrap();
-    let digests = |m: &Manifest| m.files.iter().map(|f| f.digest.clone()).collect::<Vec<_>>();
-    assert_eq!(
-        digests(&joined),
-        digests(&lists),
-        "two ways to write the same"
-    );
-
-    let again = requests.replace("Question", "Quiz");
-    let again = write(&folder, "again.jsonl", again.as_bytes());
-    let ambiguous = imported(ImportOptions {
-        requests: vec![asked, again],
-        ..base(&answered, "ambiguous")
-    });
-    let ambiguous = told(&ambiguous.await.unwrap_err());
-    assert!(
-        ambiguous.contains("again.jsonl, line 1") && ambiguous.contains("'big-0'"),
-        "{ambiguous}"
-    );
-    let none = write(&folder, "none.jsonl", b"");
-    let unasked = imported(ImportOptions {
-        requests: vec![none],
-        ..base(&answered, "unasked")
-    });
-    let unasked = told(&unasked.await.unwrap_err());
-    assert!(
-        unasked.contains("outputs.jsonl, line 1") && unasked.contains("'big-0'"),
-        "{unasked}"
-    );
 }
 
 #[tokio::test]
@@ -274,88 +189,16 @@ async fn the_memory_limit_never_shows_in_the_corpus() {
     assert_eq!(fingerprints[0], fingerprints[1]);
 }
 
-#[tokio::test]
-async fn answers_that_nearly_repeat_each_other_are_found_and_left_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let sentence = |seed: u64, policy: &str| {
-        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-        let words = (0..40).map(|_| format!("{policy}{}", random.random_range(0..900)));
-        words.collect::<Vec<_>>().join(" ")
-    };
-    let mut lines = Vec::new();
-    for prompt in 0..30 {
-        for policy in ["one", "two", "three"] {
-            let first = sentence(prompt, policy);
-            // The second is a near copy, the third is not.
-            let answers = [
-                first.clone(),
-                format!("{first}."),
-                sentence(prompt + 500, policy),
-            ];
-            for answer in answers {
-                // Two of the prompts differ by a full stop.
-                let asked = match prompt {
-                    29 => format!("{}.", sentence(0, "question")),
-                    prompt => sentence(prompt, "question"),
-                };
-                let row =
-                    serde_json::json!({"prompt": asked, "policy": policy, "response": answer});
-                lines.push(row.to_string());
-            }
-        }
-    }
-    let input = write(&folder, "rows.jsonl", lines.join("\n").as_bytes());
-    let of = |name: &str, drop_similar| ImportOptions {
-        heldout_policies: vec![],
-        aliases: vec![],
-        drop_similar,
-        ..options(&input, &folder.path().join(name))
-    };
-    let all = imported(of("all", None)).await.unwrap();
-    let some = imported(of("some", Some(0.9))).await.unwrap();
-    assert_eq!(
-        (all.counts.trajectories, all.counts.near_duplicates),
-        (270, 0)
-    );
-    assert_eq!(
-        (some.counts.trajectories, some.counts.near_duplicates),
-        (180, 90)
-    );
-    let look = async |name: &str| {
-        let corpus = Corpus::open(folder.path().join(name).to_str().unwrap()).await;
-        inspect(&corpus.unwrap()).await.unwrap()
-    };
-    let (all, some) = (look("all").await, look("some").await);
-    assert_eq!((all.same_policy.some, all.same_policy.all), (90, 270));
-    assert_eq!((some.same_policy.some, some.same_policy.all), (0, 90));
-    let refused = told(&imported(of("none", Some(1.5))).await.unwrap_err());
-    assert!(refused.contains("drop_similar is 1.5"), "{refused}");
-
-    // With so many seeds one of the two prompts is held out and the other is not.
-    let mut leaks = 0;
-    for seed in 0..8 {
-        let name = format!("seed-{seed}");
-        imported(ImportOptions {
-            seed,
-            ..of(&name, None)
-        })
-        .await
-        .unwrap();
-        let found = look(&name).await;
-        assert_eq!(found.leaks.some, found.leaking.len() as u64);
-        leaks += found.leaks.some;
-    }
-    assert!((1..8).contains(&leaks), "{leaks}");
-}
-
 /// What training and validation see of a corpus.
 async fn seen(corpus: &Arc<Corpus>, samples: &SampleConfig) -> (Vec<StepBatch>, Vec<TokenTriplet>) {
     let plan = LoadPlan {
         seed: 3,
         batch: 16,
         lanes: 4,
-        hosted: vec![0, 1, 2, 3],
-        start: 0,
+        hosted: (0..4).map(Lane).collect(),
+        start: Step(0),
+        objective: Objective::Polar,
+        pack_tokens: 4096,
         samples: samples.clone(),
         weighting: Weighting::Balanced,
         window: 8,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What an import left in its folder for such things.
-fn left_behind(folder: &TempDir) -> usize {
+fn leftovers(folder: &TempDir) -> usize {
     let entries = std::fs::read_dir(folder.path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name());
     names
@@ -59,7 +59,7 @@ async fn an_import_that_is_stopped_anywhere_goes_on_and_makes_the_same_corpus() 
             runtime.block_on(import(stopped, &dies)).map(drop)
         });
         assert!(died.await.unwrap_err().is_panic(), "it was stopped");
-        assert_eq!(left_behind(&folder), 1);
+        assert_eq!(leftovers(&folder), 1);
         told.lock().unwrap().clear();
         let resumed = import(of(&name), &count(&told)).await.unwrap();
         assert_eq!(resumed, undisturbed, "stopped at moment {moment}");
@@ -67,7 +67,7 @@ async fn an_import_that_is_stopped_anywhere_goes_on_and_makes_the_same_corpus() 
             *went_on.entry(format!("{:?}", progress.stage)).or_insert(0) += 1;
         }
         assert_eq!(
-            left_behind(&folder),
+            leftovers(&folder),
             0,
             "a folder that is of no use is removed"
         );
@@ -117,7 +117,7 @@ async fn what_is_read_is_not_read_again_when_more_comes_or_options_change() {
         ..wrong
     };
     assert!(imported(wrong).await.is_err());
-    let left = polestar_dataset::left_behind(&both(&cut)).unwrap().0;
+    let left = polestar_dataset::leftovers(&both(&cut)).unwrap().0;
     let mut rows = 0;
     for entry in std::fs::read_dir(left).unwrap() {
         let path = entry.unwrap().path();

@@ -64,7 +64,8 @@ fn add(mut left: Vec<f32>, right: Vec<f32>) -> Vec<f32> {
 fn tree(lanes: Range<u32>, elements: usize) -> Partials {
     let mut counter = Counter::default();
     for l in lanes {
-        counter.push(Node::leaf(polestar_core::Lane(l)), lane(l, elements), add);
+        let leaf = Node::leaf(polestar_core::Lane(l), LANES);
+        counter.push(leaf, lane(l, elements), add);
     }
     counter.into_partials()
 }
@@ -95,7 +96,7 @@ fn every_world_and_link_moves_the_same_bits() {
                             .map(|r| shard(elements, world, Rank(r)))
                             .collect();
                         let holders = (0..world.0).flat_map(|r| {
-                            let nodes = subtrees(hosted(LANES, world, Rank(r)));
+                            let nodes = subtrees(hosted(LANES, world, Rank(r)), LANES);
                             nodes.into_iter().map(move |node| (Rank(r), node))
                         });
                         let pieces: Vec<_> = holders.collect();
@@ -122,7 +123,7 @@ fn every_world_and_link_moves_the_same_bits() {
                         let whole = c.all_gather(&cuts, sum).unwrap();
                         if world.0.is_power_of_two() {
                             // One subtree a rank: the same sum, in place.
-                            let holder = |r| subtrees(hosted(LANES, world, Rank(r)))[0];
+                            let holder = |r| subtrees(hosted(LANES, world, Rank(r)), LANES)[0];
                             let pieces: Vec<_> =
                                 (0..world.0).map(|r| (Rank(r), holder(r))).collect();
                             let mut values = tree(hosted(LANES, world, me), elements).remove(0).1;

@@ -458,6 +458,10 @@ mod tests {
             .collect()
     }
 
+    fn packs(trial: &Trial, special: &SpecialTokens) -> Vec<PackInput> {
+        batch::inputs(trial.recipe.packer(special).pack(&triplets()))
+    }
+
     /// Losses and gradient of all triplets with non-zero reward heads.
     fn run(layout: Layout, recompute: bool, threads: usize) -> (Vec<f32>, Vec<f32>) {
         run_with(layout, recompute, threads, |_| ())
@@ -487,7 +491,7 @@ mod tests {
         pool.unwrap().install(|| {
             let compute = Compute::new(model, &Device::flex(), recompute, Precision::F32);
             let mut whole = Whole::new(&compute, &weights);
-            let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
+            let packs = packs(&trial, &special);
             assert!(
                 packs.len() > 1,
                 "several packs go through a segment together"
@@ -607,7 +611,7 @@ mod tests {
         }
         let compute = Compute::new(model, &Device::flex(), false, Precision::F32);
         let mut whole = Whole::new(&compute, &weights);
-        let packs = batch::inputs(&triplets(), &trial, &special).unwrap();
+        let packs = packs(&trial, &special);
         let error = compute.train(&packs, 1.0, &mut whole).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,22 +1,21 @@
 //! A step's figures, lane by lane.
 
-use super::{Failure, LaneInput, Scores, batch, validate::credit};
+use super::{Scores, validate::credit};
 use crate::collective::{Collective, CollectiveError};
 use polestar_core::{Lane, tree::tree_sum};
-use polestar_dataset::{SpecialTokens, TokenTriplet};
-use polestar_run::Trial;
+use polestar_dataset::PackCost;
 
 /// A lane's part in a step's figures, summed in lane order on every rank.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Figures {
     /// Sum of the triplets' losses.
     pub(super) loss: f64,
-    /// Triplets ranked rightly.
+    /// Triplets ranked correctly.
     pub(super) right: f64,
     /// Tokens of the plain layout.
     pub(super) plain_tokens: f64,
-    /// Tokens laid down.
-    pub(super) laid_tokens: f64,
+    /// Tokens that went through the model.
+    pub(super) packed_tokens: f64,
     /// (query, key) pairs.
     pub(super) pairs: f64,
 }
@@ -29,37 +28,23 @@ impl Figures {
             self.loss,
             self.right,
             self.plain_tokens,
-            self.laid_tokens,
+            self.packed_tokens,
             self.pairs,
         ]
     }
 }
 
-/// A lane laid out, with what is known before it is computed.
-///
-/// # Errors
-/// [`Failure::Data`] if its triplets can't be laid out.
-pub(super) fn lay_out(
-    lane: Lane,
-    triplets: &[TokenTriplet],
-    trial: &Trial,
-    special: &SpecialTokens,
-) -> Result<(LaneInput, Figures), Failure> {
-    let wrapper = batch::wrapper_tokens(&trial.recipe.data.samples, special);
-    let plain = |t| batch::plain_tokens(t, wrapper) as f64;
-    let packs = batch::inputs(triplets, trial, special)
-        .map_err(|error| Failure::Data(error.to_string()))?;
-    let laid = batch::Laid::of(&packs);
-    let figures = Figures {
-        plain_tokens: triplets.iter().map(plain).sum(),
-        laid_tokens: laid.tokens as f64,
-        pairs: laid.pairs as f64,
-        ..Figures::default()
-    };
-    Ok((LaneInput { lane, packs }, figures))
-}
-
 impl Figures {
+    /// What is known of a lane before it is computed.
+    pub(super) fn of(cost: PackCost) -> Figures {
+        Figures {
+            plain_tokens: cost.plain_tokens as f64,
+            packed_tokens: cost.packed_tokens as f64,
+            pairs: cost.attention_pairs as f64,
+            ..Figures::default()
+        }
+    }
+
     /// Adds what the lane's packs scored.
     pub(super) fn score(&mut self, scores: &[Scores]) {
         for pack in scores {
@@ -101,7 +86,7 @@ pub(super) fn sum_figures(
         loss: field(0),
         right: field(1),
         plain_tokens: field(2),
-        laid_tokens: field(3),
+        packed_tokens: field(3),
         pairs: field(4),
     })
 }

@@ -11,7 +11,6 @@ mod sums;
 mod trainer;
 mod validate;
 
-pub use batch::{Laid, laid, plain_tokens, wrapper_tokens};
 pub use compute::{Compute, Holder, NotFinite, Scores};
 pub use replay::{Slice, replay};
 pub use start::VALIDATION_SEED;

@@ -191,8 +191,8 @@ pub(super) fn held_out(
         if triplets.is_empty() {
             continue;
         }
-        let packs = batch::inputs(&triplets, trial, corpus.tokenizer().special())
-            .map_err(|e| Failure::Data(e.to_string()))?;
+        let packer = trial.recipe.packer(corpus.tokenizer().special());
+        let packs = batch::inputs(packer.pack(&triplets));
         sets.push(HeldOut {
             name,
             packs,

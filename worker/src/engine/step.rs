@@ -107,7 +107,7 @@ impl PassError {
     }
 }
 
-/// A lane's part of a batch, laid out.
+/// A lane's part of a batch, packed.
 #[derive(Debug)]
 pub struct LaneInput {
     /// Which.

@@ -133,7 +133,7 @@ impl Sums {
                     return Ok(());
                 }
                 let subtrees = &mut self.subtrees[segment];
-                subtrees.push(Node::leaf(lane), gradient, add);
+                subtrees.push(Node::leaf(lane, self.lanes), gradient, add);
                 if ends_step {
                     let partials = std::mem::take(subtrees).into_partials();
                     let mine = partials.into_iter().map(|(_, sum)| sum).collect();

@@ -1,8 +1,9 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
 use super::{
-    Compute, Failure, StepError, StepPlan, Stepper,
-    figures::{Figures, lay_out, sum_figures},
+    Compute, Failure, LaneInput, StepError, StepPlan, Stepper,
+    batch::inputs,
+    figures::{Figures, sum_figures},
     replay::Slice,
     saving::Saver,
     start::{Laps, data, held_out, resume},
@@ -10,8 +11,8 @@ use super::{
 };
 use crate::collective::Collective;
 use crate::device::device;
-use polestar_core::{Digest, Lane, Step};
-use polestar_dataset::{Corpus, LoadPlan, Loader};
+use polestar_core::{Digest, Step};
+use polestar_dataset::{Corpus, LanePacks, LoadPlan, Loader};
 use polestar_kernels::adamw::AdamW;
 use polestar_model::{HeadKind, ModelLayout, count};
 use polestar_run::{Consumed, Event, Outcome, SetScore};
@@ -200,20 +201,21 @@ impl<'a> Trainer<'a> {
     }
 
     fn load(&self) -> Loader {
-        let trial = self.trial;
-        let hosted = self.sharding.lanes(trial.recipe.batch.lanes);
+        let recipe = &self.trial.recipe;
         Loader::start(
             Arc::clone(&self.corpus),
             LoadPlan {
-                seed: self.trial.recipe.seed,
-                batch: trial.recipe.batch.triplets,
-                lanes: trial.recipe.batch.lanes,
-                hosted: hosted.into_iter().map(|lane| lane.0).collect(),
-                start: self.step.0,
-                samples: self.trial.recipe.data.samples.clone(),
-                weighting: self.trial.recipe.data.weighting,
-                window: self.trial.recipe.data.window,
-                memory: trial.execution.loader.memory(),
+                seed: recipe.seed,
+                batch: recipe.batch.triplets,
+                lanes: recipe.batch.lanes,
+                hosted: self.sharding.lanes(recipe.batch.lanes),
+                start: self.step,
+                objective: recipe.objective,
+                samples: recipe.data.samples.clone(),
+                pack_tokens: recipe.batch.pack_tokens,
+                weighting: recipe.data.weighting,
+                window: recipe.data.window,
+                memory: self.trial.execution.loader.memory(),
             },
         )
     }
@@ -222,16 +224,15 @@ impl<'a> Trainer<'a> {
         let Some(loader) = self.loader.as_mut() else {
             return Ok(());
         };
-        let special = self.corpus.tokenizer().special();
         let (mut lanes, mut figures) = (Vec::new(), Vec::new());
         let batch = loader.next().map_err(data)?;
         if let Some(laps) = &mut self.laps {
             laps.lap("data");
         }
-        for (lane, triplets) in batch.lanes {
-            let (input, figure) = lay_out(Lane(lane), &triplets, self.trial, special)?;
-            figures.push((input.lane, figure));
-            lanes.push(input);
+        for LanePacks { lane, packs, cost } in batch.lanes {
+            figures.push((lane, Figures::of(cost)));
+            let packs = inputs(packs);
+            lanes.push(LaneInput { lane, packs });
         }
         let adamw = self.adamw();
         let optimizer = (&adamw, self.step.0 + 1, self.trial.recipe.optimizer.clip);
@@ -300,7 +301,7 @@ impl<'a> Trainer<'a> {
         let consumed = &mut self.consumed;
         consumed.triplets += u64::from(batch);
         consumed.plain_tokens += figures.plain_tokens as u64;
-        consumed.laid_tokens += figures.laid_tokens as u64;
+        consumed.packed_tokens += figures.packed_tokens as u64;
         consumed.attention_pairs += figures.pairs as u64;
         consumed.seconds = self.clock.seconds();
         self.clock.triplets += u64::from(batch);
@@ -448,7 +449,7 @@ impl<'a> Trainer<'a> {
             flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             flops_executed: count::flops_executed(
                 &self.trial.recipe.model,
-                consumed.laid_tokens,
+                consumed.packed_tokens,
                 consumed.attention_pairs,
             ),
         })

@@ -7,7 +7,7 @@ use polestar_model::PackInput;
 use polestar_run::SetScore;
 use polestar_run::scores::Compared;
 
-/// A held-out set, laid out once.
+/// A held-out set, packed once.
 #[derive(Debug)]
 pub(super) struct HeldOut {
     /// Its name in records.

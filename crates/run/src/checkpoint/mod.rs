@@ -96,7 +96,7 @@ pub enum Error {
         /// The manifest.
         key: String,
         /// Its format.
-        found: u32,
+        found: u64,
     },
     /// The program's own work came to a stop.
     #[error("writing {key} ended in a panic; please report it")]

@@ -2,7 +2,7 @@
 
 use super::{Error, FORMAT};
 use crate::Consumed;
-use polestar_core::{Digest, RecipeId, Step};
+use polestar_core::{Digest, RecipeId, Step, format};
 use polestar_model::ModelLayout;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -170,22 +170,17 @@ impl Manifest {
     /// # Errors
     /// [`Error::Manifest`], [`Error::Format`] or [`Error::Damaged`], naming `key`.
     pub fn parse(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
-        /// Other formats have other fields: the number is looked at first.
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
         let unreadable = |source| Error::Manifest {
             key: key.to_owned(),
             source,
         };
-        let Version { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if format != FORMAT {
-            return Err(Error::Format {
+        format::check(bytes, "format", FORMAT).map_err(|error| match error {
+            format::Error::Unreadable(source) => unreadable(source),
+            format::Error::Other { found } => Error::Format {
                 key: key.to_owned(),
-                found: format,
-            });
-        }
+                found,
+            },
+        })?;
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
         manifest.sound().map_err(|what| Error::Damaged {
             key: key.to_owned(),

@@ -1,5 +1,5 @@
-//! The layout of token triplets in packs: which token stands in which row, what it sees, and where
-//! the rewards are read.
+//! Packing: token triplets in packed rows. Which token stands where, what it sees, where the rewards
+//! are read, what is predicted, and what it all costs.
 //!
 //! ```text
 //! shared:  [BOS] P REF <split> P | POS <reward> | NEG <reward>
@@ -9,6 +9,8 @@
 //! ```
 //! A token sees its span's ancestors whole and its own span causally, so both layouts show every
 //! token the same past.
+
+use std::sync::Arc;
 
 use polestar_core::{Objective, Span};
 use serde::{Deserialize, Serialize};
@@ -72,22 +74,6 @@ impl SampleConfig {
         tokens.truncate(self.max_response);
         tokens
     }
-
-    /// Most rows that a triplet can take in a pack, given the length of an encoded newline.
-    pub fn max_rows(&self, objective: Objective, newline: usize) -> usize {
-        let newline = if self.wrapper == Wrapper::Sft {
-            newline
-        } else {
-            0
-        };
-        let prefix = 2 + 2 * self.max_prompt + self.max_response + newline;
-        let candidate = newline + self.max_response + 1;
-        match (objective, self.layout) {
-            (Objective::Lm, _) => prefix + candidate,
-            (Objective::Polar, Layout::Shared) => prefix + 2 * candidate,
-            (Objective::Polar, Layout::Plain) => 2 * (prefix + candidate),
-        }
-    }
 }
 
 /// The ids that the layout puts between the pieces.
@@ -120,31 +106,127 @@ pub struct TokenTriplet {
     pub negative: Vec<u32>,
 }
 
-/// Where a triplet's rewards are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
-    /// Row of the positive's reward token.
-    pub positive_at: u32,
-    /// Row of the negative's reward token.
-    pub negative_at: u32,
-}
-
-/// Rows that go through the model together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Tokens that go through the model together. Cloning shares them.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pack {
-    /// Token id of every row.
-    pub ids: Vec<u32>,
-    /// Position of every row in its sequence.
-    pub positions: Vec<u32>,
-    /// The spans, in row order, covering every row once.
+    /// Token ids, `[tokens]`.
+    pub ids: Arc<[u32]>,
+    /// Position of every token in its sequence.
+    pub positions: Arc<[u32]>,
+    /// The spans, in token order, covering every token once.
     pub spans: Vec<Span>,
-    /// The triplets of a `Polar` pack, in order.
-    pub triplets: Vec<Placed>,
-    /// (row, id of the token that follows it) of an `Lm` pack.
-    pub targets: Vec<(u32, u32)>,
+    /// Where rewards are read: the positive of each triplet, then its negative, interleaved. Empty
+    /// for language models.
+    pub reward_rows: Arc<[u32]>,
+    /// Tokens whose next one is predicted (language models only).
+    pub target_rows: Arc<[u32]>,
+    /// The token that follows each of `target_rows`.
+    pub targets: Arc<[u32]>,
+    /// Weight of each target in the loss: every sequence weighs the same, whatever its length.
+    pub target_weights: Arc<[f32]>,
 }
 
 impl Pack {
+    /// (query, key) pairs that attention looks at: each token sees its ancestors' spans whole and
+    /// its own span up to itself.
+    pub fn attention_pairs(&self) -> u64 {
+        let mut seen_before: Vec<u64> = Vec::with_capacity(self.spans.len());
+        let mut pairs = 0;
+        for span in &self.spans {
+            let len = u64::from(span.len);
+            let above = span.parent.map_or(0, |parent| {
+                let parent = parent as usize;
+                seen_before[parent] + u64::from(self.spans[parent].len)
+            });
+            pairs += len * above + len * (len + 1) / 2;
+            seen_before.push(above);
+        }
+        pairs
+    }
+}
+
+/// What triplets come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PackCost {
+    /// Tokens of the plain layout, two whole sequences a triplet: the unit of D, whatever layout is
+    /// really used.
+    pub plain_tokens: u64,
+    /// Tokens that go through the model.
+    pub packed_tokens: u64,
+    /// (query, key) pairs that attention looks at.
+    pub attention_pairs: u64,
+}
+
+/// How triplets are packed.
+#[derive(Debug, Clone, Copy)]
+pub struct Packer<'a> {
+    /// What is learnt from them.
+    pub objective: Objective,
+    /// How their sequences are laid out.
+    pub samples: &'a SampleConfig,
+    /// What goes between the pieces.
+    pub special: &'a SpecialTokens,
+    /// Most tokens of a pack. A triplet is never split: one that exceeds this has a pack alone.
+    pub pack_tokens: u32,
+}
+
+impl Packer<'_> {
+    /// Packs triplets, in order: a pure function of them and of this.
+    pub fn pack(&self, triplets: &[TokenTriplet]) -> Vec<Pack> {
+        let layout = self.samples.layout;
+        let budget = self.pack_tokens as usize;
+        let mut packs = Vec::new();
+        let mut open = Draft::default();
+        for triplet in triplets {
+            let pieces = Pieces::new(triplet, self.samples, self.special);
+            let fits = open.ids.len() + pieces.tokens(self.objective, layout) <= budget;
+            if !fits && !open.ids.is_empty() {
+                packs.push(std::mem::take(&mut open).finish());
+            }
+            pieces.place(&mut open, self.objective, layout);
+        }
+        if !open.ids.is_empty() {
+            packs.push(open.finish());
+        }
+        packs
+    }
+
+    /// What `triplets` come to as the `packs` that [`Packer::pack`] made of them.
+    pub fn cost(&self, triplets: &[TokenTriplet], packs: &[Pack]) -> PackCost {
+        let plain = triplets.iter().map(|triplet| self.plain_tokens(triplet));
+        PackCost {
+            plain_tokens: plain.sum(),
+            packed_tokens: packs.iter().map(|pack| pack.ids.len() as u64).sum(),
+            attention_pairs: packs.iter().map(Pack::attention_pairs).sum(),
+        }
+    }
+
+    /// Tokens of a triplet in the plain layout: two whole sequences
+    /// `[BOS] P REF <split> P CAND <reward>`, with the wrapper's tokens between P and its response.
+    fn plain_tokens(&self, triplet: &TokenTriplet) -> u64 {
+        let wrapper = match self.samples.wrapper {
+            Wrapper::Pretrain => 0,
+            Wrapper::Sft => self.special.newline.len(),
+        };
+        let prompt = triplet.prompt.len() + wrapper;
+        let shared = 2 * prompt + triplet.reference.len() + 3;
+        (2 * shared + triplet.positive.len() + triplet.negative.len()) as u64
+    }
+}
+
+/// A pack under construction.
+#[derive(Debug, Default)]
+struct Draft {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    spans: Vec<Span>,
+    reward_rows: Vec<u32>,
+    target_rows: Vec<u32>,
+    targets: Vec<u32>,
+    target_weights: Vec<f32>,
+}
+
+impl Draft {
     /// Appends a span and returns its number.
     fn push_span(
         &mut self,
@@ -160,8 +242,33 @@ impl Pack {
         self.spans.len() as u32 - 1
     }
 
-    fn last_row(&self) -> u32 {
-        self.ids.len() as u32 - 1
+    /// A reward is read at the token pushed last.
+    fn read_reward(&mut self) {
+        self.reward_rows.push(self.ids.len() as u32 - 1);
+    }
+
+    /// Every token of the span but the first is predicted from the one before it.
+    fn predict(&mut self, span: u32) {
+        let within = self.spans[span as usize].range();
+        let rows = within.start..within.end - 1;
+        let weight = 1.0 / rows.len() as f32;
+        self.target_weights
+            .extend(std::iter::repeat_n(weight, rows.len()));
+        self.targets
+            .extend_from_slice(&self.ids[rows.start + 1..rows.end + 1]);
+        self.target_rows.extend(rows.map(|row| row as u32));
+    }
+
+    fn finish(self) -> Pack {
+        Pack {
+            ids: self.ids.into(),
+            positions: self.positions.into(),
+            spans: self.spans,
+            reward_rows: self.reward_rows.into(),
+            target_rows: self.target_rows.into(),
+            targets: self.targets.into(),
+            target_weights: self.target_weights.into(),
+        }
     }
 }
 
@@ -196,7 +303,7 @@ impl Pieces {
         }
     }
 
-    fn rows(&self, objective: Objective, layout: Layout) -> usize {
+    fn tokens(&self, objective: Objective, layout: Layout) -> usize {
         let positive = self.prefix.len() + self.positive.len();
         match (objective, layout) {
             (Objective::Lm, _) => positive,
@@ -205,7 +312,7 @@ impl Pieces {
         }
     }
 
-    fn place(self, pack: &mut Pack, objective: Objective, layout: Layout) {
+    fn place(self, pack: &mut Draft, objective: Objective, layout: Layout) {
         let Self {
             prefix,
             positive,
@@ -214,59 +321,24 @@ impl Pieces {
         match (objective, layout) {
             (Objective::Lm, _) => {
                 let span = pack.push_span(None, 0, prefix.into_iter().chain(positive));
-                let Span { start, len, .. } = pack.spans[span as usize];
-                let rows = start..start + len - 1;
-                pack.targets
-                    .extend(rows.map(|row| (row, pack.ids[row as usize + 1])));
+                pack.predict(span);
             }
             (Objective::Polar, Layout::Shared) => {
                 let after = prefix.len() as u32;
                 let parent = Some(pack.push_span(None, 0, prefix));
                 pack.push_span(parent, after, positive);
-                let positive_at = pack.last_row();
+                pack.read_reward();
                 pack.push_span(parent, after, negative);
-                pack.triplets.push(Placed {
-                    positive_at,
-                    negative_at: pack.last_row(),
-                });
+                pack.read_reward();
             }
             (Objective::Polar, Layout::Plain) => {
                 pack.push_span(None, 0, prefix.iter().copied().chain(positive));
-                let positive_at = pack.last_row();
+                pack.read_reward();
                 pack.push_span(None, 0, prefix.into_iter().chain(negative));
-                pack.triplets.push(Placed {
-                    positive_at,
-                    negative_at: pack.last_row(),
-                });
+                pack.read_reward();
             }
         }
     }
-}
-
-/// Packs triplets, in order, into packs of at most `budget` rows. A triplet is never split: one
-/// that exceeds the budget has a pack alone.
-pub fn pack(
-    triplets: &[TokenTriplet],
-    objective: Objective,
-    config: &SampleConfig,
-    special: &SpecialTokens,
-    budget: usize,
-) -> Vec<Pack> {
-    let mut packs: Vec<Pack> = Vec::new();
-    for triplet in triplets {
-        let pieces = Pieces::new(triplet, config, special);
-        let rows = pieces.rows(objective, config.layout);
-        let fits = packs
-            .last()
-            .is_some_and(|pack| pack.ids.len() + rows <= budget);
-        if !fits {
-            packs.push(Pack::default());
-        }
-        if let Some(pack) = packs.last_mut() {
-            pieces.place(pack, objective, config.layout);
-        }
-    }
-    packs
 }
 
 #[cfg(test)]
@@ -306,6 +378,21 @@ mod tests {
             .collect()
     }
 
+    fn pack(
+        triplets: &[TokenTriplet],
+        objective: Objective,
+        samples: &SampleConfig,
+        pack_tokens: u32,
+    ) -> Vec<Pack> {
+        let packer = Packer {
+            objective,
+            samples,
+            special: &special(),
+            pack_tokens,
+        };
+        packer.pack(triplets)
+    }
+
     /// The tokens that the row sees, in order of position: its ancestors' spans whole, its own up
     /// to itself.
     fn unroll(pack: &Pack, row: u32) -> Vec<u32> {
@@ -324,17 +411,12 @@ mod tests {
         rows.iter().map(|&row| pack.ids[row as usize]).collect()
     }
 
+    /// The sequence before each reward, positives and negatives in turn.
     fn sequences(packs: &[Pack]) -> Vec<Vec<u32>> {
-        let ends = packs
+        let rewards = packs
             .iter()
-            .flat_map(|pack| pack.triplets.iter().map(move |placed| (pack, placed)));
-        ends.flat_map(|(pack, placed)| {
-            [
-                unroll(pack, placed.positive_at),
-                unroll(pack, placed.negative_at),
-            ]
-        })
-        .collect()
+            .flat_map(|pack| pack.reward_rows.iter().map(move |&row| (pack, row)));
+        rewards.map(|(pack, row)| unroll(pack, row)).collect()
     }
 
     #[test]
@@ -349,12 +431,10 @@ mod tests {
                 layout: Layout::Plain,
                 ..shared.clone()
             };
-            let packs = pack(&triplets, Objective::Polar, &shared, &special(), 120);
+            let packs = pack(&triplets, Objective::Polar, &shared, 120);
             let found = sequences(&packs);
-            assert_eq!(
-                found,
-                sequences(&pack(&triplets, Objective::Polar, &plain, &special(), 77))
-            );
+            let others = pack(&triplets, Objective::Polar, &plain, 77);
+            assert_eq!(found, sequences(&others));
             assert!(packs.len() > 5 && packs.iter().all(|pack| pack.ids.len() <= 120));
 
             let t = &triplets[7];
@@ -381,10 +461,10 @@ mod tests {
     fn language_modelling_predicts_every_next_token() {
         let triplets = triplets(5);
         let config = SampleConfig::default();
-        let packs = pack(&triplets, Objective::Lm, &config, &special(), 1000);
+        let packs = pack(&triplets, Objective::Lm, &config, 1000);
         let pack = &packs[0];
         assert_eq!(
-            (packs.len(), pack.spans.len(), pack.triplets.len()),
+            (packs.len(), pack.spans.len(), pack.reward_rows.len()),
             (1, 5, 0)
         );
         assert_eq!(pack.targets.len(), pack.ids.len() - 5);
@@ -393,29 +473,56 @@ mod tests {
             .iter()
             .map(|span| span.start + span.len - 1)
             .collect();
-        for &(row, next) in &pack.targets {
-            assert!(!lasts.contains(&row));
-            assert_eq!(pack.ids[row as usize + 1], next);
+        for (row, next) in pack.target_rows.iter().zip(&*pack.targets) {
+            assert!(!lasts.contains(row));
+            assert_eq!(pack.ids[*row as usize + 1], *next);
         }
+        let weights: f32 = pack.target_weights.iter().sum();
+        assert!((weights - 5.0).abs() < 1e-5, "a sequence weighs 1");
         assert!(lasts.iter().all(|&row| pack.ids[row as usize] == REWARD));
     }
 
     #[test]
     fn an_oversized_triplet_has_a_pack_alone() {
-        let packs = pack(
-            &triplets(3),
-            Objective::Polar,
-            &SampleConfig::default(),
-            &special(),
-            1,
-        );
-        assert_eq!(
-            packs
-                .iter()
-                .map(|pack| pack.triplets.len())
-                .collect::<Vec<_>>(),
-            [1, 1, 1]
-        );
+        let samples = SampleConfig::default();
+        let packs = pack(&triplets(3), Objective::Polar, &samples, 1);
+        let rewards: Vec<usize> = packs.iter().map(|pack| pack.reward_rows.len()).collect();
+        assert_eq!(rewards, [2, 2, 2]);
+    }
+
+    #[test]
+    fn costs_are_counted_token_by_token() {
+        let triplets = triplets(12);
+        for (objective, layout) in [
+            (Objective::Polar, Layout::Shared),
+            (Objective::Polar, Layout::Plain),
+            (Objective::Lm, Layout::Shared),
+        ] {
+            let samples = SampleConfig {
+                layout,
+                ..SampleConfig::default()
+            };
+            let packer = Packer {
+                objective,
+                samples: &samples,
+                special: &special(),
+                pack_tokens: 150,
+            };
+            let packs = packer.pack(&triplets);
+            let cost = packer.cost(&triplets, &packs);
+            let rows = |pack: &Pack| 0..pack.ids.len() as u32;
+            let seen = |pack| rows(pack).map(|row| unroll(pack, row).len() as u64);
+            let pairs = |pack| seen(pack).sum::<u64>();
+            assert_eq!(cost.attention_pairs, packs.iter().map(pairs).sum::<u64>());
+            let tokens: usize = packs.iter().map(|pack| pack.ids.len()).sum();
+            assert_eq!(cost.packed_tokens, tokens as u64);
+            match (objective, layout) {
+                (Objective::Polar, Layout::Plain) => {
+                    assert_eq!(cost.plain_tokens, cost.packed_tokens)
+                }
+                _ => assert!(cost.plain_tokens > cost.packed_tokens),
+            }
+        }
     }
 
     #[test]

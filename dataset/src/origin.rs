@@ -1,0 +1,225 @@
+//! How a corpus was made: the options that its content depends on, as the manifest records them.
+
+use serde::{Deserialize, Serialize};
+
+/// How a corpus was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Imported from files.
+    Import(Box<ImportOrigin>),
+    /// Synthesized.
+    Synth(SynthOrigin),
+}
+
+/// Which columns hold what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColumnMapping {
+    /// Text, or a list of {role, content}.
+    pub prompt: String,
+    /// The policy; several columns, joined with " | ", make the strict policy (say, model and
+    /// decoding settings).
+    pub policy: Vec<String>,
+    /// Tells a policy's answers to one prompt apart: a number, or text that is replaced by its
+    /// rank. `None`: the column "sample" where there is one, the order of the rows elsewhere.
+    pub sample: Option<String>,
+    /// The answer.
+    pub response: String,
+    /// Names the prompt. `None`: 16 hex digits of the prompt's hash.
+    pub prompt_id: Option<String>,
+    /// Columns to keep as JSON.
+    pub meta: Vec<String>,
+}
+
+impl Default for ColumnMapping {
+    fn default() -> Self {
+        Self {
+            prompt: "prompt".into(),
+            policy: vec!["policy".into()],
+            sample: None,
+            response: "response".into(),
+            prompt_id: None,
+            meta: vec![],
+        }
+    }
+}
+
+/// How a corpus was imported: all that its content depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportOrigin {
+    /// The inputs, in order.
+    pub inputs: Vec<InputFile>,
+    /// Requests, where the inputs were outputs of batch inference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<InputFile>,
+    /// Outputs of batch inference that held a failure and were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed: u64,
+    /// Which columns held what.
+    pub columns: ColumnMapping,
+    /// Prompts held out.
+    pub heldout_prompts: HeldOut,
+    /// Policies held out by name.
+    pub heldout_policies: Vec<String>,
+    /// Policies held out by the seed.
+    pub heldout_policy_count: usize,
+    /// Groups of aliases.
+    pub aliases: Vec<Vec<String>>,
+    /// The seed.
+    pub seed: u64,
+    /// Most tokens of the trained tokenizer.
+    pub vocab_size: u32,
+    /// blake3 of the given tokenizer.json, in hex; none when it was trained.
+    pub tokenizer: Option<String>,
+    /// Whether the files hold tokens.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pretokenize: bool,
+    /// From which resemblance on answers were left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_similar: Option<f64>,
+    /// Size of row groups and files.
+    pub layout: FileLayout,
+}
+
+/// An input, by name and size: where it lay does not matter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputFile {
+    /// File name without folders.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// What to synthesize.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SynthOptions {
+    /// Store URL of the corpus.
+    pub output: String,
+    /// Policies.
+    pub policies: u32,
+    /// Families that the policies fall into, in turn.
+    pub families: u32,
+    /// Prompts.
+    pub prompts: u32,
+    /// Samples of every policy for every prompt.
+    pub samples: u32,
+    /// Words in the vocabulary.
+    pub words: u32,
+    /// Words of a prompt.
+    pub prompt_words: u32,
+    /// Words of a response, on average; single responses differ by up to a quarter.
+    pub response_words: u32,
+    /// Standard deviation of the transitions' log-weights that all policies share.
+    pub base_strength: f64,
+    /// Standard deviation of the words' log-weights that a family adds: its taste.
+    pub family_strength: f64,
+    /// Standard deviation of the words' log-weights that a policy adds: its own taste.
+    pub own_strength: f64,
+    /// Standard deviation of the transitions' log-weights that a policy adds: its habits.
+    pub habit_strength: f64,
+    /// Divides all log-weights: low temperatures make policies sharp and easy to tell apart.
+    pub temperature: f64,
+    /// Prompts to validate on.
+    pub heldout_prompts: HeldOut,
+    /// Policies to keep out of training.
+    pub heldout_policies: u32,
+    /// Decides everything that is random.
+    pub seed: u64,
+    /// Most tokens of the tokenizer.
+    pub vocab_size: u32,
+}
+
+impl Default for SynthOptions {
+    fn default() -> Self {
+        Self {
+            output: String::new(),
+            policies: 12,
+            families: 4,
+            prompts: 600,
+            samples: 3,
+            words: 24,
+            prompt_words: 6,
+            response_words: 16,
+            base_strength: 0.5,
+            family_strength: 0.55,
+            own_strength: 0.3,
+            habit_strength: 0.2,
+            temperature: 1.0,
+            heldout_prompts: HeldOut::Count(60),
+            heldout_policies: 2,
+            seed: 0,
+            vocab_size: 512,
+        }
+    }
+}
+
+/// How a corpus was synthesized: the options without the place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SynthOrigin(SynthOptions);
+
+impl From<&SynthOptions> for SynthOrigin {
+    fn from(options: &SynthOptions) -> Self {
+        Self(SynthOptions {
+            output: String::new(),
+            ..options.clone()
+        })
+    }
+}
+
+impl SynthOrigin {
+    /// The options; the output is empty.
+    pub fn options(&self) -> &SynthOptions {
+        &self.0
+    }
+}
+
+/// How much to hold out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOut {
+    /// So many.
+    Count(u64),
+    /// This share of those that are usable, rounded.
+    Fraction(f64),
+}
+
+impl Default for HeldOut {
+    fn default() -> Self {
+        Self::Count(0)
+    }
+}
+
+/// The size of row groups and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileLayout {
+    /// A row group ends after the prompt that brings it to this many rows,
+    pub row_group_rows: u64,
+    /// or to this many bytes of text, whichever is first.
+    pub row_group_bytes: u64,
+    /// A file ends after the row group that brings it to this many bytes.
+    pub file_bytes: u64,
+}
+
+impl Default for FileLayout {
+    fn default() -> Self {
+        Self {
+            row_group_rows: 2048,
+            row_group_bytes: 4 << 20,
+            file_bytes: 64 << 20,
+        }
+    }
+}
+
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
