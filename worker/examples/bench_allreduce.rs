@@ -4,9 +4,15 @@
 #[path = "bench/ranks.rs"]
 mod ranks;
 
+use burn::tensor::Device;
 use clap::Parser;
-use polestar_core::{Lane, Rank, WorldSize, tree};
-use polestar_worker::collective::Collective;
+use polestar_core::{Lane, Precision, Rank, WorldSize, tree};
+use polestar_model::{HeadKind, ModelLayout, Preset};
+use polestar_worker::{
+    collective::{LaneSum, MeshTransport, Peers, Transport},
+    engine::BurnEngine,
+    host::HostBuffer,
+};
 use ranks::Failure;
 use std::time::Instant;
 
@@ -28,17 +34,31 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-fn time(args: &Args, mut collective: Collective) -> Result<(), Failure> {
+fn time(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
     let elements = args.bytes / 4;
     let world = WorldSize(2);
-    let cuts = [0, 1].map(|rank| tree::shard(elements, world, Rank(rank)));
-    let pieces = [0, 1].map(|rank| (Rank(rank), tree::Node::leaf(Lane(rank), world.0)));
-    let mut values = vec![1.0_f32; elements];
+    let shards = [0, 1].map(|rank| tree::shard(elements, world, Rank(rank)));
+    let partials = [0, 1].map(|rank| (Rank(rank), tree::Subtree::leaf(Lane(rank), world.0)));
+    // Any engine over host memory will do.
+    let model = ModelLayout::new(&Preset::Nano.config(300), HeadKind::Reward);
+    let engine = BurnEngine::new(model, &Device::flex(), false, Precision::F32);
+    let mut values = HostBuffer::from(vec![1.0_f32; elements]);
     let repeats = ((1 << 28) / args.bytes).clamp(8, 400);
     let mut taken = Vec::with_capacity(repeats);
     for _ in 0..repeats {
         let begun = Instant::now();
-        collective.all_reduce(&pieces, &cuts, &mut values)?;
+        let sum = LaneSum {
+            partials: partials.to_vec(),
+            shards: shards.to_vec(),
+            gathered_next: true,
+        };
+        let mut shard = collective
+            .canonical_sum(&engine, sum, vec![values])
+            .wait()?;
+        let (_, shard) = shard.pop().ok_or("no sum")?;
+        values = collective
+            .all_gather(&engine, shards.to_vec(), shard)
+            .wait()?;
         taken.push(1e3 * begun.elapsed().as_secs_f64());
         if values.iter().any(|&x| x != 2.0) {
             return Err("the sum is wrong".into());

@@ -15,7 +15,7 @@ use polestar_run::{
     checkpoint::{self, FORMAT, Kind, Manifest, PAGE, Shape, Staging, Uploaded, Wanted},
 };
 use polestar_store::Store;
-use polestar_worker::collective::Collective;
+use polestar_worker::collective::{MeshTransport, Peers};
 use ranks::Failure;
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
@@ -46,7 +46,7 @@ struct Args {
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
     match (args.rank, args.workers) {
-        (None, 1) => work(&args, Collective::alone()),
+        (None, 1) => work(&args, MeshTransport::alone()),
         (None, workers) => ranks::spawn(workers),
         (Some(rank), _) => work(&args, ranks::connect(Rank(rank))?),
     }
@@ -71,7 +71,7 @@ fn layout(gib: f64) -> ModelLayout {
     of(layers.unwrap_or(1))
 }
 
-fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
+fn work(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
     let layout = layout(args.gib);
     let (world, rank) = (WorldSize(args.workers), collective.rank());
     let runtime = Runtime::new()?;
@@ -98,18 +98,17 @@ fn work(args: &Args, mut collective: Collective) -> Result<(), Failure> {
                 let begun = Instant::now();
                 let mut staging = spare.take().unwrap_or_else(|| Staging::new(shape.clone()));
                 for (segment, vector) in state.iter().enumerate() {
-                    staging.fill(segment, [vector, vector, vector]);
+                    staging.fill(segment, |_, into| into.copy_from_slice(vector));
                 }
                 stalls.push(begun.elapsed().as_secs_f64());
                 let staging = Arc::new(staging);
                 let place = checkpoint::place(&id, step);
                 let uploaded =
                     runtime.block_on(checkpoint::upload(&store, &place, Arc::clone(&staging)))?;
-                let all = collective.gather_bytes(&serde_json::to_vec(&uploaded)?)?;
-                if rank.0 == 0 {
+                if let Some(all) = collective.gather(Rank(0), &uploaded.encode())? {
                     let uploads: Vec<Uploaded> = all
                         .iter()
-                        .map(|b| serde_json::from_slice(b))
+                        .map(|bytes| Uploaded::decode(bytes))
                         .collect::<Result<_, _>>()?;
                     let manifest = Manifest {
                         format: FORMAT,

@@ -19,8 +19,8 @@ use polestar_run::{
     placement::{Reduction, Sharding, Zero},
 };
 use polestar_worker::{
-    collective::Collective,
-    engine::{Compute, LaneInput, Part, StepPlan, Stepper},
+    collective::{MeshTransport, Peers},
+    engine::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepPlan, Stepper},
 };
 use ranks::Failure;
 use std::time::Instant;
@@ -86,7 +86,7 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
+fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
     let before = peak_bytes();
     let config: ModelConfig = serde_json::from_value(serde_json::json!({
         "vocab_size": args.vocab, "hidden_size": args.width, "num_hidden_layers": args.layers,
@@ -110,15 +110,15 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
         true => Precision::Bf16,
         false => Precision::F32,
     };
-    let compute = Compute::new(layout.clone(), &Device::flex(), args.recompute, precision);
-    let mut stepper = Stepper::new(compute, plan);
+    let engine = BurnEngine::new(layout.clone(), &Device::flex(), args.recompute, precision);
+    let mut stepper = Stepper::new(engine, plan);
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
         initial_segment(segment, 1, &mut weights);
-        stepper.put(i, Part::fresh(weights[stepper.owned(i)].to_vec()));
+        stepper.set_shard(i, SegmentState::fresh(weights[stepper.owned(i)].to_vec()));
     }
-    stepper.spread(&mut collective)?;
-    stepper.load(&mut collective);
+    stepper.replicate(&mut collective)?;
+    stepper.materialize(&mut collective);
 
     let adamw = AdamW {
         lr: 1e-4,
@@ -129,7 +129,7 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
     };
     let (mut seconds, mut tokens, mut triplets) = (Vec::new(), 0, 0);
     for step in 0..args.steps {
-        let inputs: Vec<LaneInput> = sharding
+        let inputs: Vec<LaneInput<PackInput>> = sharding
             .lanes(lanes)
             .into_iter()
             .map(|lane| input(args, lane, step as u32))
@@ -139,12 +139,13 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
         triplets = packs().map(|p| p.reward_rows.len() / 2).sum::<usize>() * args.workers as usize;
         collective.barrier()?;
         let begun = Instant::now();
-        stepper.step(
-            &mut collective,
-            &inputs,
-            1.0 / triplets as f32,
-            (&adamw, step + 1, 1.0),
-        )?;
+        let optimizer = OptimizerStep {
+            adamw,
+            number: step + 1,
+            clip: 1.0,
+        };
+        let scale = 1.0 / triplets as f32;
+        stepper.step(&mut collective, &inputs, scale, &optimizer)?;
         seconds.push(begun.elapsed().as_secs_f64());
     }
     collective.barrier()?;
@@ -169,7 +170,7 @@ fn train(args: &Args, mut collective: Collective) -> Result<(), Failure> {
     Ok(())
 }
 
-fn input(args: &Args, lane: Lane, step: u32) -> Result<LaneInput, Failure> {
+fn input(args: &Args, lane: Lane, step: u32) -> Result<LaneInput<PackInput>, Failure> {
     let pack = |i| match args.triplet[..] {
         [prompt, reference, candidate] => {
             // [BOS] P REF <split> P once, then CAND <reward> twice.

@@ -1,7 +1,7 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
 use crate::{
-    collective::{self, Aborter, Collective, Mesh, Secret, SharedMemory},
+    collective::{self, Aborter, Join, Locality, Mesh, MeshTransport, Secret},
     engine::{self, Environment},
 };
 use polestar_core::{Generation, Rank, chain};
@@ -342,7 +342,7 @@ async fn prepare(
     start: Start,
     listener: TcpListener,
     stop: &Stop,
-) -> Result<(Trial, Collective, Store), Refused> {
+) -> Result<(Trial, MeshTransport, Store), Refused> {
     // What is wrong in a message stays wrong when it is sent again.
     let refused = |phase, message: String| Refused {
         phase,
@@ -366,19 +366,25 @@ async fn prepare(
     let deadline = Duration::try_from_secs_f64(start.deadline_seconds)
         .map_err(|e| refused("config", format!("the deadline can't be: {e}")))?;
     let collective = if peers.len() == 1 {
-        Collective::alone()
+        MeshTransport::alone()
     } else {
         let (rank, secret) = (Rank(start.rank), Secret(secret));
-        let memory = SharedMemory::Auto;
-        let connect = Mesh::connect(rank, listener, &peers, &secret, memory, deadline);
-        let (mesh, aborter) = connect.await.map_err(|e| Refused {
+        let connect = Mesh::connect(Join {
+            rank,
+            listener,
+            peers: &peers,
+            secret: &secret,
+            locality: Locality::Machine,
+            deadline,
+        });
+        let mesh = connect.await.map_err(|e| Refused {
             phase: "collective",
             message: chain(&e),
             collateral: true,
             retryable: true,
         })?;
-        stop.break_on_stop(aborter);
-        Collective::new(mesh, deadline)
+        stop.break_on_stop(mesh.aborter());
+        MeshTransport::new(mesh, deadline)
     };
     Ok((trial, collective, run))
 }

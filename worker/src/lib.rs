@@ -10,4 +10,5 @@ pub mod allocator;
 pub mod collective;
 pub mod device;
 pub mod engine;
+pub mod host;
 pub mod norm;

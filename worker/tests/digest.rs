@@ -13,8 +13,8 @@ use polestar_run::{
     placement::{Reduction, Sharding, Zero},
 };
 use polestar_worker::{
-    collective::Collective,
-    engine::{Compute, LaneInput, Part, StepPlan, Stepper},
+    collective::{MeshTransport, Peers},
+    engine::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepPlan, Stepper},
 };
 use std::thread;
 
@@ -95,7 +95,7 @@ impl Case {
 }
 
 /// Trains on one rank and returns the digest, the last norm and the losses that it saw.
-fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
+fn train(case: Case, mut collective: MeshTransport) -> (Digest, f64, Vec<f32>) {
     let sharding = Sharding {
         zero: case.zero,
         world: WorldSize(case.world),
@@ -108,8 +108,8 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
     };
     let layout = model();
     let device = polestar_worker::device::device(case.backend).expect("a backend of this build");
-    let compute = Compute::new(layout.clone(), &device, case.recompute, case.precision);
-    let mut stepper = Stepper::new(compute, plan);
+    let engine = BurnEngine::new(layout.clone(), &device, case.recompute, case.precision);
+    let mut stepper = Stepper::new(engine, plan);
     for (i, segment) in layout.segments.iter().enumerate() {
         let mut weights = vec![0.0; segment.elements];
         initial_segment(segment, 1, &mut weights);
@@ -119,12 +119,12 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
                 *weight = ((j * 29) % 17) as f32 * 0.05 - 0.4;
             }
         }
-        stepper.put(i, Part::fresh(weights[stepper.owned(i)].to_vec()));
+        stepper.set_shard(i, SegmentState::fresh(weights[stepper.owned(i)].to_vec()));
     }
     stepper
-        .spread(&mut collective)
+        .replicate(&mut collective)
         .expect("every rank is there");
-    stepper.load(&mut collective);
+    stepper.materialize(&mut collective);
     let adamw = AdamW {
         lr: 1e-2,
         beta1: 0.9,
@@ -134,7 +134,7 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
     };
     let (mut norm, mut losses) = (0.0, Vec::new());
     for step in 0..STEPS {
-        let lanes: Vec<LaneInput> = sharding
+        let lanes: Vec<LaneInput<PackInput>> = sharding
             .lanes(case.lanes)
             .into_iter()
             .map(|lane| {
@@ -145,12 +145,17 @@ fn train(case: Case, mut collective: Collective) -> (Digest, f64, Vec<f32>) {
             })
             .collect();
         // The norm is clipped: it is part of what has to agree.
-        let optimizer = (&adamw, step + 1, 0.5);
-        let scores;
-        (scores, norm) = stepper
-            .step(&mut collective, &lanes, 1.0 / 16.0, optimizer)
+        let optimizer = OptimizerStep {
+            adamw,
+            number: step + 1,
+            clip: 0.5,
+        };
+        let outcome = stepper
+            .step(&mut collective, &lanes, 1.0 / 16.0, &optimizer)
             .expect("a step");
-        losses = scores
+        norm = outcome.norm;
+        losses = outcome
+            .scores
             .into_iter()
             .flatten()
             .flat_map(|s| s.losses)

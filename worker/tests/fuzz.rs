@@ -47,7 +47,7 @@ fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Ma
             let owned = shard(segment.elements, WORLD, rank);
             let state =
                 Kind::ALL.map(|kind| owned.clone().map(|e| value(i, kind, e)).collect::<Vec<_>>());
-            staging.fill(i, [&state[0], &state[1], &state[2]]);
+            staging.fill(i, |kind, into| into.copy_from_slice(&state[kind as usize]));
         }
         let staging = Arc::new(staging);
         let place = checkpoint::place(&trial, step);

@@ -3,7 +3,7 @@
 use polestar_core::Rank;
 use polestar_worker::{
     allocator::allocator,
-    collective::{Collective, Mesh, Secret, SharedMemory, listen},
+    collective::{Join, Locality, Mesh, MeshTransport, Secret, listen},
 };
 use std::{
     io::{BufRead, BufReader, Write},
@@ -56,7 +56,7 @@ pub(crate) fn spawn(workers: u32) -> Result<(), Failure> {
 }
 
 /// Joins the other ranks.
-pub(crate) fn connect(rank: Rank) -> Result<Collective, Failure> {
+pub(crate) fn connect(rank: Rank) -> Result<MeshTransport, Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -68,8 +68,14 @@ pub(crate) fn connect(rank: Rank) -> Result<Collective, Failure> {
             .split_whitespace()
             .map(str::parse)
             .collect::<Result<Vec<SocketAddr>, _>>()?;
-        let (secret, memory) = (Secret([1; 32]), SharedMemory::Auto);
-        let (mesh, _) = Mesh::connect(rank, listener, &peers, &secret, memory, DEADLINE).await?;
-        Ok(Collective::new(mesh, DEADLINE))
+        let join = Join {
+            rank,
+            listener,
+            peers: &peers,
+            secret: &Secret([1; 32]),
+            locality: Locality::Machine,
+            deadline: DEADLINE,
+        };
+        Ok(MeshTransport::new(Mesh::connect(join).await?, DEADLINE))
     })
 }

@@ -45,25 +45,33 @@ impl Header {
     }
 }
 
-/// What goes to one peer: a header, then pieces of equal length. They are interleaved chunk by
-/// chunk, so that the peer can merge the first chunk of all of them before the second comes.
-pub(super) struct Feed<'a> {
+/// What goes to one peer: a header, then slices in order.
+pub(super) struct SendQueue<'a> {
     header: [u8; HEADER],
     sent: usize,
-    pieces: Vec<&'a [u8]>,
-    chunk: usize,
-    /// Chunk, piece and byte inside it that are next.
-    at: (usize, usize, usize),
+    current: &'a [u8],
+    slices: Box<dyn Iterator<Item = &'a [u8]> + 'a>,
 }
 
-impl<'a> Feed<'a> {
-    pub(super) fn new(header: Header, pieces: Vec<&'a [u8]>, chunk: usize) -> Feed<'a> {
-        Feed {
+impl<'a> SendQueue<'a> {
+    pub(super) fn new(
+        header: Header,
+        slices: impl Iterator<Item = &'a [u8]> + 'a,
+    ) -> SendQueue<'a> {
+        let mut queue = SendQueue {
             header: header.encode(),
             sent: 0,
-            pieces,
-            chunk: chunk.max(1),
-            at: (0, 0, 0),
+            current: &[],
+            slices: Box::new(slices),
+        };
+        queue.refill();
+        queue
+    }
+
+    fn refill(&mut self) {
+        if self.current.is_empty() {
+            let more = self.slices.find(|slice| !slice.is_empty());
+            self.current = more.unwrap_or(&[]);
         }
     }
 
@@ -72,13 +80,7 @@ impl<'a> Feed<'a> {
         if self.sent < HEADER {
             return &self.header[self.sent..];
         }
-        let (chunk, piece, byte) = self.at;
-        let Some(piece) = self.pieces.get(piece) else {
-            return &[];
-        };
-        let from = chunk.saturating_mul(self.chunk).min(piece.len());
-        let to = from.saturating_add(self.chunk).min(piece.len());
-        &piece[from + byte..to]
+        self.current
     }
 
     fn advance(&mut self, n: usize) {
@@ -86,26 +88,21 @@ impl<'a> Feed<'a> {
             self.sent += n;
             return;
         }
-        self.at.2 += n;
-        if self.next().is_empty() {
-            self.at = (self.at.0, self.at.1 + 1, 0);
-            if self.at.1 == self.pieces.len() {
-                self.at = (self.at.0 + 1, 0, 0);
-            }
-        }
+        self.current = &self.current[n..];
+        self.refill();
     }
 }
 
-/// Bytes that are due from one peer.
-pub(super) struct Due<'b> {
+/// Bytes that are to come from one peer.
+pub(super) struct Receive<'b> {
     pub(super) from: Rank,
     pub(super) into: &'b mut [u8],
 }
 
 /// One operation's traffic.
-pub(super) struct Exchange<'a> {
+pub(super) struct Exchange<'a, 'q> {
     links: &'a mut [Option<Link>],
-    feeds: Vec<Option<Feed<'a>>>,
+    queues: Vec<Option<SendQueue<'q>>>,
     aborted: &'a AtomicBool,
     deadline: Duration,
     moved: Instant,
@@ -117,30 +114,30 @@ pub(super) struct Exchange<'a> {
 const TURNS: u32 = 300;
 const YIELDS: u32 = 200;
 
-impl<'a> Exchange<'a> {
-    /// `feeds[r]` is what goes to rank `r`.
+impl<'a, 'q> Exchange<'a, 'q> {
+    /// `queues[r]` is what goes to rank `r`; none: nothing passes between it and this one.
     pub(super) fn new(
         links: &'a mut [Option<Link>],
-        feeds: Vec<Option<Feed<'a>>>,
+        queues: Vec<Option<SendQueue<'q>>>,
         aborted: &'a AtomicBool,
         deadline: Duration,
-    ) -> Exchange<'a> {
+    ) -> Exchange<'a, 'q> {
         Exchange {
             links,
-            feeds,
+            queues,
             aborted,
             deadline,
             moved: Instant::now(),
         }
     }
 
-    /// Every peer's announcement of how many bytes it sends in operation `ours`, by rank.
+    /// How many bytes each peer of this operation announces that it sends, by rank.
     pub(super) fn headers(&mut self, ours: Header) -> Result<Vec<usize>, Cause> {
         let mut buffers = vec![[0; HEADER]; self.links.len()];
-        let each = self.links.iter().zip(&mut buffers).enumerate();
-        let mut due: Vec<Due<'_>> = each
-            .filter(|(_, (link, _))| link.is_some())
-            .map(|(rank, (_, into))| Due {
+        let each = self.queues.iter().zip(&mut buffers).enumerate();
+        let mut due: Vec<Receive<'_>> = each
+            .filter(|(_, (queue, _))| queue.is_some())
+            .map(|(rank, (_, into))| Receive {
                 from: Rank(rank as u32),
                 into,
             })
@@ -148,7 +145,7 @@ impl<'a> Exchange<'a> {
         self.fill(&mut due)?;
         let mut sizes = vec![0; self.links.len()];
         for (rank, buffer) in buffers.iter().enumerate() {
-            if self.links[rank].is_none() {
+            if self.queues[rank].is_none() {
                 continue;
             }
             let from = Rank(rank as u32);
@@ -162,8 +159,9 @@ impl<'a> Exchange<'a> {
         Ok(sizes)
     }
 
-    /// Waits until all that is due has come. What is to be sent goes meanwhile.
-    pub(super) fn fill(&mut self, due: &mut [Due<'_>]) -> Result<(), Cause> {
+    /// Waits until all that is due has come, from each peer in the order given. What is to be sent goes
+    /// meanwhile.
+    pub(super) fn fill(&mut self, due: &mut [Receive<'_>]) -> Result<(), Cause> {
         let mut got = vec![0; due.len()];
         self.until(due, &mut got, |_, due, got| {
             due.iter().zip(got).all(|(d, got)| *got == d.into.len())
@@ -172,36 +170,42 @@ impl<'a> Exchange<'a> {
 
     /// Waits until all is sent.
     pub(super) fn flush(&mut self) -> Result<(), Cause> {
-        self.until(&mut [], &mut [], |feeds, _, _| {
-            feeds.iter().flatten().all(|feed| feed.next().is_empty())
+        self.until(&mut [], &mut [], |queues, _, _| {
+            queues.iter().flatten().all(|queue| queue.next().is_empty())
         })
     }
 
     fn until(
         &mut self,
-        due: &mut [Due<'_>],
+        due: &mut [Receive<'_>],
         got: &mut [usize],
-        done: impl Fn(&[Option<Feed<'_>>], &[Due<'_>], &[usize]) -> bool,
+        done: impl Fn(&[Option<SendQueue<'_>>], &[Receive<'_>], &[usize]) -> bool,
     ) -> Result<(), Cause> {
         let mut idle = 0;
         loop {
             let mut moved = false;
+            let mut incomplete = None;
             for (due, got) in due.iter_mut().zip(got.iter_mut()) {
+                // A peer's bytes belong to the first buffer that isn't full.
+                if incomplete == Some(due.from) {
+                    continue;
+                }
                 moved |= take(self.links, due, got)?;
+                incomplete = (*got < due.into.len()).then_some(due.from);
             }
-            for (link, feed) in self.links.iter_mut().zip(&mut self.feeds) {
-                if let (Some(link), Some(feed)) = (link, feed) {
-                    while !feed.next().is_empty() {
-                        let n = link.write(feed.next())?;
+            for (link, queue) in self.links.iter_mut().zip(&mut self.queues) {
+                if let (Some(link), Some(queue)) = (link, queue) {
+                    while !queue.next().is_empty() {
+                        let n = link.write(queue.next())?;
                         if n == 0 {
                             break;
                         }
-                        feed.advance(n);
+                        queue.advance(n);
                         moved = true;
                     }
                 }
             }
-            if done(&self.feeds, due, got) {
+            if done(&self.queues, due, got) {
                 return Ok(());
             }
             if moved {
@@ -226,20 +230,21 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sleeps until a peer has done something, or fails when none has for too long.
-    fn sleep(&mut self, due: &[Due<'_>], got: &[usize]) -> Result<(), Cause> {
+    fn sleep(&mut self, due: &[Receive<'_>], got: &[usize]) -> Result<(), Cause> {
         let waited = self.moved.elapsed();
-        let late = due.iter().zip(got).find(|(d, got)| **got < d.into.len());
-        let late = late.map(|(d, _)| d.from);
         let writes = |rank: usize| {
-            let feed = self.feeds[rank].as_ref();
-            feed.is_some_and(|feed| !feed.next().is_empty())
+            let queue = self.queues[rank].as_ref();
+            queue.is_some_and(|queue| !queue.next().is_empty())
         };
+        let late = due.iter().zip(got).find(|(d, got)| **got < d.into.len());
+        let stuck = || (0..self.queues.len()).find(|&rank| writes(rank));
+        let late = late
+            .map(|(d, _)| d.from)
+            .or_else(|| stuck().map(|rank| Rank(rank as u32)))
+            .expect("only an exchange that has something to receive or to send sleeps");
         let Some(left) = self.deadline.checked_sub(waited).filter(|l| !l.is_zero()) else {
-            let stuck = (0..self.feeds.len()).find(|&r| writes(r));
-            let from = late.or_else(|| stuck.map(|r| Rank(r as u32)));
-            let from = from.unwrap_or_default();
             return Err(LinkError::Deadline {
-                from,
+                from: late,
                 seconds: self.deadline.as_secs_f64().ceil() as u64,
             }
             .into());
@@ -249,7 +254,7 @@ impl<'a> Exchange<'a> {
             each.filter(|(d, _)| d.from.0 as usize == rank)
                 .any(|(d, got)| *got < d.into.len())
         };
-        let waits: Vec<(bool, bool)> = (0..self.feeds.len())
+        let waits: Vec<(bool, bool)> = (0..self.queues.len())
             .map(|rank| (reads(rank), writes(rank)))
             .collect();
         for (link, &(reads, writes)) in self.links.iter().zip(&waits) {
@@ -265,7 +270,7 @@ impl<'a> Exchange<'a> {
                 continue;
             };
             let mut flags = PollFlags::empty();
-            // Data of an operation that we aren't waiting for must not keep us awake; a bell must.
+            // Data of an operation that we aren't waiting for must not keep us awake; a wake-up must.
             flags.set(PollFlags::IN, reads || !link.is_plain());
             flags.set(PollFlags::OUT, writes && link.is_plain());
             watched.push(PollFd::new(&link.stream, flags));
@@ -276,17 +281,21 @@ impl<'a> Exchange<'a> {
         };
         match poll(&mut watched, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return Err(LinkError::PeerLost(late.unwrap_or_default()).into()),
+            Err(_) => return Err(LinkError::PeerLost(late).into()),
         }
         for link in self.links.iter_mut().flatten() {
-            link.listen();
+            link.drain_wakeups();
         }
         Ok(())
     }
 }
 
 /// Reads what has come of what is due from one peer.
-fn take(links: &mut [Option<Link>], due: &mut Due<'_>, got: &mut usize) -> Result<bool, LinkError> {
+fn take(
+    links: &mut [Option<Link>],
+    due: &mut Receive<'_>,
+    got: &mut usize,
+) -> Result<bool, LinkError> {
     let Some(Some(link)) = links.get_mut(due.from.0 as usize) else {
         return Err(LinkError::PeerLost(due.from));
     };

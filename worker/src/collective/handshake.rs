@@ -1,9 +1,9 @@
 //! Mutual proof that both ends of a connection belong to this generation, before any data.
 //!
 //! ```text
-//! dialler -> listener   magic, rank, nonce_d
-//! listener -> dialler   rank, nonce_l, H(secret, "listener", ranks, nonces)
-//! dialler -> listener   H(secret, "dialler", ranks, nonces)
+//! dialler -> listener   magic, rank, host, nonce_d
+//! listener -> dialler   rank, host, nonce_l, H(secret, "listener", ranks, hosts, nonces)
+//! dialler -> listener   H(secret, "dialler", ranks, hosts, nonces)
 //! ```
 //! `H` is keyed blake3; the secret comes from the coordinator over its own authenticated stream
 //! and is fresh for every generation. Neither side learns the secret or can replay a proof.
@@ -11,7 +11,7 @@
 use polestar_core::Rank;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-const MAGIC: [u8; 8] = *b"polestr1";
+const MAGIC: [u8; 8] = *b"polestr2";
 const NONCE: usize = 32;
 
 /// Known to the ranks of one generation and nobody else.
@@ -21,6 +21,56 @@ pub struct Secret(pub [u8; 32]);
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(redacted)")
+    }
+}
+
+/// Which machine a rank is on: equal for ranks between which no network lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostId(pub(super) [u8; HOST]);
+
+const HOST: usize = 16;
+
+impl HostId {
+    /// This machine, until it is started again.
+    pub(super) fn here() -> HostId {
+        match std::fs::read("/proc/sys/kernel/random/boot_id") {
+            Ok(id) => HostId::of(&id),
+            // Ranks that can't tell are each taken for a machine of its own: slower, the same bits.
+            Err(_) => HostId::apart(),
+        }
+    }
+
+    /// A machine that nobody else is on.
+    pub(super) fn apart() -> HostId {
+        HostId(rand::random())
+    }
+
+    pub(super) fn of(name: &[u8]) -> HostId {
+        let mut id = [0; HOST];
+        id.copy_from_slice(&blake3::hash(name).as_bytes()[..HOST]);
+        HostId(id)
+    }
+}
+
+/// Who stands at one end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) rank: Rank,
+    pub(super) host: HostId,
+}
+
+impl Identity {
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = self.rank.0.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.host.0);
+        bytes
+    }
+
+    async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<Identity> {
+        Ok(Identity {
+            rank: Rank(stream.read_u32_le().await?),
+            host: HostId(read_array(stream).await?),
+        })
     }
 }
 
@@ -46,20 +96,19 @@ pub enum HandshakeError {
     },
 }
 
-/// Proves ourselves to a listener and checks that it is `peer`.
+/// Proves ourselves to a listener and checks that it is `peer`; returns who it is.
 pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     secret: &Secret,
-    me: Rank,
+    me: Identity,
     peer: Rank,
-) -> Result<(), HandshakeError> {
+) -> Result<Identity, HandshakeError> {
     let mine: [u8; NONCE] = rand::random();
-    let mut hello = Vec::with_capacity(MAGIC.len() + 4 + NONCE);
-    hello.extend_from_slice(&MAGIC);
-    hello.extend_from_slice(&me.0.to_le_bytes());
+    let mut hello = MAGIC.to_vec();
+    hello.extend_from_slice(&me.encode());
     hello.extend_from_slice(&mine);
     stream.write_all(&hello).await?;
-    let found = Rank(stream.read_u32_le().await?);
+    let found = Identity::read(stream).await?;
     let theirs: [u8; NONCE] = read_array(stream).await?;
     let proof: [u8; 32] = read_array(stream).await?;
     let proofs = Proofs {
@@ -72,26 +121,26 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     if blake3::Hash::from(proof) != proofs.of("listener") {
         return Err(HandshakeError::Proof);
     }
-    if found != peer {
+    if found.rank != peer {
         return Err(HandshakeError::WrongRank {
-            found,
+            found: found.rank,
             expected: peer,
         });
     }
     stream.write_all(proofs.of("dialler").as_bytes()).await?;
-    Ok(())
+    Ok(found)
 }
 
-/// Checks a dialler and proves ourselves to it; returns its rank.
+/// Checks a dialler and proves ourselves to it; returns who it is.
 pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     secret: &Secret,
-    me: Rank,
-) -> Result<Rank, HandshakeError> {
+    me: Identity,
+) -> Result<Identity, HandshakeError> {
     if read_array::<8, S>(stream).await? != MAGIC {
         return Err(HandshakeError::Magic);
     }
-    let dialler = Rank(stream.read_u32_le().await?);
+    let dialler = Identity::read(stream).await?;
     let theirs: [u8; NONCE] = read_array(stream).await?;
     let mine: [u8; NONCE] = rand::random();
     let proofs = Proofs {
@@ -100,8 +149,7 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         listener: me,
         nonces: [theirs, mine],
     };
-    let mut reply = Vec::with_capacity(4 + NONCE + 32);
-    reply.extend_from_slice(&me.0.to_le_bytes());
+    let mut reply = me.encode();
     reply.extend_from_slice(&mine);
     reply.extend_from_slice(proofs.of("listener").as_bytes());
     stream.write_all(&reply).await?;
@@ -114,8 +162,8 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
 
 struct Proofs<'a> {
     secret: &'a Secret,
-    dialler: Rank,
-    listener: Rank,
+    dialler: Identity,
+    listener: Identity,
     nonces: [[u8; NONCE]; 2],
 }
 
@@ -123,8 +171,8 @@ impl Proofs<'_> {
     fn of(&self, role: &str) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.secret.0);
         hasher.update(role.as_bytes());
-        hasher.update(&self.dialler.0.to_le_bytes());
-        hasher.update(&self.listener.0.to_le_bytes());
+        hasher.update(&self.dialler.encode());
+        hasher.update(&self.listener.encode());
         hasher.update(&self.nonces[0]);
         hasher.update(&self.nonces[1]);
         hasher.finalize()
@@ -148,14 +196,15 @@ mod tests {
         for (theirs, accepted) in [([7; 32], true), ([8; 32], false)] {
             let (mut a, mut b) = tokio::io::duplex(1024);
             let (mine, theirs) = (Secret([7; 32]), Secret(theirs));
-            let listener = async move { answer(&mut b, &theirs, Rank(0)).await };
-            let dialler = async move { dial(&mut a, &mine, Rank(3), Rank(0)).await };
+            let [zero, three] = [0, 3].map(|rank| Identity {
+                rank: Rank(rank),
+                host: HostId::of(&[rank as u8]),
+            });
+            let listener = async move { answer(&mut b, &theirs, zero).await };
+            let dialler = async move { dial(&mut a, &mine, three, Rank(0)).await };
             let (dialled, answered) = tokio::join!(dialler, listener);
-            assert_eq!(dialled.is_ok(), accepted, "{dialled:?}");
-            match answered {
-                Ok(rank) => assert!(accepted && rank == Rank(3)),
-                Err(_) => assert!(!accepted),
-            }
+            assert_eq!(dialled.ok(), accepted.then_some(zero));
+            assert_eq!(answered.ok(), accepted.then_some(three));
         }
     }
 }

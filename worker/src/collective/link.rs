@@ -17,6 +17,8 @@ pub(super) struct Link {
     pub(super) stream: TcpStream,
     shared: Option<Shared>,
     hung_up: bool,
+    /// Bytes that went to the peer, wake-ups aside.
+    pub(super) sent: u64,
 }
 
 impl Link {
@@ -27,21 +29,28 @@ impl Link {
             stream,
             shared,
             hung_up: false,
+            sent: 0,
         }
     }
 
     /// Hands over bytes, as many as go.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, LinkError> {
+        let n = self.try_write(bytes)?;
+        self.sent += n as u64;
+        Ok(n)
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> Result<usize, LinkError> {
         let Some(shared) = &mut self.shared else {
             return match self.stream.write(bytes) {
                 Ok(n) => Ok(n),
-                Err(error) if is_patience(error.kind()) => Ok(0),
+                Err(error) if would_block(error.kind()) => Ok(0),
                 Err(_) => Err(self.lost()),
             };
         };
         let (n, wake) = shared.out.write(bytes)?;
         if wake {
-            self.ring_the_bell();
+            self.wake_peer();
         }
         if n == 0 && self.hung_up {
             return Err(self.lost());
@@ -55,13 +64,13 @@ impl Link {
             return match self.stream.read(out) {
                 Ok(0) => Err(self.lost()),
                 Ok(n) => Ok(n),
-                Err(error) if is_patience(error.kind()) => Ok(0),
+                Err(error) if would_block(error.kind()) => Ok(0),
                 Err(_) => Err(self.lost()),
             };
         };
         let (n, wake) = shared.inward.read(out)?;
         if wake {
-            self.ring_the_bell();
+            self.wake_peer();
         }
         // What a peer wrote before it left still counts.
         if n == 0 && self.hung_up {
@@ -86,19 +95,19 @@ impl Link {
         !self.hung_up
     }
 
-    /// Whether the connection is to be watched for room to write, rather than for a bell.
+    /// Whether the connection is to be watched for room to write, rather than for a wake-up.
     pub(super) fn is_plain(&self) -> bool {
         self.shared.is_none()
     }
 
-    /// After a sleep: listens to what the connection has to say, unless it carries data.
-    pub(super) fn listen(&mut self) {
+    /// After a sleep: takes the wake-ups that have come, unless the connection carries data.
+    pub(super) fn drain_wakeups(&mut self) {
         if self.shared.is_none() {
             return;
         }
-        let mut bells = [0; 64];
+        let mut wakeups = [0; 64];
         loop {
-            match self.stream.read(&mut bells) {
+            match self.stream.read(&mut wakeups) {
                 Ok(0) => break self.hung_up = true,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -108,8 +117,8 @@ impl Link {
         }
     }
 
-    fn ring_the_bell(&mut self) {
-        // No room means that bells enough are on their way; a broken connection is noticed by its
+    fn wake_peer(&mut self) {
+        // No room means that wake-ups enough are on their way; a broken connection is noticed by its
         // reader.
         let _ = self.stream.write(&[1]);
     }
@@ -126,6 +135,6 @@ impl Drop for Link {
     }
 }
 
-fn is_patience(kind: ErrorKind) -> bool {
+fn would_block(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

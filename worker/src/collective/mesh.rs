@@ -2,7 +2,7 @@
 //! are on one host. Lower ranks listen, higher ranks dial.
 
 use super::{
-    handshake::{self, HandshakeError, Secret},
+    handshake::{self, HandshakeError, HostId, Identity, Secret},
     link::Link,
     shared::{self, Shared},
 };
@@ -19,14 +19,44 @@ use std::{
 /// A peer proves itself within this time or is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// Whether ranks on one host talk through shared memory.
+/// What a rank takes for its host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SharedMemory {
-    /// Where it can be had.
+pub enum Locality {
+    /// The machine: ranks on it talk through shared memory where it can be had, and reduce among
+    /// themselves before anything goes over the network.
     #[default]
-    Auto,
-    /// Never: as if every rank had a host of its own.
-    Off,
+    Machine,
+    /// A host of its own: connections to everybody.
+    Apart,
+    /// A made-up host that it shares with those that say the same, for tests on one machine.
+    Simulated(u32),
+}
+
+impl Locality {
+    fn host(self) -> HostId {
+        match self {
+            Locality::Machine => HostId::here(),
+            Locality::Apart => HostId::apart(),
+            Locality::Simulated(number) => HostId::of(&number.to_le_bytes()),
+        }
+    }
+}
+
+/// What a rank needs to find its peers.
+#[derive(Debug)]
+pub struct Join<'a> {
+    /// This rank.
+    pub rank: Rank,
+    /// The port on which higher ranks dial in.
+    pub listener: tokio::net::TcpListener,
+    /// Where rank `r` listens, by rank.
+    pub peers: &'a [SocketAddr],
+    /// What proves that a rank belongs to the generation.
+    pub secret: &'a Secret,
+    /// Where it is.
+    pub locality: Locality,
+    /// How long it waits for the others.
+    pub deadline: Duration,
 }
 
 /// Opens the port on which this rank's peers will dial in.
@@ -81,10 +111,17 @@ pub struct Mesh {
     pub(super) rank: Rank,
     /// By rank; none for this one.
     pub(super) links: Vec<Option<Link>>,
+    /// By rank.
+    pub(super) hosts: Vec<HostId>,
     pub(super) aborter: Aborter,
 }
 
-type Connected = (tokio::net::TcpStream, Option<Shared>);
+/// An authenticated connection.
+struct Connected {
+    host: HostId,
+    stream: tokio::net::TcpStream,
+    shared: Option<Shared>,
+}
 
 /// Breaks a mesh from another thread: every waiting or later operation returns at once.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +131,10 @@ pub struct Aborter {
 }
 
 impl Aborter {
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
+    }
+
     /// Shuts every connection. May be called more than once.
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::SeqCst);
@@ -105,21 +146,35 @@ impl Aborter {
 }
 
 impl Mesh {
-    /// Connects to all peers and proves to each that we belong to the generation.
-    ///
-    /// `peers[r]` is where rank `r` listens. Strangers that dial in are dropped and don't disturb.
+    /// A world of one.
+    pub(super) fn alone() -> Mesh {
+        Mesh {
+            rank: Rank(0),
+            links: vec![None],
+            hosts: vec![HostId::apart()],
+            aborter: Aborter::default(),
+        }
+    }
+
+    /// Connects to all peers and proves to each that we belong to the generation. Strangers that dial in
+    /// are dropped and don't disturb.
     ///
     /// # Errors
     /// [`MeshError`], naming the rank that is missing or was refused.
-    pub async fn connect(
-        rank: Rank,
-        listener: tokio::net::TcpListener,
-        peers: &[SocketAddr],
-        secret: &Secret,
-        memory: SharedMemory,
-        deadline: Duration,
-    ) -> Result<(Mesh, Aborter), MeshError> {
-        let wanted = memory == SharedMemory::Auto;
+    pub async fn connect(join: Join<'_>) -> Result<Mesh, MeshError> {
+        let Join {
+            rank,
+            listener,
+            peers,
+            secret,
+            locality,
+            deadline,
+        } = join;
+        let wanted = locality == Locality::Machine;
+        let me = Identity {
+            rank,
+            host: locality.host(),
+        };
         let mut links: Vec<Option<Connected>> = Vec::new();
         links.resize_with(peers.len(), || None);
 
@@ -135,7 +190,7 @@ impl Mesh {
                             address,
                             source,
                         })?;
-                handshake::dial(&mut stream, secret, rank, peer)
+                let found = handshake::dial(&mut stream, secret, me, peer)
                     .await
                     .map_err(|source| MeshError::Refused {
                         peer,
@@ -143,7 +198,11 @@ impl Mesh {
                         source,
                     })?;
                 let shared = shared::accept(&mut stream, peer, wanted).await?;
-                dialled.push((stream, shared));
+                dialled.push(Connected {
+                    host: found.host,
+                    stream,
+                    shared,
+                });
             }
             Ok::<_, MeshError>(dialled)
         };
@@ -154,8 +213,8 @@ impl Mesh {
             while accepted.iter().any(Option::is_none) {
                 let (mut stream, address) = listener.accept().await?;
                 let answer = async {
-                    let peer = handshake::answer(&mut stream, secret, rank).await?;
-                    let shared = shared::offer(&mut stream, peer, wanted).await?;
+                    let peer = handshake::answer(&mut stream, secret, me).await?;
+                    let shared = shared::offer(&mut stream, peer.rank, wanted).await?;
                     Ok::<_, HandshakeError>((peer, shared))
                 };
                 // A stranger that says nothing must not keep the others waiting.
@@ -164,10 +223,16 @@ impl Mesh {
                     continue;
                 };
                 match answered {
-                    Ok((peer, shared)) if higher.contains(&(peer.0 as usize)) => {
-                        accepted[peer.0 as usize - higher.start] = Some((stream, shared));
+                    Ok((peer, shared)) if higher.contains(&(peer.rank.0 as usize)) => {
+                        accepted[peer.rank.0 as usize - higher.start] = Some(Connected {
+                            host: peer.host,
+                            stream,
+                            shared,
+                        });
                     }
-                    Ok((peer, _)) => tracing::warn!(%address, %peer, "unexpected rank dialled in"),
+                    Ok((Identity { rank, .. }, _)) => {
+                        tracing::warn!(%address, %rank, "unexpected rank dialled in");
+                    }
                     Err(error) => tracing::warn!(%address, %error, "connection refused"),
                 }
             }
@@ -204,32 +269,44 @@ impl Mesh {
         {
             *slot = connected;
         }
-        Mesh::over(rank, links)
+        Mesh::over(me, links)
     }
 
-    fn over(rank: Rank, connected: Vec<Option<Connected>>) -> Result<(Mesh, Aborter), MeshError> {
+    fn over(me: Identity, connected: Vec<Option<Connected>>) -> Result<Mesh, MeshError> {
         let mut links = Vec::with_capacity(connected.len());
+        let mut hosts = Vec::with_capacity(connected.len());
         let mut streams = Vec::new();
         for (peer, connected) in connected.into_iter().enumerate() {
-            let Some((stream, shared)) = connected else {
+            let Some(connected) = connected else {
                 links.push(None);
+                hosts.push(me.host);
                 continue;
             };
+            let Connected {
+                host,
+                stream,
+                shared,
+            } = connected;
             let stream = stream.into_std()?;
             stream.set_nodelay(true)?;
             streams.push(stream.try_clone()?);
+            hosts.push(host);
             links.push(Some(Link::new(Rank(peer as u32), stream, shared)));
         }
-        let aborter = Aborter {
-            aborted: Arc::default(),
-            streams: Arc::new(streams),
-        };
-        let mesh = Mesh {
-            rank,
+        Ok(Mesh {
+            rank: me.rank,
             links,
-            aborter: aborter.clone(),
-        };
-        Ok((mesh, aborter))
+            hosts,
+            aborter: Aborter {
+                aborted: Arc::default(),
+                streams: Arc::new(streams),
+            },
+        })
+    }
+
+    /// Ends it, from any thread.
+    pub fn aborter(&self) -> Aborter {
+        self.aborter.clone()
     }
 
     pub(super) fn world(&self) -> WorldSize {

@@ -1,17 +1,14 @@
 //! The operations themselves, each on the thread that calls it.
 
 use super::{
-    Cause, CollectiveError, Mesh, Partials,
-    exchange::{Due, Exchange, Feed, Header},
+    Aborter, Cause, CollectiveError, FlightRecord, LaneSum, LinkError, Mesh, Operation, Partials,
+    exchange::{Exchange, Header, Receive, SendQueue},
+    merge::{CHUNK, Merge, one_root},
+    plan::{GatherPhase, SumPhase, Topology},
 };
-use polestar_core::{
-    Rank,
-    tree::{Counter, Node, add_into},
-};
-use std::{collections::VecDeque, ops::Range, sync::atomic::Ordering, time::Duration};
-
-/// Elements that are merged at a time: a few of these fit into the fastest caches.
-const CHUNK: usize = 16 * 1024;
+use crate::host::HostBuffer;
+use polestar_core::{Rank, WorldSize};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
 /// Operations that an error tells of.
 const FLIGHT_RECORD: usize = 16;
@@ -22,37 +19,48 @@ struct Kind {
     code: u32,
 }
 
-const REDUCE_SCATTER: Kind = kind("reduce-scatter", 1);
+const SUM: Kind = kind("sum", 1);
 const ALL_GATHER: Kind = kind("all-gather", 2);
 const BROADCAST: Kind = kind("broadcast", 3);
-const GATHER: Kind = kind("gather", 4);
+const EXCHANGE: Kind = kind("exchange", 4);
+const GATHER: Kind = kind("gather", 5);
 
 const fn kind(name: &'static str, code: u32) -> Kind {
     Kind { name, code }
 }
 
-/// An operation in the flight record.
-struct Entry {
-    name: &'static str,
-    sequence: u64,
+/// What goes to one peer.
+struct Outgoing<'a> {
     bytes: usize,
-    done: bool,
+    slices: Box<dyn Iterator<Item = &'a [u8]> + 'a>,
+}
+
+impl<'a> Outgoing<'a> {
+    fn one(bytes: &'a [u8]) -> Outgoing<'a> {
+        Outgoing {
+            bytes: bytes.len(),
+            slices: Box::new(std::iter::once(bytes)),
+        }
+    }
 }
 
 /// Links, and where the operations over them have come to.
 pub(super) struct Core {
     mesh: Mesh,
+    topology: Topology,
     deadline: Duration,
     next: u64,
-    record: VecDeque<Entry>,
+    record: VecDeque<Operation>,
     /// After a failure the streams may be anywhere, and nothing may use them again.
     failed: Option<Cause>,
 }
 
 impl Core {
     pub(super) fn new(mesh: Mesh, deadline: Duration) -> Core {
+        let topology = Topology::new(mesh.rank.0 as usize, &mesh.hosts);
         Core {
             mesh,
+            topology,
             deadline,
             next: 0,
             record: VecDeque::with_capacity(FLIGHT_RECORD),
@@ -64,87 +72,165 @@ impl Core {
         self.mesh.rank.0 as usize
     }
 
-    /// As [`super::Collective::reduce_scatter`].
-    pub(super) fn reduce_scatter(
+    pub(super) fn rank(&self) -> Rank {
+        self.mesh.rank
+    }
+
+    pub(super) fn world(&self) -> WorldSize {
+        self.mesh.world()
+    }
+
+    pub(super) fn aborter(&self) -> Aborter {
+        self.mesh.aborter()
+    }
+
+    /// Lets nothing use the links any more, here or on other ranks.
+    pub(super) fn fail(&mut self, cause: Cause) {
+        self.failed.get_or_insert(cause);
+        self.mesh.aborter.abort();
+    }
+
+    /// As [`super::Transport::canonical_sum`].
+    pub(super) fn sum(
         &mut self,
-        pieces: &[(Rank, Node)],
-        cuts: &[Range<usize>],
-        mine: &[Vec<f32>],
-    ) -> Result<Partials, CollectiveError> {
+        sum: &LaneSum,
+        local: Vec<HostBuffer>,
+    ) -> Result<Partials<HostBuffer>, CollectiveError> {
+        let LaneSum {
+            partials,
+            shards,
+            gathered_next,
+        } = sum;
         let me = self.me();
-        let held = |rank: usize| pieces.iter().filter(|(r, _)| r.0 as usize == rank).count();
-        let own: Vec<&[f32]> = mine.iter().map(|m| &m[cuts[me].clone()]).collect();
-        let feed = |rank: usize| -> Vec<&[u8]> {
-            mine.iter()
-                .map(|m| bytemuck::cast_slice(&m[cuts[rank].clone()]))
-                .collect()
-        };
-        let bytes = 4 * cuts.last().map_or(0, |c| c.end);
-        self.run(REDUCE_SCATTER, bytes, feed, 4 * CHUNK, |exchange, sizes| {
-            let elements = cuts[me].len();
-            for (rank, &found) in sizes.iter().enumerate() {
-                let expected = 4 * elements * held(rank);
-                if rank != me && found != expected {
-                    return Err(size(rank, found, expected));
+        if *gathered_next {
+            let phases = self.topology.sum(partials, shards, true);
+            // One vector a rank and one sum, in every exchange: it can end where its parts were.
+            let in_place = |phase: &SumPhase| {
+                let root = one_root(&phase.merges)?;
+                (phase.sent_by(me) == 1).then_some(root)
+            };
+            let roots: Option<Vec<_>> = phases.iter().map(in_place).collect();
+            if let Some(&root) = roots.as_ref().and_then(|roots| roots.last()) {
+                let elements = shards.last().map_or(0, |shard| shard.end);
+                let [own] = <[HostBuffer; 1]>::try_from(local)
+                    .expect("a rank that holds one partial sum brings one vector");
+                let mut whole = own.into_whole(elements, 0..elements);
+                for phase in &phases {
+                    self.sum_in_place(phase, &mut whole)?;
                 }
+                let shard = HostBuffer::within(whole, shards[me].clone());
+                return Ok(vec![(root, shard)]);
             }
-            let mut merge = Merge::new(pieces, || Vec::with_capacity(elements));
+        }
+        let mut sums: Partials<HostBuffer> = Vec::new();
+        for (i, phase) in self
+            .topology
+            .sum(partials, shards, false)
+            .iter()
+            .enumerate()
+        {
+            let vectors: Vec<&[f32]> = match i {
+                0 => local.iter().map(|vector| &**vector).collect(),
+                _ => sums.iter().map(|(_, sum)| &**sum).collect(),
+            };
+            let merged = self.sum_apart(phase, &vectors)?;
+            sums = merged.into_iter().map(|(n, sum)| (n, sum.into())).collect();
+        }
+        Ok(sums)
+    }
+
+    /// One exchange of a sum, whose result lies apart from what went into it: the shards that this rank
+    /// keeps, one after the other.
+    fn sum_apart(
+        &mut self,
+        phase: &SumPhase,
+        local: &[&[f32]],
+    ) -> Result<Partials<Vec<f32>>, CollectiveError> {
+        let me = self.me();
+        let held: Vec<usize> = (0..phase.to.len()).map(|r| phase.sent_by(r)).collect();
+        let elements: usize = phase.parts_for(me).map(|part| part.len()).sum();
+        let outgoing = |rank: usize| Outgoing {
+            bytes: 4 * local.len() * phase.parts_for(rank).map(|p| p.len()).sum::<usize>(),
+            // Chunk by chunk, so that the peer can merge the first of all vectors before the second
+            // comes.
+            slices: Box::new(
+                phase
+                    .parts_for(rank)
+                    .flat_map(chunks)
+                    .flat_map(move |chunk| {
+                        let part = move |&vector| part_of(vector, chunk.clone());
+                        local.iter().map(part)
+                    }),
+            ),
+        };
+        let bytes = 4 * phase.shards.last().map_or(0, |shard| shard.end);
+        self.run(SUM, bytes, &phase.talks, outgoing, |exchange, sizes| {
+            check(sizes, me, |rank| 4 * elements * held[rank])?;
+            let mut merge = Merge::new(&phase.merges, elements);
+            let room = CHUNK.min(elements);
             let mut scratch: Vec<Vec<f32>> = (0..sizes.len())
                 .map(|rank| match rank == me {
                     true => Vec::new(),
-                    false => vec![0.0; CHUNK.min(elements) * held(rank)],
+                    false => vec![0.0; room * held[rank]],
                 })
                 .collect();
-            let mut at = 0;
-            while at < elements {
-                let length = CHUNK.min(elements - at);
+            for chunk in phase.parts_for(me).flat_map(chunks) {
+                let length = chunk.len();
                 let each = scratch.iter_mut().enumerate();
-                let mut due: Vec<Due<'_>> = each
-                    .filter(|(rank, _)| *rank != me)
-                    .map(|(rank, scratch)| Due {
+                let mut due: Vec<Receive<'_>> = each
+                    .filter(|(rank, _)| *rank != me && held[*rank] > 0)
+                    .map(|(rank, scratch)| Receive {
                         from: Rank(rank as u32),
-                        into: bytemuck::cast_slice_mut(&mut scratch[..length * held(rank)]),
+                        into: bytemuck::cast_slice_mut(&mut scratch[..length * held[rank]]),
                     })
                     .collect();
                 exchange.fill(&mut due)?;
                 merge.chunk(length, |rank, index| match rank == me {
-                    true => &own[index][at..at + length],
+                    true => &local[index][chunk.clone()],
                     false => &scratch[rank][index * length..(index + 1) * length],
                 });
-                at += length;
             }
             exchange.flush()?;
-            Ok(merge.outputs)
+            Ok(merge.into_sums())
         })
     }
 
-    /// As [`super::Collective::start_reduce_scatter_in_place`].
-    pub(super) fn reduce_scatter_in_place(
-        &mut self,
-        pieces: &[(Rank, Node)],
-        cuts: &[Range<usize>],
-        whole: &mut [f32],
-    ) -> Result<(), CollectiveError> {
+    /// One exchange of a sum, whose result ends in the vector that went into it: there the shards that
+    /// this rank keeps are sums, and the others of no use.
+    fn sum_in_place(&mut self, phase: &SumPhase, whole: &mut [f32]) -> Result<(), CollectiveError> {
         let me = self.me();
         let bytes = 4 * whole.len();
-        let mut parts = split(whole, cuts);
-        let own = std::mem::take(&mut parts[me]);
-        let feed = |rank: usize| vec![bytemuck::cast_slice(&*parts[rank])];
-        self.run(REDUCE_SCATTER, bytes, feed, 4 * CHUNK, |exchange, sizes| {
-            for (rank, &found) in sizes.iter().enumerate() {
-                if rank != me && found != 4 * own.len() {
-                    return Err(size(rank, found, 4 * own.len()));
+        let (mut kept, mut sent) = (Vec::new(), Vec::new());
+        for (part, to) in split(whole, &phase.shards).into_iter().zip(&phase.to) {
+            match to {
+                Some(rank) if *rank == me => kept.push(part),
+                Some(rank) => {
+                    let part: &[f32] = part;
+                    sent.push((*rank, part));
                 }
+                None => {}
             }
-            let mut merge = Merge::new(pieces, Vec::new);
-            let room = CHUNK.min(own.len());
+        }
+        let elements: usize = kept.iter().map(|part| part.len()).sum();
+        let parts_for = |rank: usize| {
+            let sent = sent.iter().filter(move |(to, _)| *to == rank);
+            sent.map(|(_, part)| *part)
+        };
+        let outgoing = |rank: usize| Outgoing {
+            bytes: 4 * parts_for(rank).map(<[f32]>::len).sum::<usize>(),
+            slices: Box::new(parts_for(rank).map(bytemuck::cast_slice)),
+        };
+        self.run(SUM, bytes, &phase.talks, outgoing, |exchange, sizes| {
+            check(sizes, me, |rank| 4 * elements * phase.sent_by(rank))?;
+            let mut merge = Merge::new(&phase.merges, 0);
+            let room = kept.iter().map(|p| p.len()).max().unwrap_or(0).min(CHUNK);
             let mut scratch = vec![vec![0.0; room]; sizes.len()];
-            for own in own.chunks_mut(CHUNK) {
+            for own in kept.into_iter().flat_map(|part| part.chunks_mut(CHUNK)) {
                 let length = own.len();
                 let each = scratch.iter_mut().enumerate();
-                let mut due: Vec<Due<'_>> = each
-                    .filter(|(rank, _)| *rank != me)
-                    .map(|(rank, scratch)| Due {
+                let mut due: Vec<Receive<'_>> = each
+                    .filter(|(rank, _)| *rank != me && phase.sent_by(*rank) > 0)
+                    .map(|(rank, scratch)| Receive {
                         from: Rank(rank as u32),
                         into: bytemuck::cast_slice_mut(&mut scratch[..length]),
                     })
@@ -156,90 +242,122 @@ impl Core {
         })
     }
 
-    /// As [`super::Collective::start_all_gather_in_place`].
-    pub(super) fn all_gather_in_place(
+    /// As [`super::Transport::all_gather`], in a vector that has this rank's shard in its place.
+    pub(super) fn all_gather(
         &mut self,
-        cuts: &[Range<usize>],
+        shards: &[Range<usize>],
+        whole: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        for phase in self.topology.gather() {
+            self.gather_phase(&phase, shards, whole)?;
+        }
+        Ok(())
+    }
+
+    fn gather_phase(
+        &mut self,
+        phase: &GatherPhase,
+        shards: &[Range<usize>],
         whole: &mut [f32],
     ) -> Result<(), CollectiveError> {
         let me = self.me();
         let bytes = 4 * whole.len();
-        let mut parts = split(whole, cuts);
-        let own = &*std::mem::take(&mut parts[me]);
-        let feed = |_| vec![bytemuck::cast_slice(own)];
-        self.run(ALL_GATHER, bytes, feed, usize::MAX, |exchange, sizes| {
-            let mut due = Vec::with_capacity(parts.len());
-            for (rank, part) in parts.into_iter().enumerate().filter(|(r, _)| *r != me) {
-                if sizes[rank] != 4 * part.len() {
-                    return Err(size(rank, sizes[rank], 4 * part.len()));
-                }
-                due.push(Due {
-                    from: Rank(rank as u32),
-                    into: bytemuck::cast_slice_mut(part),
-                });
+        let mut from = vec![None; shards.len()];
+        for (rank, owners) in phase.receive.iter().enumerate() {
+            for &owner in owners {
+                from[owner] = Some(rank);
             }
+        }
+        let mut held: Vec<&[f32]> = vec![&[]; shards.len()];
+        let mut into = Vec::new();
+        for (owner, part) in split(whole, shards).into_iter().enumerate() {
+            match from[owner] {
+                Some(rank) => into.push((rank, part)),
+                None => held[owner] = part,
+            }
+        }
+        // What comes from one peer comes in order of owners, and is filled in that order.
+        into.sort_by_key(|(rank, _)| *rank);
+        let parts_for = |rank: usize| phase.send[rank].iter().map(|&owner| held[owner]);
+        let outgoing = |rank: usize| Outgoing {
+            bytes: 4 * parts_for(rank).map(<[f32]>::len).sum::<usize>(),
+            slices: Box::new(parts_for(rank).map(bytemuck::cast_slice)),
+        };
+        let talks = phase.talks();
+        self.run(ALL_GATHER, bytes, &talks, outgoing, |exchange, sizes| {
+            let elements = |rank: usize| -> usize {
+                phase.receive[rank].iter().map(|&o| shards[o].len()).sum()
+            };
+            check(sizes, me, |rank| 4 * elements(rank))?;
+            let receive = |(rank, part): (usize, _)| Receive {
+                from: Rank(rank as u32),
+                into: bytemuck::cast_slice_mut(part),
+            };
+            let mut due: Vec<Receive<'_>> = into.into_iter().map(receive).collect();
             exchange.fill(&mut due)?;
             exchange.flush()
         })
     }
 
-    /// As [`super::Collective::all_gather`].
-    pub(super) fn all_gather(
-        &mut self,
-        cuts: &[Range<usize>],
-        mine: &[f32],
-    ) -> Result<Vec<f32>, CollectiveError> {
-        let mut whole = vec![0.0; cuts.last().map_or(0, |c| c.end)];
-        whole[cuts[self.me()].clone()].copy_from_slice(mine);
-        self.all_gather_in_place(cuts, &mut whole)?;
-        Ok(whole)
+    /// As [`super::Peers::exchange`].
+    pub(super) fn exchange(&mut self, local: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let everyone = vec![true; self.world().0 as usize];
+        self.bytes(EXCHANGE, &everyone, local, |_| local)
     }
 
-    /// As [`super::Collective::broadcast`].
+    /// As [`super::Peers::gather`].
+    pub(super) fn gather(
+        &mut self,
+        root: Rank,
+        local: &[u8],
+    ) -> Result<Option<Vec<Vec<u8>>>, CollectiveError> {
+        let (talks, is_root) = self.star(root);
+        let to = |rank: usize| if rank == root.0 as usize { local } else { &[] };
+        let all = self.bytes(GATHER, &talks, local, to)?;
+        Ok(is_root.then_some(all))
+    }
+
+    /// As [`super::Peers::broadcast`].
     pub(super) fn broadcast(
         &mut self,
-        from: Rank,
-        values: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        let me = self.me();
-        let root = from.0 as usize;
-        let bytes = 4 * values.len();
-        let sent = if me == root {
-            values.to_vec()
-        } else {
-            Vec::new()
-        };
-        let feed = |_| vec![bytemuck::cast_slice(&sent)];
-        self.run(BROADCAST, bytes, feed, usize::MAX, |exchange, sizes| {
-            for (rank, &found) in sizes.iter().enumerate() {
-                let expected = if rank == root { bytes } else { 0 };
-                if rank != me && found != expected {
-                    return Err(size(rank, found, expected));
-                }
-            }
-            if me != root {
-                let into = bytemuck::cast_slice_mut(values);
-                exchange.fill(&mut [Due { from, into }])?;
-            }
-            exchange.flush()
-        })
+        root: Rank,
+        local: &[u8],
+    ) -> Result<Vec<u8>, CollectiveError> {
+        let (talks, is_root) = self.star(root);
+        let to = |_| if is_root { local } else { &[] };
+        let mut all = self.bytes(BROADCAST, &talks, local, to)?;
+        Ok(all.swap_remove(root.0 as usize))
     }
 
-    /// As [`super::Collective::gather_bytes`].
-    pub(super) fn gather_bytes(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+    /// Whom this rank talks to when only `root` talks to all, and whether it is the root.
+    fn star(&self, root: Rank) -> (Vec<bool>, bool) {
+        let (root, me) = (root.0 as usize, self.me());
+        let ranks = 0..self.world().0 as usize;
+        (ranks.map(|r| r == root || me == root).collect(), me == root)
+    }
+
+    /// What each rank sends here, by rank, and `local` in this one's place.
+    fn bytes<'a>(
+        &mut self,
+        kind: Kind,
+        talks: &[bool],
+        local: &'a [u8],
+        to: impl Fn(usize) -> &'a [u8],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
         let me = self.me();
-        let feed = |_| vec![mine];
-        self.run(GATHER, mine.len(), feed, usize::MAX, |exchange, sizes| {
+        let outgoing = |rank| Outgoing::one(to(rank));
+        self.run(kind, local.len(), talks, outgoing, |exchange, sizes| {
             let mut all: Vec<Vec<u8>> = sizes.iter().map(|&n| vec![0; n]).collect();
-            all[me] = mine.to_vec();
-            let mut due: Vec<Due<'_>> = all
+            all[me] = local.to_vec();
+            let mut due: Vec<Receive<'_>> = all
                 .iter_mut()
                 .enumerate()
                 .filter(|(rank, _)| *rank != me)
-                .map(|(rank, into)| Due {
+                .map(|(rank, into)| Receive {
                     from: Rank(rank as u32),
                     into,
                 })
+                .filter(|receive| !receive.into.is_empty())
                 .collect();
             exchange.fill(&mut due)?;
             exchange.flush()?;
@@ -247,28 +365,27 @@ impl Core {
         })
     }
 
-    /// Numbers an operation, announces it to all peers and runs it. `feed(r)` are the pieces that go
-    /// to rank `r`, interleaved by chunks of so many bytes.
+    /// Numbers an operation, announces it to the peers that it talks to, and runs it.
     fn run<'a, T>(
         &mut self,
         kind: Kind,
         bytes: usize,
-        feed: impl Fn(usize) -> Vec<&'a [u8]>,
-        chunk: usize,
-        body: impl FnOnce(&mut Exchange<'_>, &[usize]) -> Result<T, Cause>,
+        talks: &[bool],
+        outgoing: impl Fn(usize) -> Outgoing<'a>,
+        body: impl FnOnce(&mut Exchange<'_, 'a>, &[usize]) -> Result<T, Cause>,
     ) -> Result<T, CollectiveError> {
         let sequence = self.next;
         self.next += 1;
         if self.record.len() == FLIGHT_RECORD {
             self.record.pop_front();
         }
-        self.record.push_back(Entry {
+        self.record.push_back(Operation {
             name: kind.name,
             sequence,
             bytes,
             done: false,
         });
-        let ours = |bytes: usize| Header {
+        let header = |bytes: usize| Header {
             kind: kind.code,
             sequence,
             bytes: bytes as u64,
@@ -276,33 +393,35 @@ impl Core {
         let result = match &self.failed {
             Some(cause) => Err(cause.clone()),
             None => {
-                let feeds = self.mesh.links.iter().enumerate().map(|(rank, link)| {
-                    link.as_ref()?;
-                    let pieces = feed(rank);
-                    let bytes = pieces.iter().map(|p| p.len()).sum();
-                    Some(Feed::new(ours(bytes), pieces, chunk))
-                });
-                let feeds = feeds.collect();
+                let talks_to = |rank: usize| talks[rank] && self.mesh.links[rank].is_some();
+                let mut queues = Vec::with_capacity(talks.len());
+                for rank in 0..talks.len() {
+                    queues.push(talks_to(rank).then(|| {
+                        let Outgoing { bytes, slices } = outgoing(rank);
+                        SendQueue::new(header(bytes), slices)
+                    }));
+                }
                 let aborted = &self.mesh.aborter.aborted;
                 let links = &mut self.mesh.links;
-                let mut exchange = Exchange::new(links, feeds, aborted, self.deadline);
+                let mut exchange = Exchange::new(links, queues, aborted, self.deadline);
                 exchange
-                    .headers(ours(0))
+                    .headers(header(0))
                     .and_then(|sizes| body(&mut exchange, &sizes))
             }
         };
         match result {
             Ok(value) => {
-                if let Some(entry) = self.record.back_mut() {
-                    entry.done = true;
-                }
+                let entry = self.record.back_mut();
+                entry.expect("it was recorded above").done = true;
                 Ok(value)
             }
             Err(cause) => {
                 // A connection that was cut by an abort breaks before it says why.
-                let cause = match self.mesh.aborter.aborted.load(Ordering::SeqCst) {
-                    true => super::LinkError::Aborted.into(),
-                    false => cause,
+                let aborted = self.mesh.aborter.is_aborted() && self.failed.is_none();
+                let cause = if aborted {
+                    LinkError::Aborted.into()
+                } else {
+                    cause
                 };
                 self.failed.get_or_insert_with(|| cause.clone());
                 Err(CollectiveError {
@@ -316,134 +435,52 @@ impl Core {
         }
     }
 
-    fn flight_record(&self) -> String {
-        let line = |e: &Entry| {
-            let state = if e.done { "done" } else { "not done" };
-            format!("#{} {} of {} bytes {state}", e.sequence, e.name, e.bytes)
-        };
-        self.record.iter().map(line).collect::<Vec<_>>().join(", ")
+    pub(super) fn flight_record(&self) -> FlightRecord {
+        FlightRecord(self.record.iter().copied().collect())
+    }
+
+    /// Bytes that were sent to ranks on this host, and on others.
+    pub(super) fn sent(&self) -> [u64; 2] {
+        let mut sent = [0; 2];
+        for (rank, link) in self.mesh.links.iter().enumerate() {
+            let bytes = link.as_ref().map_or(0, |link| link.sent);
+            sent[usize::from(self.topology.is_away(rank))] += bytes;
+        }
+        sent
     }
 }
 
-/// Every rank's part of a vector that the cuts cover.
-fn split<'a>(mut whole: &'a mut [f32], cuts: &[Range<usize>]) -> Vec<&'a mut [f32]> {
-    let take = |cut: &Range<usize>| {
-        let (part, rest) = std::mem::take(&mut whole).split_at_mut(cut.len());
+fn part_of(vector: &[f32], part: Range<usize>) -> &[u8] {
+    bytemuck::cast_slice(&vector[part])
+}
+
+/// The chunks of a part, in order.
+fn chunks(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = part.end;
+    part.step_by(CHUNK)
+        .map(move |start| start..end.min(start + CHUNK))
+}
+
+/// Every owner's part of a vector that the shards cover.
+fn split<'a>(mut whole: &'a mut [f32], shards: &[Range<usize>]) -> Vec<&'a mut [f32]> {
+    let take = |shard: &Range<usize>| {
+        let (part, rest) = std::mem::take(&mut whole).split_at_mut(shard.len());
         whole = rest;
         part
     };
-    cuts.iter().map(take).collect()
+    shards.iter().map(take).collect()
 }
 
-fn size(rank: usize, found: usize, expected: usize) -> Cause {
-    Cause::Size {
-        from: Rank(rank as u32),
-        found,
-        expected,
-    }
-}
-
-/// A world of one has all pieces, and they needn't be copied.
-pub(super) fn merge_alone(pieces: &[(Rank, Node)], mine: Vec<Vec<f32>>) -> Partials {
-    let mut merged = Counter::default();
-    for ((_, node), piece) in pieces.iter().zip(mine) {
-        merged.push(*node, piece, |mut left: Vec<f32>, right| {
-            add_into(&mut left, &right);
-            left
-        });
-    }
-    merged.into_partials()
-}
-
-/// Adds up pieces, `values(i)` being those of the piece number `i`, in buffers from `spare`.
-fn merge<'b>(
-    pieces: &[(Rank, Node)],
-    spare: &mut Vec<Vec<f32>>,
-    values: impl Fn(usize) -> &'b [f32],
-) -> Partials {
-    let mut merged: Counter<Vec<f32>> = Counter::default();
-    for (i, (_, node)) in pieces.iter().enumerate() {
-        let mut buffer = spare.pop().unwrap_or_default();
-        buffer.clear();
-        buffer.extend_from_slice(values(i));
-        merged.push(*node, buffer, |mut left, right| {
-            add_into(&mut left, &right);
-            spare.push(right);
-            left
-        });
-    }
-    merged.into_partials()
-}
-
-/// Whether each rank has one piece, and their sum is one: then a vector can be reduced in place.
-pub(super) fn has_one_root(pieces: &[(Rank, Node)], world: usize) -> bool {
-    let mut ranks: Vec<Rank> = pieces.iter().map(|(rank, _)| *rank).collect();
-    ranks.sort_unstable();
-    ranks.dedup();
-    let mut nodes = Counter::default();
-    for (_, node) in pieces {
-        nodes.push(*node, (), |(), ()| ());
-    }
-    pieces.len() == world && ranks.len() == world && nodes.nodes().count() == 1
-}
-
-/// Merges chunk after chunk of all pieces.
-struct Merge<'a> {
-    pieces: &'a [(Rank, Node)],
-    /// Which of its rank's pieces each is.
-    index: Vec<usize>,
-    outputs: Partials,
-    /// Buffers that no partial sum needs at the moment.
-    spare: Vec<Vec<f32>>,
-}
-
-impl<'a> Merge<'a> {
-    fn new(pieces: &'a [(Rank, Node)], buffer: impl Fn() -> Vec<f32>) -> Merge<'a> {
-        let mut nodes = Counter::default();
-        let mut index = Vec::with_capacity(pieces.len());
-        for (i, (rank, node)) in pieces.iter().enumerate() {
-            nodes.push(*node, (), |(), ()| ());
-            index.push(pieces[..i].iter().filter(|(r, _)| r == rank).count());
-        }
-        let output = |node| (node, buffer());
-        Merge {
-            pieces,
-            index,
-            outputs: nodes.nodes().map(output).collect(),
-            spare: Vec::new(),
+/// Whether every peer announced as many bytes as are due from it.
+fn check(sizes: &[usize], me: usize, due: impl Fn(usize) -> usize) -> Result<(), Cause> {
+    for (rank, &found) in sizes.iter().enumerate() {
+        if rank != me && found != due(rank) {
+            return Err(Cause::Size {
+                from: Rank(rank as u32),
+                found,
+                expected: due(rank),
+            });
         }
     }
-
-    /// Merges one chunk: `of(rank, i)` are the values of the rank's piece number `i`.
-    fn chunk<'b>(&mut self, length: usize, of: impl Fn(usize, usize) -> &'b [f32]) {
-        let values = |i: usize| of(self.pieces[i].0.0 as usize, self.index[i]);
-        if let ([_, _], [(_, output)]) = (self.pieces, &mut self.outputs[..]) {
-            // Two ranks with a piece each: nothing is copied before it is added.
-            let pairs = values(0).iter().zip(values(1));
-            output.extend(pairs.map(|(left, right)| left + right));
-            return;
-        }
-        let merged = merge(self.pieces, &mut self.spare, values);
-        for ((_, output), (_, sum)) in self.outputs.iter_mut().zip(merged) {
-            output.extend_from_slice(&sum[..length]);
-            self.spare.push(sum);
-        }
-    }
-
-    /// Merges one chunk of one piece a rank, all of which have a root, into `own`, the values of rank `me`.
-    fn chunk_in_place<'b>(&mut self, own: &mut [f32], me: usize, of: impl Fn(usize) -> &'b [f32]) {
-        let rank = |i: usize| self.pieces[i].0.0 as usize;
-        if self.pieces.len() == 2 {
-            // A sum of two has no order.
-            let other = if rank(0) == me { rank(1) } else { rank(0) };
-            add_into(own, of(other));
-            return;
-        }
-        let values = |i: usize| if rank(i) == me { &*own } else { of(rank(i)) };
-        let merged = merge(self.pieces, &mut self.spare, values);
-        for (_, sum) in merged {
-            own.copy_from_slice(&sum);
-            self.spare.push(sum);
-        }
-    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A step's figures, lane by lane.
 
 use super::{Scores, validate::credit};
-use crate::collective::{Collective, CollectiveError};
+use crate::collective::{CollectiveError, Peers};
 use polestar_core::{Lane, tree::tree_sum};
 use polestar_dataset::PackCost;
 
@@ -59,17 +59,17 @@ impl Figures {
 /// # Errors
 /// When a rank is lost, late or out of step.
 pub(super) fn sum_figures(
-    mine: &[(Lane, Figures)],
-    collective: &mut Collective,
+    local: &[(Lane, Figures)],
+    peers: &mut impl Peers,
 ) -> Result<Figures, CollectiveError> {
-    let bytes: Vec<u8> = mine
+    let bytes: Vec<u8> = local
         .iter()
         .flat_map(|(lane, figures)| {
             let numbers = [f64::from(lane.0)].into_iter().chain(figures.to_array());
             numbers.flat_map(f64::to_le_bytes)
         })
         .collect();
-    let all = collective.gather_bytes(&bytes)?.concat();
+    let all = peers.exchange(&bytes)?.concat();
     let values: Vec<f64> = all
         .as_chunks::<8>()
         .0

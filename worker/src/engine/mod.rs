@@ -1,20 +1,29 @@
 //! The training engine: one rank's part in one trial.
 
 mod batch;
-mod compute;
+mod burn;
+mod contract;
 mod figures;
+mod gradient;
+mod observe;
+mod pass;
 mod replay;
 mod saving;
 mod start;
 mod step;
-mod sums;
+#[cfg(test)]
+mod testing;
 mod trainer;
 mod validate;
 
-pub use compute::{Compute, Holder, NotFinite, Scores};
+pub use burn::BurnEngine;
+pub use contract::{
+    Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
+};
+pub use pass::PassError;
 pub use replay::{Slice, replay};
 pub use start::VALIDATION_SEED;
-pub use step::{LaneInput, LaneScores, Part, PassError, StepError, StepPlan, Stepper};
+pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 
 use crate::collective::CollectiveError;
@@ -62,7 +71,7 @@ pub enum Failure {
         /// The step after which it was scored.
         step: Step,
         /// The held-out set.
-        set: &'static str,
+        set: String,
         /// Where.
         #[source]
         source: NotFinite,
@@ -95,6 +104,19 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The checksums of the ranks' weights, each 8 bytes, differ.
+    fn diverged(step: Step, checksums: &[Vec<u8>]) -> Failure {
+        let hex = |sum: &Vec<u8>| sum.iter().rev().map(|byte| format!("{byte:02x}")).collect();
+        Failure::Diverged {
+            step,
+            digests: checksums
+                .iter()
+                .map(hex)
+                .collect::<Vec<String>>()
+                .join(", "),
+        }
+    }
+
     /// In which kind of work it happened.
     pub fn phase(&self) -> &'static str {
         match self {

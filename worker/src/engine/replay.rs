@@ -1,7 +1,7 @@
 //! Training a slice of a trial again, to compare the answer.
 
 use super::{Environment, Failure, run};
-use crate::collective::{self, Collective, Mesh, Secret, SharedMemory};
+use crate::collective::{self, Join, Locality, Mesh, MeshTransport, Secret};
 use polestar_core::{Digest, Rank, Step, WorldSize};
 use polestar_run::Trial;
 use polestar_store::Store;
@@ -72,9 +72,9 @@ pub fn replay(
     ended.swap_remove(0).map(|outcome| outcome.digest)
 }
 
-async fn connect(world: WorldSize) -> Result<Vec<Collective>, Failure> {
+async fn connect(world: WorldSize) -> Result<Vec<MeshTransport>, Failure> {
     if world.0 == 1 {
-        return Ok(vec![Collective::alone()]);
+        return Ok(vec![MeshTransport::alone()]);
     }
     let broken = |e: &dyn std::fmt::Display| {
         Failure::Config(format!("ranks of this process can't connect: {e}"))
@@ -88,20 +88,20 @@ async fn connect(world: WorldSize) -> Result<Vec<Collective>, Failure> {
     }
     let secret = Secret(rand::random());
     let connects = (0..).map(Rank).zip(listeners).map(|(rank, listener)| {
-        Mesh::connect(
+        Mesh::connect(Join {
             rank,
             listener,
-            &addresses,
-            &secret,
-            SharedMemory::Auto,
-            DEADLINE,
-        )
+            peers: &addresses,
+            secret: &secret,
+            locality: Locality::Machine,
+            deadline: DEADLINE,
+        })
     });
     let meshes = futures::future::try_join_all(connects)
         .await
         .map_err(|e| broken(&e))?;
     Ok(meshes
         .into_iter()
-        .map(|(mesh, _)| Collective::new(mesh, DEADLINE))
+        .map(|mesh| MeshTransport::new(mesh, DEADLINE))
         .collect())
 }

@@ -5,14 +5,13 @@
 //! how far it is. When all have stored their objects, rank 0 commits. A rank whose storage fails
 //! stops with that error at its next step; the others are stopped by the coordinator.
 
-use super::{Failure, Stepper};
-use crate::collective::Collective;
-use polestar_core::{Digest, Step};
+use super::{Engine, Failure, Stepper, observe::BeforeCommit};
+use crate::collective::{CollectiveError, Peers};
+use polestar_core::{Digest, Rank, Step};
 use polestar_run::{Consumed, Event};
 use polestar_run::{
     Trial,
     checkpoint::{self, FORMAT, Keep, Manifest, PAGE, Shape, Staging, Uploaded},
-    metrics::{self, Row},
 };
 use polestar_store::Store;
 use std::{sync::Arc, time::Duration, time::Instant};
@@ -32,14 +31,20 @@ pub(super) struct Saver {
 }
 
 struct Current {
-    step: Step,
-    consumed: Consumed,
-    rows: Vec<Row>,
-    replicas: u64,
+    record: Record,
+    replica_checksum: u64,
     staging: Arc<Staging>,
     stage: Stage,
     stalled: f64,
     begun: Instant,
+}
+
+/// What a checkpoint records beside weights and moments.
+pub(super) struct Record {
+    pub(super) step: Step,
+    pub(super) consumed: Consumed,
+    /// What is to be stored before it is committed.
+    pub(super) before_commit: Vec<BeforeCommit>,
 }
 
 enum Stage {
@@ -48,10 +53,10 @@ enum Stage {
     /// It is stored; others' are not.
     Stored(Uploaded),
     /// Rank 0 commits; nobody else has anything to do.
-    Committing(Digest, Option<Task<()>>),
+    Committing(Option<(Digest, Task<()>)>),
 }
 
-/// Work behind the steps, given up when nobody asks for it any more.
+/// Work behind the steps, stopped when nobody asks for it any more.
 struct Task<T>(JoinHandle<Result<T, Failure>>);
 
 impl<T> Drop for Task<T> {
@@ -89,29 +94,23 @@ impl Saver {
 
     /// Takes a copy of the state and begins to store it. The save before must be
     /// [settled](Saver::settle).
-    pub(super) fn begin(
-        &mut self,
-        trial: &Trial,
-        stepper: &Stepper,
-        (step, consumed): (Step, Consumed),
-        rows: Vec<Row>,
-    ) {
+    pub(super) fn begin<E: Engine>(&mut self, trial: &Trial, stepper: &Stepper<E>, record: Record) {
         let begun = Instant::now();
         let spare = self.spare.take().filter(|spare| spare.is_for(&self.shape));
         let mut staging = spare.unwrap_or_else(|| Staging::new(self.shape.clone()));
         for segment in 0..stepper.layout().segments.len() {
-            staging.fill(segment, stepper.state(segment));
+            staging.fill(segment, |kind, into| {
+                stepper.read_shard(segment, kind, into)
+            });
         }
-        let replicas = stepper.replicas();
+        let replica_checksum = stepper.replica_checksum();
         let staging = Arc::new(staging);
         let (store, stored) = (self.store.clone(), Arc::clone(&staging));
-        let place = checkpoint::place(&trial.recipe_id(), step);
+        let place = checkpoint::place(&trial.recipe_id(), record.step);
         let upload = async move { Ok(checkpoint::upload(&store, &place, stored).await?) };
         self.current = Some(Current {
-            step,
-            consumed,
-            rows,
-            replicas,
+            record,
+            replica_checksum,
             staging,
             stage: Stage::Uploading(Task(self.runtime.spawn(upload))),
             stalled: begun.elapsed().as_secs_f64(),
@@ -123,7 +122,7 @@ impl Saver {
     pub(super) fn advance(
         &mut self,
         trial: &Trial,
-        collective: &mut Collective,
+        peers: &mut impl Peers,
         patience: Duration,
     ) -> Result<Option<Event>, Failure> {
         let Some(mut current) = self.current.take() else {
@@ -137,8 +136,8 @@ impl Saver {
                 }
                 None => false,
             },
-            Stage::Stored(_) | Stage::Committing(_, None) => true,
-            Stage::Committing(_, Some(task)) => match task.poll(&self.runtime, patience) {
+            Stage::Stored(_) | Stage::Committing(None) => true,
+            Stage::Committing(Some((_, task))) => match task.poll(&self.runtime, patience) {
                 Some(committed) => {
                     committed?;
                     true
@@ -146,28 +145,22 @@ impl Saver {
                 None => false,
             },
         };
-        let all = collective.gather_bytes(&[u8::from(done)])?;
-        if !all.iter().all(|rank| rank[..] == [1]) {
+        if !all_done(peers, done)? {
             self.current = Some(current);
             return Ok(None);
         }
-        match current.stage {
-            // Only what is done gets here.
-            Stage::Uploading(_) => Ok(None),
+        match std::mem::replace(&mut current.stage, Stage::Committing(None)) {
+            Stage::Uploading(_) => unreachable!("an upload that is done is stored"),
             Stage::Stored(uploaded) => {
-                current.stage = self.agree(
-                    trial,
-                    collective,
-                    (&current.rows, current.step, current.consumed),
-                    (current.replicas, &uploaded),
-                )?;
+                let task = self.agree(trial, peers, &mut current, &uploaded)?;
+                current.stage = Stage::Committing(task);
                 self.current = Some(current);
                 Ok(None)
             }
-            Stage::Committing(digest, _) => {
+            Stage::Committing(committed) => {
                 self.spare = Arc::into_inner(current.staging);
-                Ok(Some(Event::Saved {
-                    step: current.step,
+                Ok(committed.map(|(digest, _)| Event::Saved {
+                    step: current.record.step,
                     digest,
                     seconds: current.stalled,
                     behind: current.begun.elapsed().as_secs_f64(),
@@ -180,74 +173,76 @@ impl Saver {
     pub(super) fn settle(
         &mut self,
         trial: &Trial,
-        collective: &mut Collective,
+        peers: &mut impl Peers,
         aborted: impl Fn() -> bool,
     ) -> Result<Option<Event>, Failure> {
+        let mut saved = None;
         while self.current.is_some() {
             if aborted() {
                 return Err(Failure::Aborted);
             }
-            let event = self.advance(trial, collective, PATIENCE)?;
-            if event.is_some() {
-                return Ok(event);
-            }
+            saved = self.advance(trial, peers, PATIENCE)?;
         }
-        Ok(None)
+        Ok(saved)
     }
 
     /// Every object is stored: rank 0 is to commit, if the ranks agree.
     fn agree(
         &self,
         trial: &Trial,
-        collective: &mut Collective,
-        (rows, step, consumed): (&[Row], Step, Consumed),
-        (replicas, uploaded): (u64, &Uploaded),
-    ) -> Result<Stage, Failure> {
-        // Numbers, strings and lists: serializing them can't fail.
-        let mine = serde_json::to_vec(&(replicas, uploaded)).unwrap_or_default();
-        let all: Vec<(u64, Uploaded)> = collective
-            .gather_bytes(&mine)?
+        peers: &mut impl Peers,
+        current: &mut Current,
+        uploaded: &Uploaded,
+    ) -> Result<Option<(Digest, Task<()>)>, Failure> {
+        let Record {
+            step,
+            consumed,
+            before_commit,
+        } = &mut current.record;
+        let ours = current.replica_checksum.to_le_bytes();
+        let all = peers.exchange(&ours)?;
+        if all.iter().any(|theirs| theirs[..] != ours) {
+            return Err(Failure::diverged(*step, &all));
+        }
+        // 32 bytes for each 16 KiB of weights, and only one rank has a use for them.
+        let Some(entries) = peers.gather(Rank(0), &uploaded.encode())? else {
+            return Ok(None);
+        };
+        let uploads: Vec<Uploaded> = entries
             .iter()
-            .map(|bytes| serde_json::from_slice(bytes))
-            .collect::<Result<_, _>>()
-            .map_err(|e| {
-                Failure::Data(format!("a rank's part of a checkpoint can't be read: {e}"))
-            })?;
-        let (sums, uploads): (Vec<u64>, Vec<Uploaded>) = all.into_iter().unzip();
-        if sums.iter().any(|&sum| sum != replicas) {
-            let sums: Vec<_> = sums.iter().map(|sum| format!("{sum:016x}")).collect();
-            return Err(Failure::Diverged {
-                step,
-                digests: sums.join(", "),
-            });
-        }
+            .map(|bytes| Uploaded::decode(bytes))
+            .collect::<Result<_, _>>()?;
         let digest = Digest::of_blocks(checkpoint::canonical(&uploads));
-        let mut task = None;
-        if collective.rank().0 == 0 {
-            let manifest = Manifest {
-                format: FORMAT,
-                recipe: trial.recipe_id(),
-                step,
-                digest: digest.clone(),
-                consumed,
-                segments: self.shape.segments().to_vec(),
-                objects: uploads.into_iter().map(|upload| upload.object).collect(),
-                page: PAGE,
-            };
-            let (store, trial, rows) = (self.store.clone(), trial.clone(), rows.to_vec());
-            let keep = Keep {
-                last: trial.execution.checkpoint.keep,
-                every: trial.execution.checkpoint.keep_every,
-                at: trial.execution.checkpoint.at.clone(),
-            };
-            let commit = async move {
-                metrics::write(&store, &trial, &rows).await?;
-                checkpoint::commit(&store, &manifest).await?;
-                checkpoint::prune(&store, &manifest.recipe, step, &keep).await?;
-                Ok(())
-            };
-            task = Some(Task(self.runtime.spawn(commit)));
-        }
-        Ok(Stage::Committing(digest, task))
+        let manifest = Manifest {
+            format: FORMAT,
+            recipe: trial.recipe_id(),
+            step: *step,
+            digest: digest.clone(),
+            consumed: *consumed,
+            segments: self.shape.segments().to_vec(),
+            objects: uploads.into_iter().map(|upload| upload.object).collect(),
+            page: PAGE,
+        };
+        let (store, before) = (self.store.clone(), std::mem::take(before_commit));
+        let keep = Keep {
+            last: trial.execution.checkpoint.keep,
+            every: trial.execution.checkpoint.keep_every,
+            at: trial.execution.checkpoint.at.clone(),
+        };
+        let commit = async move {
+            for store_it in before {
+                store_it.await?;
+            }
+            checkpoint::commit(&store, &manifest).await?;
+            checkpoint::prune(&store, &manifest.recipe, manifest.step, &keep).await?;
+            Ok(())
+        };
+        Ok(Some((digest, Task(self.runtime.spawn(commit)))))
     }
+}
+
+/// Whether every rank has come as far as this one.
+fn all_done(peers: &mut impl Peers, done: bool) -> Result<bool, CollectiveError> {
+    let all = peers.exchange(&[u8::from(done)])?;
+    Ok(all.iter().all(|rank| rank[..] == [1]))
 }

@@ -1,40 +1,30 @@
-//! What a rank needs before its first step: state, held-out sets.
+//! What a rank needs before its first step: state, evaluation sets.
 
-use super::{Environment, Failure, Part, Stepper, batch, validate::HeldOut};
-use polestar_core::{Step, chain};
+use super::{
+    Engine, Environment, Failure, SegmentState, Stepper, batch,
+    observe::{Moment, Observers},
+    validate::EvalSet,
+};
+use crate::collective::Transport;
+use polestar_core::{Rank, Step, chain};
 use polestar_dataset::{Corpus, Split};
 use polestar_model::init;
-use polestar_run::Consumed;
 use polestar_run::{
-    Trial,
+    Consumed, Trial,
     checkpoint::{self, Kind, Manifest, Origin, Wanted},
     metrics,
+    placement::Sharding,
 };
-use std::{ops::Range, time::Instant};
+use std::ops::Range;
 
-/// Seconds of what is done one after the other.
-pub(super) struct Laps {
-    since: Instant,
-    pub(super) parts: Vec<(String, f64)>,
-}
-
-impl Laps {
-    pub(super) fn new() -> Laps {
-        Laps {
-            since: Instant::now(),
-            parts: Vec::new(),
-        }
-    }
-
-    /// Ends a part, which took the time since the one before; parts of one name are added up.
-    pub(super) fn lap(&mut self, name: &str) {
-        let seconds = self.since.elapsed().as_secs_f64();
-        self.since = Instant::now();
-        match self.parts.iter_mut().find(|(known, _)| known == name) {
-            Some((_, sum)) => *sum += seconds,
-            None => self.parts.push((name.to_owned(), seconds)),
-        }
-    }
+/// Where training goes on.
+pub(super) struct Resumed {
+    /// Steps done.
+    pub(super) step: Step,
+    /// What they took.
+    pub(super) consumed: Consumed,
+    /// Damaged checkpoints that were passed over, each a sentence.
+    pub(super) passed_over: Vec<String>,
 }
 
 /// Puts the newest whole checkpoint in, or the weights of step 0. Rank 0 looks which there are; each
@@ -42,12 +32,12 @@ impl Laps {
 ///
 /// # Errors
 /// The store's; a checkpoint of another configuration or version.
-pub(super) fn resume(
+pub(super) fn resume<E: Engine, T: Transport<E>>(
     trial: &Trial,
-    env: &mut Environment,
-    stepper: &mut Stepper,
-    laps: &mut Laps,
-) -> Result<(Step, Consumed, Vec<String>), Failure> {
+    env: &mut Environment<T>,
+    stepper: &mut Stepper<E>,
+    observers: &mut Observers,
+) -> Result<Resumed, Failure> {
     let (run, runtime) = (env.run.clone(), env.runtime.clone());
     let leads = env.collective.rank().0 == 0;
     let recipe = trial.recipe_id();
@@ -68,23 +58,23 @@ pub(super) fn resume(
         let usable = committed.into_iter().filter(|step| *step <= furthest);
         candidates.extend(usable.map(own));
     }
-    laps.lap("list");
+    observers.on(Moment::Prepared("list"));
     let (mut found, mut passed_over) = (None, Vec::new());
     loop {
         let mut chosen = Vec::new();
         while let Some((recipe, step)) = leads.then(|| candidates.pop()).flatten() {
             match runtime.block_on(checkpoint::open(&run, &recipe, step)) {
                 Ok(manifest) => {
-                    // Numbers, strings and lists: serializing them can't fail.
-                    chosen = serde_json::to_vec(&manifest).unwrap_or_default();
+                    chosen = serde_json::to_vec(&manifest)
+                        .expect("numbers, strings and lists can be serialized");
                     break;
                 }
                 Err(error) if error.is_damage() => passed_over.push(error.to_string()),
                 Err(error) => return Err(error.into()),
             }
         }
-        let chosen = env.collective.gather_bytes(&chosen)?.swap_remove(0);
-        laps.lap("manifest");
+        let chosen = env.collective.broadcast(Rank(0), &chosen)?;
+        observers.on(Moment::Prepared("manifest"));
         if chosen.is_empty() {
             break;
         }
@@ -94,8 +84,8 @@ pub(super) fn resume(
             Err(error) if error.is_damage() => error.to_string(),
             Err(error) => return Err(error.into()),
         };
-        let all = env.collective.gather_bytes(damage.as_bytes())?;
-        laps.lap("read");
+        let all = env.collective.exchange(damage.as_bytes())?;
+        observers.on(Moment::Prepared("read"));
         match all.iter().find(|damage| !damage.is_empty()) {
             Some(damage) => passed_over.push(String::from_utf8_lossy(damage).into_owned()),
             None => {
@@ -111,17 +101,21 @@ pub(super) fn resume(
             (Step(0), Consumed::default())
         }
     };
-    stepper.spread(&mut env.collective)?;
-    stepper.load(&mut env.collective);
-    laps.lap("device");
-    Ok((step, consumed, passed_over))
+    stepper.replicate(&mut env.collective)?;
+    stepper.materialize(&mut env.collective);
+    observers.on(Moment::Prepared("device"));
+    Ok(Resumed {
+        step,
+        consumed,
+        passed_over,
+    })
 }
 
 /// Reads what this rank owns of a checkpoint.
-fn restore(
+fn restore<E: Engine, T>(
     manifest: &Manifest,
-    env: &Environment,
-    stepper: &mut Stepper,
+    env: &Environment<T>,
+    stepper: &mut Stepper<E>,
 ) -> Result<(), checkpoint::Error> {
     let layout = stepper.layout();
     if manifest.segments != checkpoint::segments(layout) {
@@ -133,11 +127,11 @@ fn restore(
     let owned: Vec<_> = (0..layout.segments.len())
         .map(|i| stepper.owned(i))
         .collect();
-    let fresh = |range: &Range<usize>| Part::fresh(vec![0.0; range.len()]);
-    let mut parts: Vec<Part> = owned.iter().map(fresh).collect();
+    let fresh = |range: &Range<usize>| SegmentState::fresh(vec![0.0; range.len()]);
+    let mut parts: Vec<SegmentState<Vec<f32>>> = owned.iter().map(fresh).collect();
     let mut wanted = Vec::new();
     for (segment, (part, range)) in parts.iter_mut().zip(&owned).enumerate() {
-        let sinks = [&mut part.weights, &mut part.first, &mut part.second];
+        let sinks = [&mut part.master, &mut part.exp_avg, &mut part.exp_avg_sq];
         for (kind, sink) in Kind::ALL.into_iter().zip(sinks) {
             wanted.push(Wanted {
                 segment,
@@ -150,12 +144,16 @@ fn restore(
     env.runtime
         .block_on(checkpoint::read(&env.run, manifest, wanted))?;
     for (segment, part) in parts.into_iter().enumerate() {
-        stepper.put(segment, part);
+        stepper.set_shard(segment, part);
     }
     Ok(())
 }
 
-fn fresh(trial: &Trial, env: &Environment, stepper: &mut Stepper) -> Result<(), Failure> {
+fn fresh<E: Engine, T>(
+    trial: &Trial,
+    env: &Environment<T>,
+    stepper: &mut Stepper<E>,
+) -> Result<(), Failure> {
     let origin = match &trial.recipe.start {
         Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
         None => None,
@@ -170,19 +168,24 @@ fn fresh(trial: &Trial, env: &Environment, stepper: &mut Stepper) -> Result<(), 
             let overwrite = origin.overwrite(segment, owned.start, &mut weights);
             env.runtime.block_on(overwrite)?;
         }
-        stepper.put(i, Part::fresh(weights));
+        stepper.set_shard(i, SegmentState::fresh(weights));
     }
     Ok(())
 }
 
-pub(super) fn held_out(
+/// The sets that a trial is scored on, by name; those that the corpus has nothing for are left out.
+///
+/// # Errors
+/// [`Failure::Data`] if the corpus can't be read.
+pub(super) fn eval_sets<E: Engine, T>(
     trial: &Trial,
-    env: &Environment,
+    env: &Environment<T>,
     corpus: &Corpus,
+    place: &Place<'_, E>,
     count: usize,
-) -> Result<Vec<HeldOut>, Failure> {
-    let mut sets = Vec::new();
+) -> Result<Vec<EvalSet<E::Pack>>, Failure> {
     let splits = [Split::HeldoutPrompts, Split::HeldoutPolicies];
+    let mut sets = Vec::new();
     for (name, split) in metrics::SETS.into_iter().zip(splits) {
         let triplets = env
             .runtime
@@ -193,13 +196,17 @@ pub(super) fn held_out(
         }
         let packer = trial.recipe.packer(corpus.tokenizer().special());
         let packs = batch::inputs(packer.pack(&triplets));
-        sets.push(HeldOut {
-            name,
-            packs,
-            triplets: triplets.iter().map(Into::into).collect(),
-        });
+        let compared = triplets.iter().map(Into::into).collect();
+        let Place { sharding, engine } = place;
+        sets.push(EvalSet::new(name, packs, compared, sharding, *engine));
     }
     Ok(sets)
+}
+
+/// Where a rank is, and on what it computes.
+pub(super) struct Place<'a, E> {
+    pub(super) sharding: &'a Sharding,
+    pub(super) engine: &'a E,
 }
 
 /// Held-out triplets are the same for every trial and every run on a corpus, so that their scores

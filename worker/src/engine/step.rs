@@ -1,60 +1,24 @@
 //! One optimizer step of a world of ranks, whatever is sharded: lanes to gradient to weights.
 //!
 //! ```text
-//! lanes ─ pass ─▶ gradient of a segment ─ reduce-scatter ─▶ shard of the sum      while the pass goes on
+//! lanes ─ pass ─▶ gradient of a segment ─ sum ─▶ shard of it        while the pass goes on
 //!                 all shards ─ norm ─▶ clip ─▶ AdamW ─▶ weights ─ all-gather ─▶   while the next pass begins
 //! ```
 
 use super::{
-    Compute, NotFinite, Scores,
-    compute::Holder,
-    sums::{Pass, Shard, Sums},
+    Engine, NotFinite, PassError, Scores, SegmentState, Update,
+    gradient::{Accumulator, Pass},
+    pass::{EvalPass, Residency, Segment, TrainPass},
 };
-use crate::{
-    collective::{Collective, CollectiveError, Pending},
-    norm::block_sums,
+use crate::collective::{CollectiveError, Peers, Pending, Transport};
+use polestar_core::{Digest, Lane, Rank, tree::tree_sum};
+use polestar_kernels::adamw::AdamW;
+use polestar_model::ModelLayout;
+use polestar_run::{
+    checkpoint::Kind,
+    placement::{Reduction, Sharding, Zero},
 };
-use polestar_core::{
-    Digest, Lane, Rank,
-    digest::{block_hashes, checksum},
-    tree::tree_sum,
-};
-use polestar_kernels::adamw::{self, AdamW};
-use polestar_model::{ModelLayout, PackInput, Weights};
-use polestar_run::placement::{Reduction, Sharding, Zero};
-
-/// Weights and moments of a segment: whole, or a rank's shard.
-#[derive(Clone, Debug, Default)]
-pub struct Part {
-    /// Weights, the masters that the optimizer updates.
-    pub weights: Vec<f32>,
-    /// First moments.
-    pub first: Vec<f32>,
-    /// Second moments.
-    pub second: Vec<f32>,
-}
-
-impl Part {
-    /// Fresh moments for these weights.
-    pub fn fresh(weights: Vec<f32>) -> Part {
-        let zeros = vec![0.0; weights.len()];
-        Part {
-            weights,
-            first: zeros.clone(),
-            second: zeros,
-        }
-    }
-}
-
-/// Where the weights that a pass computes with are.
-enum Slot {
-    /// To be gathered when they are needed.
-    Absent,
-    /// On their way.
-    Gathering(Pending<Vec<f32>>),
-    /// On the device.
-    Ready(Weights),
-}
+use std::ops::Range;
 
 /// How steps are made. Everything but `reduction` leaves the bits alone.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +29,26 @@ pub struct StepPlan {
     pub lanes: u32,
     /// How they are added up.
     pub reduction: Reduction,
+}
+
+/// What an optimizer step does with the gradient.
+#[derive(Clone, Copy, Debug)]
+pub struct OptimizerStep {
+    /// Its settings.
+    pub adamw: AdamW,
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// The largest norm of the global gradient; a longer one is scaled down. 0: no limit.
+    pub clip: f32,
+}
+
+/// What a step came to on one rank.
+#[derive(Clone, Debug)]
+pub struct StepOutcome {
+    /// Scores of each pack of each of this rank's lanes, in the order given.
+    pub scores: Vec<Vec<Scores>>,
+    /// Norm of the global gradient, before clipping.
+    pub norm: f64,
 }
 
 /// Why a step came to nothing.
@@ -87,233 +71,258 @@ pub enum StepError {
     Collective(#[from] CollectiveError),
 }
 
-/// Why a pass ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// A loss or a gradient is not a number.
-    #[error(transparent)]
-    NotFinite(#[from] NotFinite),
-    /// Communication between ranks.
-    #[error(transparent)]
-    Collective(#[from] CollectiveError),
-}
-
-impl PassError {
-    fn of(self, lane: Lane) -> StepError {
-        match self {
+impl StepError {
+    fn in_lane(lane: Lane) -> impl Fn(PassError) -> StepError {
+        move |error| match error {
             PassError::NotFinite(source) => StepError::NotFinite { lane, source },
             PassError::Collective(error) => StepError::Collective(error),
         }
     }
 }
 
-/// A lane's part of a batch, packed.
+/// A lane's part of a batch, on the device.
 #[derive(Debug)]
-pub struct LaneInput {
+pub struct LaneInput<P> {
     /// Which.
     pub lane: Lane,
     /// Its packs, in order.
-    pub packs: Vec<PackInput>,
+    pub packs: Vec<P>,
 }
-
-/// Scores of each pack of each lane.
-pub type LaneScores = Vec<Vec<Scores>>;
 
 /// A rank's part of a model in training.
-pub struct Stepper {
-    compute: Compute,
+pub struct Stepper<E: Engine> {
+    engine: E,
     plan: StepPlan,
-    parts: Vec<Part>,
-    slots: Vec<Slot>,
+    segments: Vec<Segment<E>>,
 }
 
-impl Stepper {
-    /// A model whose segments are to be [put in](Stepper::put).
-    pub fn new(compute: Compute, plan: StepPlan) -> Stepper {
-        let segments = compute.layout().segments.len();
+impl<E: Engine> Stepper<E> {
+    /// A model whose segments are to be [set](Stepper::set_shard).
+    pub fn new(engine: E, plan: StepPlan) -> Stepper<E> {
+        let segment = |elements| Segment {
+            elements,
+            state: None,
+            residency: Residency::Sharded,
+        };
+        let elements = engine.layout().segments.iter().map(|s| s.elements);
         Stepper {
-            compute,
+            segments: elements.map(segment).collect(),
+            engine,
             plan,
-            parts: vec![Part::default(); segments],
-            slots: std::iter::repeat_with(|| Slot::Absent)
-                .take(segments)
-                .collect(),
         }
+    }
+
+    /// The device, and the model on it.
+    pub fn engine(&self) -> &E {
+        &self.engine
     }
 
     /// The model's layout.
     pub fn layout(&self) -> &ModelLayout {
-        self.compute.layout()
+        self.engine.layout()
     }
 
-    /// The elements of a segment that this rank owns, and that [`put`](Stepper::put) takes.
-    pub fn owned(&self, segment: usize) -> std::ops::Range<usize> {
-        self.plan.sharding.owned(self.elements(segment))
+    /// The elements of a segment that this rank owns, and that [`set_shard`](Stepper::set_shard) takes.
+    pub fn owned(&self, segment: usize) -> Range<usize> {
+        self.plan.sharding.owned(self.segments[segment].elements)
     }
 
-    /// Takes what this rank [owns](Stepper::owned) of a segment.
-    pub fn put(&mut self, segment: usize, owned: Part) {
-        self.parts[segment] = owned;
+    /// Sets what this rank [owns](Stepper::owned) of a segment.
+    pub fn set_shard(&mut self, segment: usize, owned: SegmentState<Vec<f32>>) {
+        self.segments[segment].state = Some(owned.map(|vector| self.engine.from_host(vector)));
     }
 
     /// Brings what ranks own to those that keep all of it. All ranks call it once every segment is
-    /// [put in](Stepper::put).
+    /// [set](Stepper::set_shard).
     ///
     /// # Errors
     /// When a rank is lost.
-    pub fn spread(&mut self, collective: &mut Collective) -> Result<(), CollectiveError> {
+    pub fn replicate<T: Transport<E>>(&mut self, transport: &mut T) -> Result<(), CollectiveError> {
         if self.plan.sharding.zero != Zero::None || self.plan.sharding.world.0 == 1 {
             return Ok(());
         }
-        for segment in 0..self.parts.len() {
-            let cuts = self.cuts(segment);
-            let part = &mut self.parts[segment];
-            for vector in [&mut part.weights, &mut part.first, &mut part.second] {
-                *vector = collective.all_gather(&cuts, vector)?;
+        for segment in &mut self.segments {
+            let shards = self.plan.sharding.cuts(segment.elements);
+            let state = segment.state_mut();
+            for vector in [&mut state.master, &mut state.exp_avg, &mut state.exp_avg_sq] {
+                let own = std::mem::replace(vector, self.engine.zeros(0));
+                *vector = transport
+                    .all_gather(&self.engine, shards.clone(), own)
+                    .wait()?;
             }
         }
         Ok(())
     }
 
-    /// Makes the weights that were put in those that passes compute with. All ranks call it.
-    pub fn load(&mut self, collective: &mut Collective) {
-        for segment in 0..self.parts.len() {
+    /// Makes the weights that were set those that passes compute with. All ranks call it.
+    pub fn materialize<T: Transport<E>>(&mut self, transport: &mut T) {
+        for (i, segment) in self.segments.iter_mut().enumerate() {
             // Before new ones come: two copies at once would be the largest thing in memory.
-            self.slots[segment] = Slot::Absent;
-            self.slots[segment] = match self.plan.sharding.zero {
+            segment.residency = Residency::Sharded;
+            match self.plan.sharding.zero {
                 Zero::None => {
-                    let weights = &self.parts[segment].weights;
-                    Slot::Ready(self.compute.weights(segment, weights))
+                    let weights = self.engine.weights(i, &segment.state().master);
+                    segment.residency = Residency::Resident(weights);
                 }
-                Zero::Optimizer | Zero::Gradient => self.gather(segment, collective),
-                Zero::Weights => Slot::Absent,
-            };
+                Zero::Optimizer | Zero::Gradient => {
+                    segment.gather(&self.engine, transport, &self.plan);
+                }
+                Zero::Weights => {}
+            }
         }
     }
 
     /// Runs this rank's lanes and updates the weights. `scale` is what each triplet's loss weighs in
-    /// the batch's, `t` the number of this update, counted from 1, `clip` the largest norm (0: none).
-    ///
-    /// Returns each lane's scores, in the order given, and the norm of the global gradient.
+    /// the batch's.
     ///
     /// # Errors
     /// [`StepError`]; the weights are then those from before, or of no use after a lost rank.
-    pub fn step(
+    pub fn step<T: Transport<E>>(
         &mut self,
-        collective: &mut Collective,
-        lanes: &[LaneInput],
+        transport: &mut T,
+        lanes: &[LaneInput<E::Pack>],
         scale: f32,
-        (adamw, t, clip): (&AdamW, u64, f32),
-    ) -> Result<(LaneScores, f64), StepError> {
-        let (scores, shards) = self.gradient(collective, lanes, scale)?;
-        let norm = self.norm(collective, &shards)?;
+        optimizer: &OptimizerStep,
+    ) -> Result<StepOutcome, StepError> {
+        let (scores, shards) = self.gradient(transport, lanes, scale)?;
+        let norm = self.norm(transport, &shards)?;
         if !norm.is_finite() {
             return Err(StepError::Norm(norm));
         }
-        let clip = f64::from(clip);
-        let factor = if clip > 0.0 && norm > clip {
-            (clip / norm) as f32
-        } else {
-            1.0
+        let clip = f64::from(optimizer.clip);
+        let update = Update {
+            adamw: optimizer.adamw,
+            number: optimizer.number,
+            scale: if clip > 0.0 && norm > clip {
+                (clip / norm) as f32
+            } else {
+                1.0
+            },
         };
-        let gradients: Vec<Pending<Vec<f32>>> = match self.plan.sharding.zero {
+        // All are on their way before the first is waited for.
+        let gradients: Vec<Pending<E::Flat>> = match self.plan.sharding.zero {
             Zero::None => {
-                let gather = |(segment, shard): (usize, Shard)| {
-                    let cuts = self.plan.sharding.cuts(self.elements(segment));
-                    if shard.values.len() == self.elements(segment) {
-                        collective.start_all_gather_in_place(cuts, shard.values)
-                    } else {
-                        collective.start_all_gather(cuts, shard.values)
-                    }
+                let gather = |(segment, shard): (&Segment<E>, E::Flat)| {
+                    let shards = self.plan.sharding.cuts(segment.elements);
+                    transport.all_gather(&self.engine, shards, shard)
                 };
-                shards.into_iter().enumerate().map(gather).collect()
+                self.segments.iter().zip(shards).map(gather).collect()
             }
-            _ => shards
-                .into_iter()
-                .map(|s| Pending::ready(s.values))
-                .collect(),
+            _ => shards.into_iter().map(Pending::ready).collect(),
         };
-        for (part, gradient) in self.parts.iter_mut().zip(gradients) {
+        for (segment, gradient) in self.segments.iter_mut().zip(gradients) {
             let gradient = gradient.wait()?;
-            let Part {
-                weights,
-                first,
-                second,
-            } = part;
-            adamw::step(adamw, t, factor, weights, first, second, &gradient);
+            self.engine.adamw(segment.state_mut(), &gradient, &update);
         }
-        self.load(collective);
-        Ok((scores, norm))
+        self.materialize(transport);
+        Ok(StepOutcome { scores, norm })
     }
 
-    /// This rank's shard of the sum of all lanes' gradients, by segment.
-    fn gradient(
+    /// This rank's shard of the sum of all lanes' gradients, by segment, and its lanes' scores.
+    fn gradient<T: Transport<E>>(
         &mut self,
-        collective: &mut Collective,
-        lanes: &[LaneInput],
+        transport: &mut T,
+        lanes: &[LaneInput<E::Pack>],
         scale: f32,
-    ) -> Result<(LaneScores, Vec<Shard>), StepError> {
-        let mut sums = Sums::new(self.compute.layout(), self.plan);
+    ) -> Result<(Vec<Vec<Scores>>, Vec<E::Flat>), StepError> {
+        let mut sums = Accumulator::new(self.engine.layout(), self.plan);
+        let scored = match self.plan.sharding.is_strided() {
+            true => self.strided_passes(transport, &mut sums, lanes, scale)?,
+            false => self.contiguous_passes(transport, &mut sums, lanes, scale)?,
+        };
+        let shards = sums.finish(&self.engine)?;
+        // Only now: reading what a pass scored may wait for the device.
         let mut scores = Vec::with_capacity(lanes.len());
-        if self.plan.sharding.is_strided() {
-            // All packs of a lane go through a segment together, so that its gradient is whole, and
-            // gone, before the next segment's begins.
-            for round in 0..self.plan.sharding.reductions(self.plan.lanes) {
-                let (lane, packs) = match lanes.get(round as usize) {
-                    Some(input) => (input.lane, &input.packs[..]),
-                    // Nothing to compute, but the others need our shards and our ear.
-                    None => (Lane(u32::MAX), &[][..]),
-                };
-                let pass = Pass::Strided {
-                    round,
-                    hosts: !packs.is_empty(),
-                };
-                let done = self.pass(collective, &mut sums, pass, packs, scale);
-                let done = done.map_err(|error| error.of(lane))?;
-                if !packs.is_empty() {
-                    scores.push(done);
-                }
+        for (LaneInput { lane, .. }, passes) in lanes.iter().zip(scored) {
+            let mut of_lane = Vec::new();
+            for scored in passes {
+                let read = self.engine.scores(scored);
+                of_lane.extend(read.map_err(|e| StepError::in_lane(*lane)(e.into()))?);
             }
-        } else {
-            for (i, LaneInput { lane, packs }) in lanes.iter().enumerate() {
-                let mut of_lane = Vec::with_capacity(packs.len());
-                for (j, pack) in packs.iter().enumerate() {
-                    let ends_lane = j + 1 == packs.len();
-                    let pass = Pass::Contiguous {
-                        lane: *lane,
-                        ends_lane,
-                        ends_step: ends_lane && i + 1 == lanes.len(),
-                    };
-                    let pack = std::slice::from_ref(pack);
-                    let done = self.pass(collective, &mut sums, pass, pack, scale);
-                    of_lane.extend(done.map_err(|error| error.of(*lane))?);
-                }
-                scores.push(of_lane);
-            }
+            scores.push(of_lane);
         }
-        Ok((scores, sums.finish()?))
+        Ok((scores, shards))
     }
 
-    fn pass(
+    /// All packs of a lane go through a segment together, so that its gradient is whole, and gone,
+    /// before the next segment's begins.
+    fn strided_passes<T: Transport<E>>(
         &mut self,
-        collective: &mut Collective,
-        sums: &mut Sums,
-        pass: Pass,
-        packs: &[PackInput],
+        transport: &mut T,
+        sums: &mut Accumulator<E>,
+        lanes: &[LaneInput<E::Pack>],
         scale: f32,
-    ) -> Result<Vec<Scores>, PassError> {
-        let mut training = Training {
-            view: View {
-                compute: &self.compute,
+    ) -> Result<Vec<Vec<E::Scored>>, StepError> {
+        let mut scored = Vec::with_capacity(lanes.len());
+        for round in 0..self.plan.sharding.reductions(self.plan.lanes) {
+            match lanes.get(round as usize) {
+                Some(LaneInput { lane, packs }) => {
+                    let pass = Pass::Strided { round, hosts: true };
+                    let done = self.pass(transport, sums, pass, packs, scale);
+                    scored.push(vec![done.map_err(StepError::in_lane(*lane))?]);
+                }
+                None => {
+                    // Nothing to compute, but the others need our shards and our ear.
+                    let hosts = false;
+                    let pass = Pass::Strided { round, hosts };
+                    match self.pass(transport, sums, pass, &[], scale) {
+                        Ok(_) => {}
+                        Err(PassError::Collective(error)) => return Err(error.into()),
+                        Err(PassError::NotFinite(error)) => {
+                            unreachable!("a pass without packs computes no number: {error}")
+                        }
+                    }
+                }
+            }
+        }
+        Ok(scored)
+    }
+
+    fn contiguous_passes<T: Transport<E>>(
+        &mut self,
+        transport: &mut T,
+        sums: &mut Accumulator<E>,
+        lanes: &[LaneInput<E::Pack>],
+        scale: f32,
+    ) -> Result<Vec<Vec<E::Scored>>, StepError> {
+        let mut scored = Vec::with_capacity(lanes.len());
+        for (i, LaneInput { lane, packs }) in lanes.iter().enumerate() {
+            let mut of_lane = Vec::with_capacity(packs.len());
+            for (j, pack) in packs.iter().enumerate() {
+                let ends_lane = j + 1 == packs.len();
+                let pass = Pass::Contiguous {
+                    lane: *lane,
+                    ends_lane,
+                    ends_step: ends_lane && i + 1 == lanes.len(),
+                };
+                let pack = std::slice::from_ref(pack);
+                let done = self.pass(transport, sums, pass, pack, scale);
+                of_lane.push(done.map_err(StepError::in_lane(*lane))?);
+            }
+            scored.push(of_lane);
+        }
+        Ok(scored)
+    }
+
+    fn pass<T: Transport<E>>(
+        &mut self,
+        transport: &mut T,
+        sums: &mut Accumulator<E>,
+        pass: Pass,
+        packs: &[E::Pack],
+        scale: f32,
+    ) -> Result<E::Scored, PassError> {
+        let mut store = TrainPass {
+            weights: EvalPass {
+                engine: &self.engine,
+                transport,
                 plan: self.plan,
-                parts: &self.parts,
-                slots: &mut self.slots,
-                collective,
+                segments: &mut self.segments,
             },
             sums,
             pass,
         };
-        self.compute.train(packs, scale, &mut training)
+        self.engine.train(packs, scale, &mut store)
     }
 
     /// Scores packs without training. All ranks call it, equally often, each with packs of its own
@@ -321,172 +330,98 @@ impl Stepper {
     ///
     /// # Errors
     /// When a loss is not a number or a rank is lost.
-    pub fn score(
+    pub fn score<T: Transport<E>>(
         &mut self,
-        collective: &mut Collective,
-        packs: &[PackInput],
+        transport: &mut T,
+        packs: &[E::Pack],
     ) -> Result<Vec<Scores>, PassError> {
-        let mut view = View {
-            compute: &self.compute,
+        let mut store = EvalPass {
+            engine: &self.engine,
+            transport,
             plan: self.plan,
-            parts: &self.parts,
-            slots: &mut self.slots,
-            collective,
+            segments: &mut self.segments,
         };
-        self.compute.score(packs, &mut view)
+        let scored = self.engine.score(packs, &mut store)?;
+        Ok(self.engine.scores(scored)?)
     }
 
     /// The canonical norm of a gradient that lies in shards.
-    fn norm(&self, collective: &mut Collective, shards: &[Shard]) -> Result<f64, CollectiveError> {
-        let mine: Vec<f64> = shards.iter().flat_map(|s| block_sums(s.own())).collect();
-        let bytes: Vec<u8> = mine.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-        let all = collective.gather_bytes(&bytes)?;
-        let mut readers: Vec<_> = all.iter().map(|b| b.as_chunks::<8>().0.iter()).collect();
-        let mut sums = Vec::new();
-        for segment in 0..shards.len() {
-            for (rank, reader) in readers.iter_mut().enumerate() {
-                let sharding = &self.plan.sharding;
-                let blocks = sharding.blocks(self.elements(segment), Rank(rank as u32));
-                sums.extend(reader.take(blocks).map(|b| f64::from_le_bytes(*b)));
-            }
-        }
-        Ok(tree_sum(&sums).sqrt())
+    fn norm(&self, peers: &mut impl Peers, shards: &[E::Flat]) -> Result<f64, CollectiveError> {
+        let local = shards
+            .iter()
+            .flat_map(|shard| self.engine.block_sums(shard));
+        let bytes: Vec<u8> = local.flat_map(f64::to_le_bytes).collect();
+        let all = peers.exchange(&bytes)?;
+        let sums = self
+            .in_block_order(&all)
+            .map(|sum| f64::from_le_bytes(*sum));
+        Ok(tree_sum(&sums.collect::<Vec<_>>()).sqrt())
     }
 
     /// Digest of the whole model; every rank hashes what it owns.
     ///
     /// # Errors
     /// When a rank is lost.
-    pub fn digest(&self, collective: &mut Collective) -> Result<Digest, CollectiveError> {
-        let mut mine = Vec::new();
-        for segment in 0..self.parts.len() {
-            let [weights, ..] = self.state(segment);
-            mine.extend(block_hashes(weights).flatten());
+    pub fn digest(&self, peers: &mut impl Peers) -> Result<Digest, CollectiveError> {
+        let mut local = Vec::new();
+        for (i, segment) in self.segments.iter().enumerate() {
+            let master = &segment.state().master;
+            local.extend(self.engine.block_hashes(master, self.owned_part(i)));
         }
-        let all = collective.gather_bytes(&mine)?;
-        let mut readers: Vec<_> = all.iter().map(|b| b.as_chunks::<32>().0.iter()).collect();
-        let mut hashes = Vec::new();
-        for segment in 0..self.parts.len() {
+        let all = peers.exchange(local.as_flattened())?;
+        Ok(Digest::of_blocks(self.in_block_order(&all)))
+    }
+
+    /// What ranks have to say of the blocks that they own, `N` bytes a block, in canonical order.
+    fn in_block_order<'a, const N: usize>(
+        &'a self,
+        ranks: &'a [Vec<u8>],
+    ) -> impl Iterator<Item = &'a [u8; N]> {
+        let mut readers: Vec<_> = ranks.iter().map(|b| b.as_chunks::<N>().0.iter()).collect();
+        let mut ordered = Vec::new();
+        for segment in &self.segments {
             for (rank, reader) in readers.iter_mut().enumerate() {
-                let sharding = &self.plan.sharding;
-                let blocks = sharding.blocks(self.elements(segment), Rank(rank as u32));
-                hashes.extend(reader.take(blocks));
+                let rank = Rank(rank as u32);
+                let blocks = self.plan.sharding.blocks(segment.elements, rank);
+                let before = ordered.len();
+                ordered.extend(reader.take(blocks));
+                let sent = ordered.len() - before;
+                assert_eq!(sent, blocks, "{rank} speaks of every block that it owns");
             }
         }
-        Ok(Digest::of_blocks(hashes))
+        ordered.into_iter()
     }
 
     /// A sum over what this rank keeps although another one owns it: equal on all ranks.
-    pub fn replicas(&self) -> u64 {
+    pub fn replica_checksum(&self) -> u64 {
         if self.plan.sharding.zero != Zero::None {
             return 0;
         }
-        let sums = self.parts.iter().map(|part| checksum(&part.weights));
+        let sums = self.segments.iter();
+        let sums = sums.map(|segment| self.engine.checksum(&segment.state().master));
         sums.fold(0, |all, sum| all.rotate_left(7).wrapping_add(sum))
     }
 
-    /// Weights, first and second moments that this rank owns of a segment.
-    pub fn state(&self, segment: usize) -> [&[f32]; 3] {
-        let part = &self.parts[segment];
-        let all = [&part.weights[..], &part.first, &part.second];
-        match self.plan.sharding.zero {
-            Zero::None => all.map(|vector| &vector[self.owned(segment)]),
-            _ => all,
-        }
-    }
-
-    fn elements(&self, segment: usize) -> usize {
-        self.compute.layout().segments[segment].elements
-    }
-
-    fn cuts(&self, segment: usize) -> Vec<std::ops::Range<usize>> {
-        self.plan.sharding.cuts(self.elements(segment))
-    }
-
-    fn gather(&self, segment: usize, collective: &mut Collective) -> Slot {
-        let mine = self.parts[segment].weights.clone();
-        Slot::Gathering(collective.start_all_gather(self.cuts(segment), mine))
-    }
-}
-
-/// What a pass sees of the weights.
-struct View<'a> {
-    compute: &'a Compute,
-    plan: StepPlan,
-    parts: &'a [Part],
-    slots: &'a mut [Slot],
-    collective: &'a mut Collective,
-}
-
-impl View<'_> {
-    /// Asks for the weights of a segment if nobody has yet.
-    fn prefetch(&mut self, segment: usize) {
-        if matches!(self.slots[segment], Slot::Absent) {
-            let elements = self.compute.layout().segments[segment].elements;
-            let cuts = self.plan.sharding.cuts(elements);
-            let mine = self.parts[segment].weights.clone();
-            self.slots[segment] = Slot::Gathering(self.collective.start_all_gather(cuts, mine));
-        }
-    }
-}
-
-impl Holder for View<'_> {
-    type Error = PassError;
-
-    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<Weights, PassError> {
-        self.prefetch(segment);
-        if let Some(next) = next {
-            self.prefetch(next);
-        }
-        let weights = match std::mem::replace(&mut self.slots[segment], Slot::Absent) {
-            Slot::Ready(weights) => weights,
-            Slot::Gathering(pending) => self.compute.weights(segment, &pending.wait()?),
-            // `prefetch` leaves no slot absent.
-            Slot::Absent => self.compute.weights(segment, &self.parts[segment].weights),
+    /// Reads what this rank [owns](Stepper::owned) of a segment's weights or moments.
+    ///
+    /// # Panics
+    /// When `into` has another length.
+    pub fn read_shard(&self, segment: usize, kind: Kind, into: &mut [f32]) {
+        let state = self.segments[segment].state();
+        let vector = match kind {
+            Kind::Weight => &state.master,
+            Kind::First => &state.exp_avg,
+            Kind::Second => &state.exp_avg_sq,
         };
-        self.slots[segment] = Slot::Ready(weights.clone());
-        Ok(weights)
+        self.engine.read(vector, self.owned_part(segment), into);
     }
 
-    fn release(&mut self, segment: usize) {
-        if self.plan.sharding.zero == Zero::Weights {
-            self.slots[segment] = Slot::Absent;
+    /// Where what this rank owns of a segment is in what it keeps of it.
+    fn owned_part(&self, segment: usize) -> Range<usize> {
+        let owned = self.owned(segment);
+        match self.plan.sharding.zero {
+            Zero::None => owned,
+            _ => 0..owned.len(),
         }
-    }
-
-    fn gradient(&mut self, _segment: usize) -> Vec<f32> {
-        Vec::new()
-    }
-
-    fn complete(&mut self, _segment: usize, _gradient: Vec<f32>) -> Result<(), PassError> {
-        Ok(())
-    }
-}
-
-/// And of the gradient.
-struct Training<'a> {
-    view: View<'a>,
-    sums: &'a mut Sums,
-    pass: Pass,
-}
-
-impl Holder for Training<'_> {
-    type Error = PassError;
-
-    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<Weights, PassError> {
-        self.view.weights(segment, next)
-    }
-
-    fn release(&mut self, segment: usize) {
-        self.view.release(segment);
-    }
-
-    fn gradient(&mut self, segment: usize) -> Vec<f32> {
-        self.sums.take(segment, self.pass)
-    }
-
-    fn complete(&mut self, segment: usize, gradient: Vec<f32>) -> Result<(), PassError> {
-        let collective = &mut *self.view.collective;
-        Ok(self.sums.give(segment, self.pass, gradient, collective)?)
     }
 }

@@ -1,23 +1,25 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
 use super::{
-    Compute, Failure, LaneInput, StepError, StepPlan, Stepper,
+    BurnEngine, Engine, Failure, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
     batch::inputs,
     figures::{Figures, sum_figures},
+    observe::{MetricsRows, Moment, Observers, Progress, StartupTimings},
     replay::Slice,
-    saving::Saver,
-    start::{Laps, data, held_out, resume},
-    validate::{self, HeldOut, ScoreError},
+    saving::{Record, Saver},
+    start::{Place, Resumed, data, eval_sets, resume},
+    validate::{self, EvalSet, ScoreError},
 };
-use crate::collective::Collective;
-use crate::device::device;
-use polestar_core::{Digest, Step};
+use crate::{
+    collective::{MeshTransport, Transport},
+    device::device,
+};
+use polestar_core::{Digest, Lane, Objective, Step};
 use polestar_dataset::{Corpus, LanePacks, LoadPlan, Loader};
 use polestar_kernels::adamw::AdamW;
 use polestar_model::{HeadKind, ModelLayout, count};
-use polestar_run::{Consumed, Event, Outcome, SetScore};
 use polestar_run::{
-    Trial,
+    Consumed, Event, Outcome, SetScore, Trial,
     checkpoint::Shape,
     metrics::Row,
     placement::Sharding,
@@ -34,9 +36,9 @@ use std::{
 };
 
 /// What a rank works with.
-pub struct Environment {
+pub struct Environment<T = MeshTransport> {
     /// The other ranks.
-    pub collective: Collective,
+    pub collective: T,
     /// The run's place in the object store.
     pub run: Store,
     /// Runs the store's input and output; the engine itself is a plain thread.
@@ -56,13 +58,20 @@ pub struct Environment {
 ///
 /// # Errors
 /// [`Failure`] says what happened, in which phase, and whether it began here.
-pub fn run(trial: &Trial, env: Environment) -> Result<Outcome, Failure> {
+pub fn run<T: Transport<BurnEngine>>(
+    trial: &Trial,
+    env: Environment<T>,
+) -> Result<Outcome, Failure> {
     trial
         .check(env.collective.world())
         .map_err(|e| Failure::Config(e.to_string()))?;
-    let mut trainer = Trainer::begin(trial, env)?;
-    let end = trainer.end();
-    while trainer.step < end {
+    let device =
+        device(trial.recipe.arithmetic.backend).map_err(|e| Failure::Config(e.to_string()))?;
+    let layout = ModelLayout::new(&trial.recipe.model, HeadKind::of(trial.recipe.objective));
+    let (recompute, precision) = (trial.execution.recompute, trial.recipe.arithmetic.precision);
+    let engine = BurnEngine::new(layout, &device, recompute, precision);
+    let mut trainer = Trainer::begin(trial, env, engine)?;
+    while trainer.step < trainer.end() {
         if trainer.env.abort.load(Ordering::SeqCst) {
             return Err(Failure::Aborted);
         }
@@ -71,36 +80,31 @@ pub fn run(trial: &Trial, env: Environment) -> Result<Outcome, Failure> {
     trainer.finish()
 }
 
-struct Trainer<'a> {
+struct Trainer<'a, E: Engine, T> {
     trial: &'a Trial,
-    env: Environment,
+    env: Environment<T>,
     sharding: Sharding,
     corpus: Arc<Corpus>,
+    /// None where there is nothing left to train.
     loader: Option<Loader>,
-    stepper: Stepper,
+    stepper: Stepper<E>,
     /// Steps done.
     step: Step,
     consumed: Consumed,
-    held_out: Vec<HeldOut>,
-    /// Rows since the last checkpoint.
-    rows: Vec<Row>,
-    /// Scores of the newest validation and its step.
+    eval_sets: Vec<EvalSet<E::Pack>>,
+    /// Scores of the newest evaluation and its step.
     scores: Option<(Step, BTreeMap<String, SetScore>)>,
     /// Of the last step, what became of every triplet.
     triplets: Vec<Scored>,
-    resumed_at: Step,
     clock: Clock,
     saver: Saver,
-    /// What came before the first step, until it is told.
-    laps: Option<Laps>,
+    observers: Observers,
 }
 
-/// Seconds of this generation, on top of those before it, and the pace of reports.
+/// Seconds of this generation, on top of those before it.
 struct Clock {
     since: Instant,
     before: f64,
-    reported: Instant,
-    triplets: u64,
 }
 
 impl Clock {
@@ -109,10 +113,31 @@ impl Clock {
     }
 }
 
-impl<'a> Trainer<'a> {
-    fn begin(trial: &'a Trial, mut env: Environment) -> Result<Trainer<'a>, Failure> {
+/// What is told of a trial: rank 0 tells, and keeps its metrics.
+fn observers<T: Transport<E>, E: Engine>(trial: &Trial, env: &mut Environment<T>) -> Observers {
+    let tell = std::mem::replace(&mut env.events, Box::new(|_| {}));
+    let tell: Box<dyn Fn(Event) + Send> = match env.collective.rank().0 {
+        0 => tell,
+        _ => Box::new(|_| {}),
+    };
+    Observers::new(
+        vec![
+            Box::new(StartupTimings::new()),
+            Box::new(MetricsRows::new(env.run.clone(), trial.clone())),
+            Box::new(Progress::new()),
+        ],
+        tell,
+    )
+}
+
+impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
+    fn begin(
+        trial: &'a Trial,
+        mut env: Environment<T>,
+        engine: E,
+    ) -> Result<Trainer<'a, E, T>, Failure> {
         let begun = Instant::now();
-        let mut laps = Laps::new();
+        let mut observers = observers::<T, E>(trial, &mut env);
         let corpus = env
             .runtime
             .block_on(Corpus::open_with(
@@ -121,7 +146,7 @@ impl<'a> Trainer<'a> {
                 trial.recipe.data.policies.clone(),
             ))
             .map_err(data)?;
-        laps.lap("corpus");
+        observers.on(Moment::Prepared("corpus"));
         let found = corpus.fingerprint().to_string();
         if found != trial.recipe.data.fingerprint {
             return Err(Failure::OtherCorpus {
@@ -135,62 +160,57 @@ impl<'a> Trainer<'a> {
             world: env.collective.world(),
             rank: env.collective.rank(),
         };
-        let layout = ModelLayout::new(&trial.recipe.model, HeadKind::of(trial.recipe.objective));
-        let device = device(trial.recipe.arithmetic.backend);
-        let device = device.map_err(|e| Failure::Config(e.to_string()))?;
-        let compute = Compute::new(
-            layout,
-            &device,
-            trial.execution.recompute,
-            trial.recipe.arithmetic.precision,
-        );
         let plan = StepPlan {
             sharding,
             lanes: trial.recipe.batch.lanes,
             reduction: trial.recipe.arithmetic.order.reduction(),
         };
-        let mut stepper = Stepper::new(compute, plan);
-        let (step, consumed, passed_over) = resume(trial, &mut env, &mut stepper, &mut laps)?;
-        let held_out = held_out(trial, &env, &corpus, trial.measurement.triplets)?;
-        laps.lap("held-out sets");
+        let mut stepper = Stepper::new(engine, plan);
+        let Resumed {
+            step,
+            consumed,
+            passed_over,
+        } = resume(trial, &mut env, &mut stepper, &mut observers)?;
         let shape = Shape::new(stepper.layout(), sharding.world, sharding.rank);
-        let saver = Saver::new(env.run.clone(), env.runtime.clone(), shape);
-        let clock = Clock {
-            since: begun,
-            before: consumed.seconds,
-            reported: Instant::now(),
-            triplets: 0,
-        };
-        if env.collective.rank().0 == 0 {
-            (env.events)(Event::Begun {
-                step,
-                steps: trial.recipe.steps,
-                seconds: begun.elapsed().as_secs_f64(),
-                passed_over,
-            });
-        }
         let mut trainer = Trainer {
             trial,
-            env,
             sharding,
             corpus,
             loader: None,
             stepper,
             step,
             consumed,
-            held_out,
-            rows: Vec::new(),
+            eval_sets: Vec::new(),
             scores: None,
             triplets: Vec::new(),
-            resumed_at: step,
-            clock,
-            saver,
-            laps: Some(laps),
+            clock: Clock {
+                since: begun,
+                before: consumed.seconds,
+            },
+            saver: Saver::new(env.run.clone(), env.runtime.clone(), shape),
+            observers,
+            env,
         };
-        if trainer.step < trainer.end() {
+        trainer.eval_sets = trainer.eval_sets(trial.measurement.triplets)?;
+        trainer.observers.on(Moment::Prepared("held-out sets"));
+        trainer.observers.on(Moment::Begun {
+            step,
+            steps: trial.recipe.steps,
+            passed_over: &passed_over,
+        });
+        if step < trainer.end() {
             trainer.loader = Some(trainer.load());
         }
         Ok(trainer)
+    }
+
+    /// The sets that the trial is scored on, with so many triplets each.
+    fn eval_sets(&self, count: usize) -> Result<Vec<EvalSet<E::Pack>>, Failure> {
+        let place = Place {
+            sharding: &self.sharding,
+            engine: self.stepper.engine(),
+        };
+        eval_sets(self.trial, &self.env, &self.corpus, &place, count)
     }
 
     /// The step after which there is nothing left to do.
@@ -221,52 +241,62 @@ impl<'a> Trainer<'a> {
     }
 
     fn step(&mut self) -> Result<(), Failure> {
-        let Some(loader) = self.loader.as_mut() else {
-            return Ok(());
+        let (lanes, mut figures) = self.next_batch()?;
+        let optimizer = OptimizerStep {
+            adamw: self.adamw(),
+            number: self.step.0 + 1,
+            clip: self.trial.recipe.optimizer.clip,
         };
-        let (mut lanes, mut figures) = (Vec::new(), Vec::new());
-        let batch = loader.next().map_err(data)?;
-        if let Some(laps) = &mut self.laps {
-            laps.lap("data");
-        }
-        for LanePacks { lane, packs, cost } in batch.lanes {
-            figures.push((lane, Figures::of(cost)));
-            let packs = inputs(packs);
-            lanes.push(LaneInput { lane, packs });
-        }
-        let adamw = self.adamw();
-        let optimizer = (&adamw, self.step.0 + 1, self.trial.recipe.optimizer.clip);
         let scale = 1.0 / self.trial.recipe.batch.triplets as f32;
-        let (scores, norm) = self
+        let outcome = self
             .stepper
-            .step(&mut self.env.collective, &lanes, scale, optimizer)
+            .step(&mut self.env.collective, &lanes, scale, &optimizer)
             .map_err(|error| self.failed(error))?;
-        for ((_, figures), scores) in figures.iter_mut().zip(&scores) {
+        for ((_, figures), scores) in figures.iter_mut().zip(&outcome.scores) {
             figures.score(scores);
         }
         let figures = sum_figures(&figures, &mut self.env.collective)?;
         self.step = Step(self.step.0 + 1);
-        if let Some(mut laps) = self.laps.take() {
-            laps.lap("step");
-            self.tell(Event::Underway { parts: laps.parts });
-        }
-
-        self.record(figures, f64::from(adamw.lr), norm);
-        let step = self.step;
+        let row = self.row(figures, f64::from(optimizer.adamw.lr), outcome.norm);
+        self.observers.on(Moment::Stepped {
+            row: &row,
+            triplets: self.trial.recipe.batch.triplets,
+            is_last: self.step.0 == self.trial.recipe.steps,
+        });
         if self.env.slice.is_some() {
             return Ok(());
         }
+        let step = self.step;
         if self.trial.is_due(self.trial.measurement.every, step) {
-            self.validate()?;
+            self.evaluate()?;
         }
         if self.trial.saves(step) {
             self.save()?;
         }
-        self.report(step, figures);
-        let collective = &mut self.env.collective;
-        let saved = self.saver.advance(self.trial, collective, Duration::ZERO)?;
-        saved.into_iter().for_each(|event| self.tell(event));
+        let peers = &mut self.env.collective;
+        let saved = self.saver.advance(self.trial, peers, Duration::ZERO)?;
+        self.saved(saved.as_ref());
         Ok(())
+    }
+
+    /// This rank's lanes of the next batch, on the device, and what is known of them before they are
+    /// computed.
+    fn next_batch(&mut self) -> Result<Batch<E>, Failure> {
+        let loader = self.loader.as_mut();
+        let loader = loader.expect("a trial with steps to do has a loader");
+        let batch = loader.next().map_err(data)?;
+        self.observers.on(Moment::Loaded);
+        let (mut lanes, mut figures) = (Vec::new(), Vec::new());
+        for LanePacks { lane, packs, cost } in batch.lanes {
+            figures.push((lane, Figures::of(cost)));
+            let engine = self.stepper.engine();
+            let packs = inputs(packs).into_iter().map(|p| engine.upload(p));
+            lanes.push(LaneInput {
+                lane,
+                packs: packs.collect(),
+            });
+        }
+        Ok((lanes, figures))
     }
 
     /// The optimizer's settings for the next step.
@@ -295,70 +325,62 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn record(&mut self, figures: Figures, lr: f64, grad_norm: f64) {
+    /// The step's row of metrics.
+    fn row(&mut self, figures: Figures, lr: f64, grad_norm: f64) -> Row {
         let batch = self.trial.recipe.batch.triplets;
-        let accuracy = self.accuracy(figures);
         let consumed = &mut self.consumed;
         consumed.triplets += u64::from(batch);
         consumed.plain_tokens += figures.plain_tokens as u64;
         consumed.packed_tokens += figures.packed_tokens as u64;
         consumed.attention_pairs += figures.pairs as u64;
         consumed.seconds = self.clock.seconds();
-        self.clock.triplets += u64::from(batch);
-        self.rows.push(Row {
+        let ranks = self.trial.recipe.objective == Objective::Polar;
+        Row {
             step: self.step,
             triplets: consumed.triplets,
             plain_tokens: consumed.plain_tokens,
             flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             loss: figures.loss / f64::from(batch),
-            accuracy,
+            accuracy: ranks.then(|| figures.right / f64::from(batch)),
             lr,
             grad_norm,
             seconds: consumed.seconds,
             validation: BTreeMap::new(),
-        });
+        }
     }
 
-    fn accuracy(&self, figures: Figures) -> Option<f64> {
-        let ranked = self.trial.recipe.objective == polestar_core::Objective::Polar;
-        ranked.then(|| figures.right / f64::from(self.trial.recipe.batch.triplets))
-    }
-
-    fn validate(&mut self) -> Result<(), Failure> {
+    fn evaluate(&mut self) -> Result<(), Failure> {
         let validation = &self.trial.measurement;
-        let at_the_end = validation.final_triplets;
-        if self.step.0 == self.trial.recipe.steps && at_the_end != validation.triplets {
-            self.held_out = held_out(self.trial, &self.env, &self.corpus, at_the_end)?;
+        let is_last = self.step.0 == self.trial.recipe.steps;
+        if is_last && validation.final_triplets != validation.triplets {
+            self.eval_sets = self.eval_sets(validation.final_triplets)?;
         }
         let mut scores = BTreeMap::new();
         self.triplets.clear();
-        for set in &self.held_out {
+        for set in &self.eval_sets {
             let scored = validate::score(set, &mut self.stepper, &mut self.env.collective);
             let (score, margins) = scored.map_err(|error| match error {
                 ScoreError::NotFinite(source) => Failure::NotFiniteScore {
                     step: self.step,
-                    set: set.name,
+                    set: set.name().to_owned(),
                     source,
                 },
                 ScoreError::Collective(error) => Failure::Collective(error),
                 ScoreError::Truncated => Failure::Data(error.to_string()),
             })?;
-            scores.insert(set.name.to_owned(), score);
-            if self.step.0 == self.trial.recipe.steps {
-                let scored = set.triplets.iter().zip(margins);
+            scores.insert(set.name().to_owned(), score);
+            if is_last {
+                let scored = set.triplets().iter().zip(margins);
                 self.triplets.extend(scored.map(|(triplet, margin)| Scored {
-                    set: set.name.to_owned(),
+                    set: set.name().to_owned(),
                     triplet: *triplet,
                     margin,
                 }));
             }
         }
-        if let Some(row) = self.rows.last_mut() {
-            row.validation.clone_from(&scores);
-        }
-        self.tell(Event::Validated {
+        self.observers.on(Moment::Evaluated {
             step: self.step,
-            scores: scores.clone(),
+            scores: &scores,
         });
         self.scores = Some((self.step, scores));
         Ok(())
@@ -368,9 +390,12 @@ impl<'a> Trainer<'a> {
     fn save(&mut self) -> Result<(), Failure> {
         self.settle()?;
         self.consumed.seconds = self.clock.seconds();
-        let rows = std::mem::take(&mut self.rows);
-        let at = (self.step, self.consumed);
-        self.saver.begin(self.trial, &self.stepper, at, rows);
+        let record = Record {
+            step: self.step,
+            consumed: self.consumed,
+            before_commit: self.observers.before_commit(),
+        };
+        self.saver.begin(self.trial, &self.stepper, record);
         Ok(())
     }
 
@@ -378,58 +403,33 @@ impl<'a> Trainer<'a> {
     fn settle(&mut self) -> Result<(), Failure> {
         let abort = &self.env.abort;
         let aborted = || abort.load(Ordering::SeqCst);
-        let collective = &mut self.env.collective;
-        let saved = self.saver.settle(self.trial, collective, aborted)?;
-        saved.into_iter().for_each(|event| self.tell(event));
+        let peers = &mut self.env.collective;
+        let saved = self.saver.settle(self.trial, peers, aborted)?;
+        self.saved(saved.as_ref());
         Ok(())
+    }
+
+    fn saved(&mut self, event: Option<&Event>) {
+        if let Some(event) = event {
+            self.observers.on(Moment::Saved(event));
+        }
     }
 
     /// Digest of the weights, of which all replicas must be alike.
     fn digest(&mut self) -> Result<Digest, Failure> {
-        let replicas = self.stepper.replicas();
-        let all = self.env.collective.gather_bytes(&replicas.to_le_bytes())?;
-        if all.iter().any(|sum| sum[..] != replicas.to_le_bytes()) {
-            return Err(Failure::Diverged {
-                step: self.step,
-                digests: all
-                    .iter()
-                    .map(|sum| format!("{sum:02x?}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            });
+        let ours = self.stepper.replica_checksum().to_le_bytes();
+        let all = self.env.collective.exchange(&ours)?;
+        if all.iter().any(|theirs| theirs[..] != ours) {
+            return Err(Failure::diverged(self.step, &all));
         }
         Ok(self.stepper.digest(&mut self.env.collective)?)
-    }
-
-    /// Reports at most about five times a second, and always the first and the last step.
-    fn report(&mut self, step: Step, figures: Figures) {
-        let since = self.clock.reported.elapsed().as_secs_f64();
-        let first = step.0 == self.resumed_at.0 + 1;
-        if since < 0.2 && !first && step.0 < self.trial.recipe.steps {
-            return;
-        }
-        let loss = figures.loss / f64::from(self.trial.recipe.batch.triplets);
-        self.tell(Event::Stepped {
-            step,
-            loss,
-            accuracy: self.accuracy(figures),
-            triplets_per_second: self.clock.triplets as f64 / since.max(1e-9),
-        });
-        self.clock.triplets = 0;
-        self.clock.reported = Instant::now();
-    }
-
-    fn tell(&self, event: Event) {
-        if self.env.collective.rank().0 == 0 {
-            (self.env.events)(event);
-        }
     }
 
     fn finish(mut self) -> Result<Outcome, Failure> {
         // A generation that only repeats the end of a dead one has no scores yet.
         let scored = self.scores.as_ref().map(|(step, _)| *step);
         if self.env.slice.is_none() && scored != Some(self.step) {
-            self.validate()?;
+            self.evaluate()?;
         }
         self.settle()?;
         if !self.triplets.is_empty() && self.env.collective.rank().0 == 0 {
@@ -437,7 +437,11 @@ impl<'a> Trainer<'a> {
             let written = scores::write(run, trial, &self.triplets);
             self.env.runtime.block_on(written)?;
         }
-        let (_, validation) = self.scores.take().unwrap_or_default();
+        // A slice is not scored.
+        let validation = self
+            .scores
+            .take()
+            .map_or_else(BTreeMap::new, |(_, scores)| scores);
         let digest = self.digest()?;
         let consumed = self.consumed;
         Ok(Outcome {
@@ -455,3 +459,6 @@ impl<'a> Trainer<'a> {
         })
     }
 }
+
+/// A rank's lanes of a batch, and the figures of each.
+type Batch<E> = (Vec<LaneInput<<E as Engine>::Pack>>, Vec<(Lane, Figures)>);

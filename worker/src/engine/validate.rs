@@ -1,21 +1,57 @@
-//! Scoring held-out triplets, spread over the ranks, the same numbers on every world size.
+//! Scoring evaluation sets, spread over the ranks, the same numbers on every world size.
 
-use super::{PassError, Scores, Stepper};
-use crate::collective::Collective;
+use super::{Engine, PassError, Scores, Stepper};
+use crate::collective::Transport;
 use polestar_core::tree::tree_sum;
 use polestar_model::PackInput;
 use polestar_run::SetScore;
-use polestar_run::scores::Compared;
+use polestar_run::{placement::Sharding, scores::Compared};
 
-/// A held-out set, packed once.
+/// Triplets that are scored and not trained on, packed once.
 #[derive(Debug)]
-pub(super) struct HeldOut {
+pub(super) struct EvalSet<P> {
     /// Its name in records.
-    pub name: &'static str,
-    /// All of its packs, the same on every rank.
-    pub packs: Vec<PackInput>,
-    /// What is in them, in order.
-    pub triplets: Vec<Compared>,
+    name: String,
+    /// How many packs it has.
+    packs: usize,
+    /// Those that this rank scores, on its device.
+    own: Vec<P>,
+    /// What is in all of them, in order.
+    triplets: Vec<Compared>,
+}
+
+impl<P> EvalSet<P> {
+    /// A set of packs, the same on every rank, of which each rank keeps every world-th.
+    pub(super) fn new<E: Engine<Pack = P>>(
+        name: &str,
+        packs: Vec<PackInput>,
+        triplets: Vec<Compared>,
+        sharding: &Sharding,
+        engine: &E,
+    ) -> EvalSet<P> {
+        let (rank, world) = (sharding.rank.0 as usize, sharding.world.0 as usize);
+        EvalSet {
+            name: name.to_owned(),
+            packs: packs.len(),
+            own: packs
+                .into_iter()
+                .skip(rank)
+                .step_by(world)
+                .map(|pack| engine.upload(pack))
+                .collect(),
+            triplets,
+        }
+    }
+
+    /// Its name in records.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is in it, in the order of margins.
+    pub(super) fn triplets(&self) -> &[Compared] {
+        &self.triplets
+    }
 }
 
 /// Packs that go through the model together: sharded weights are gathered once for all of them.
@@ -23,33 +59,26 @@ const TOGETHER: usize = 4;
 
 /// Scores a set. Each rank runs every world-th pack; all ranks get the result, and the margin of
 /// every triplet if the trial ranks them.
-pub(super) fn score(
-    set: &HeldOut,
-    stepper: &mut Stepper,
-    collective: &mut Collective,
+pub(super) fn score<E: Engine, T: Transport<E>>(
+    set: &EvalSet<E::Pack>,
+    stepper: &mut Stepper<E>,
+    transport: &mut T,
 ) -> Result<(SetScore, Vec<f32>), ScoreError> {
-    let (rank, world) = (collective.rank().0 as usize, collective.world().0 as usize);
-    let packs: Vec<PackInput> = set
-        .packs
-        .iter()
-        .skip(rank)
-        .step_by(world)
-        .cloned()
-        .collect();
-    let mut mine = Vec::new();
+    let world = transport.world().0 as usize;
+    let mut local = Vec::new();
     // As often as the rank with the most packs: to gather weights takes all ranks.
-    for round in 0..set.packs.len().div_ceil(world).div_ceil(TOGETHER) {
-        let from = (round * TOGETHER).min(packs.len());
-        let to = (from + TOGETHER).min(packs.len());
-        for scores in stepper.score(collective, &packs[from..to])? {
-            mine.extend(encode(&scores));
+    for round in 0..set.packs.div_ceil(world).div_ceil(TOGETHER) {
+        let from = (round * TOGETHER).min(set.own.len());
+        let to = (from + TOGETHER).min(set.own.len());
+        for scores in stepper.score(transport, &set.own[from..to])? {
+            local.extend(encode(&scores));
         }
     }
-    let gathered = collective.gather_bytes(&mine)?;
+    let gathered = transport.exchange(&local)?;
     let mut readers: Vec<&[u8]> = gathered.iter().map(Vec::as_slice).collect();
     let mut losses = Vec::with_capacity(set.triplets.len());
     let mut margins = Vec::with_capacity(set.triplets.len());
-    for index in 0..set.packs.len() {
+    for index in 0..set.packs {
         let reader = &mut readers[index % world];
         let pack = decode(reader).ok_or(ScoreError::Truncated)?;
         losses.extend(pack.losses.into_iter().map(f64::from));
@@ -65,7 +94,7 @@ pub(super) fn score(
     Ok((score, margins))
 }
 
-/// One for a right ranking, a half for a tie.
+/// One for a correct ranking, a half for a tie.
 pub(super) fn credit(margin: f32) -> f64 {
     if margin > 0.0 {
         1.0

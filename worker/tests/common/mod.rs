@@ -1,15 +1,15 @@
 //! Ranks in threads of one process, connected as processes would be.
 
 use polestar_core::Rank;
-use polestar_worker::collective::{Collective, Mesh, Secret, SharedMemory, listen};
+use polestar_worker::collective::{Join, Locality, Mesh, MeshTransport, Secret, listen};
 use std::{net::SocketAddr, time::Duration};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// One collective a rank. The runtime has to outlive them.
-pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<Collective> {
+pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<MeshTransport> {
     if world == 1 {
-        return vec![Collective::alone()];
+        return vec![MeshTransport::alone()];
     }
     let meshes = runtime.block_on(async {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -22,9 +22,15 @@ pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<Coll
         let connect = listeners.into_iter().enumerate().map(|(rank, listener)| {
             let addresses = addresses.clone();
             async move {
-                let (secret, memory) = (Secret([7; 32]), SharedMemory::Auto);
-                let rank = Rank(rank as u32);
-                Mesh::connect(rank, listener, &addresses, &secret, memory, DEADLINE).await
+                let join = Join {
+                    rank: Rank(rank as u32),
+                    listener,
+                    peers: &addresses,
+                    secret: &Secret([7; 32]),
+                    locality: Locality::Machine,
+                    deadline: DEADLINE,
+                };
+                Mesh::connect(join).await
             }
         });
         futures::future::try_join_all(connect)
@@ -33,6 +39,6 @@ pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<Coll
     });
     let collectives = meshes
         .into_iter()
-        .map(|(mesh, _)| Collective::new(mesh, DEADLINE));
+        .map(|mesh| MeshTransport::new(mesh, DEADLINE));
     collectives.collect()
 }

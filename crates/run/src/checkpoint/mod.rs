@@ -98,6 +98,9 @@ pub enum Error {
         /// Its format.
         found: u64,
     },
+    /// A rank's word about its object is not what a rank says.
+    #[error("a rank's entry of a checkpoint can't be read: {0}; are all workers of one version?")]
+    Entry(String),
     /// The program's own work came to a stop.
     #[error("writing {key} ended in a panic; please report it")]
     Panicked {

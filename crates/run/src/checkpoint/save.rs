@@ -1,18 +1,56 @@
 //! Writing a checkpoint: every rank's object first, the manifest last.
 
 use super::{Error, Manifest, parts::Object, place, staging::Staging};
-use polestar_core::digest::BlockHash;
+use polestar_core::{digest::BlockHash, tree::BLOCK};
 use polestar_store::{Put, Store};
-use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What a rank has to say when its object is stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Uploaded {
     /// Its entry in the manifest.
     pub object: Object,
     /// Hashes of the blocks of each part's weights.
     pub blocks: Vec<Vec<BlockHash>>,
+}
+
+impl Uploaded {
+    /// As bytes: the entry's length, the entry, and the hashes as they are.
+    pub fn encode(&self) -> Vec<u8> {
+        let entry =
+            serde_json::to_vec(&self.object).expect("numbers and strings can be serialized");
+        let mut bytes = (entry.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&entry);
+        for blocks in &self.blocks {
+            bytes.extend_from_slice(blocks.as_flattened());
+        }
+        bytes
+    }
+
+    /// Reads what [`encode`](Uploaded::encode) wrote.
+    ///
+    /// # Errors
+    /// [`Error::Entry`] when it is something else.
+    pub fn decode(bytes: &[u8]) -> Result<Uploaded, Error> {
+        let cut = || Error::Entry("it is cut short".to_owned());
+        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(cut)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
+        let (entry, hashes) = rest.split_at_checked(length).ok_or_else(cut)?;
+        let object: Object =
+            serde_json::from_slice(entry).map_err(|error| Error::Entry(error.to_string()))?;
+        let (mut hashes, rest) = hashes.as_chunks::<{ size_of::<BlockHash>() }>();
+        let mut blocks = Vec::with_capacity(object.parts.len());
+        for part in &object.parts {
+            let count = part.elements.div_ceil(BLOCK as u64) as usize;
+            let (own, others) = hashes.split_at_checked(count).ok_or_else(cut)?;
+            blocks.push(own.to_vec());
+            hashes = others;
+        }
+        if !hashes.is_empty() || !rest.is_empty() {
+            return Err(Error::Entry("it is too long".to_owned()));
+        }
+        Ok(Uploaded { object, blocks })
+    }
 }
 
 /// How a commit ended.

@@ -118,18 +118,16 @@ impl Staging {
         &self.shape.name
     }
 
-    /// Takes what this rank owns of a segment: weights, first and second moments.
-    pub fn fill(&mut self, segment: usize, state: [&[f32]; 3]) {
+    /// Takes what this rank owns of a segment: `read` is asked for its weights, first and second moments.
+    pub fn fill(&mut self, segment: usize, mut read: impl FnMut(Kind, &mut [f32])) {
         let Some(part) = self.shape.parts.iter().find(|p| p.segment == segment) else {
             return;
         };
         let elements = part.elements as usize;
         let first = part.offset as usize / 4;
-        for (place, vector) in self.words[first..][..3 * elements]
-            .chunks_exact_mut(elements)
-            .zip(state)
-        {
-            place.copy_from_slice(vector);
+        let places = self.words[first..][..3 * elements].chunks_exact_mut(elements);
+        for (kind, place) in Kind::ALL.into_iter().zip(places) {
+            read(kind, place);
         }
     }
 
@@ -167,8 +165,7 @@ mod tests {
             let mut staging = Staging::new(shape.clone());
             for part in &shape.parts {
                 let value = part.segment as f32 + 0.5;
-                let vector = vec![value; part.elements as usize];
-                staging.fill(part.segment, [&vector, &vector, &vector]);
+                staging.fill(part.segment, |_, into| into.fill(value));
             }
             let read = SafeTensors::deserialize(staging.as_ref()).expect("a safetensors object");
             for segment in &layout.segments {

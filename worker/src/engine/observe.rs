@@ -1,0 +1,317 @@
+//! What follows from a step but is no part of it: rows of metrics, progress events, timings.
+//!
+//! The trainer says what happened, on every rank; each observer makes of it what it is for.
+
+use super::Failure;
+use polestar_core::Step;
+use polestar_run::{
+    Event, SetScore, Trial,
+    metrics::{self, Row},
+};
+use polestar_store::Store;
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+/// Something that happened in training, the same on every rank.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Moment<'a> {
+    /// A part of the start is done.
+    Prepared(&'static str),
+    /// All of it is.
+    Begun {
+        /// Steps already done.
+        step: Step,
+        /// All steps.
+        steps: u64,
+        /// Damaged checkpoints that were passed over, each a sentence.
+        passed_over: &'a [String],
+    },
+    /// A batch has come.
+    Loaded,
+    /// A step is done.
+    Stepped {
+        /// Its figures; held-out scores are still to come.
+        row: &'a Row,
+        /// Triplets of its batch.
+        triplets: u32,
+        /// Whether it is the trial's last.
+        is_last: bool,
+    },
+    /// The evaluation sets were scored after that step.
+    Evaluated {
+        step: Step,
+        scores: &'a BTreeMap<String, SetScore>,
+    },
+    /// A checkpoint is committed.
+    Saved(&'a Event),
+}
+
+/// What is to be stored before a checkpoint is committed.
+pub(super) type BeforeCommit = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+/// Watches a trial. It can tell events, of which only rank 0's are heard, but change nothing.
+pub(super) trait Observer {
+    /// Something happened.
+    fn on(&mut self, moment: &Moment<'_>, tell: &dyn Fn(Event));
+
+    /// A checkpoint was begun: what it needs from here, if this rank is the one that commits it.
+    fn before_commit(&mut self) -> Option<BeforeCommit> {
+        None
+    }
+}
+
+/// All observers of a trial, in order.
+pub(super) struct Observers {
+    observers: Vec<Box<dyn Observer>>,
+    tell: Box<dyn Fn(Event) + Send>,
+}
+
+impl Observers {
+    /// `tell` is what becomes of their events.
+    pub(super) fn new(
+        observers: Vec<Box<dyn Observer>>,
+        tell: Box<dyn Fn(Event) + Send>,
+    ) -> Observers {
+        Observers { observers, tell }
+    }
+
+    pub(super) fn on(&mut self, moment: Moment<'_>) {
+        for observer in &mut self.observers {
+            observer.on(&moment, &*self.tell);
+        }
+    }
+
+    pub(super) fn before_commit(&mut self) -> Vec<BeforeCommit> {
+        let each = self.observers.iter_mut();
+        each.filter_map(|observer| observer.before_commit())
+            .collect()
+    }
+}
+
+/// Rows of metrics, stored with each checkpoint.
+pub(super) struct MetricsRows {
+    store: Store,
+    trial: Trial,
+    /// Since the last checkpoint.
+    rows: Vec<Row>,
+}
+
+impl MetricsRows {
+    pub(super) fn new(store: Store, trial: Trial) -> MetricsRows {
+        let rows = Vec::new();
+        MetricsRows { store, trial, rows }
+    }
+}
+
+impl Observer for MetricsRows {
+    fn on(&mut self, moment: &Moment<'_>, _tell: &dyn Fn(Event)) {
+        match *moment {
+            Moment::Stepped { row, .. } => self.rows.push(row.clone()),
+            Moment::Evaluated { step, scores } => {
+                // A generation that only repeats the end of a dead one has no row to add them to.
+                if let Some(row) = self.rows.last_mut().filter(|row| row.step == step) {
+                    row.validation.clone_from(scores);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn before_commit(&mut self) -> Option<BeforeCommit> {
+        let (store, trial) = (self.store.clone(), self.trial.clone());
+        let rows = std::mem::take(&mut self.rows);
+        Some(Box::pin(async move {
+            Ok(metrics::write(&store, &trial, &rows).await?)
+        }))
+    }
+}
+
+/// Seconds of what comes before the first step is done, told after it.
+pub(super) struct StartupTimings {
+    since: Instant,
+    parts: Vec<(String, f64)>,
+    told: bool,
+}
+
+impl StartupTimings {
+    pub(super) fn new() -> StartupTimings {
+        StartupTimings {
+            since: Instant::now(),
+            parts: Vec::new(),
+            told: false,
+        }
+    }
+
+    /// Ends a part, which took the time since the one before; parts of one name are added up.
+    fn end(&mut self, name: &str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        match self.parts.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += seconds,
+            None => self.parts.push((name.to_owned(), seconds)),
+        }
+    }
+}
+
+impl Observer for StartupTimings {
+    fn on(&mut self, moment: &Moment<'_>, tell: &dyn Fn(Event)) {
+        if self.told {
+            return;
+        }
+        match moment {
+            Moment::Prepared(name) => self.end(name),
+            Moment::Loaded => self.end("data"),
+            Moment::Stepped { .. } => {
+                self.end("step");
+                self.told = true;
+                let parts = std::mem::take(&mut self.parts);
+                tell(Event::Underway { parts });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Events for those who wait for the trial.
+pub(super) struct Progress {
+    started: Instant,
+    /// When a step was last told, and the triplets since; none before the first step.
+    told: Option<Instant>,
+    triplets: u64,
+}
+
+/// Steps are told about five times a second, and always the first and the last.
+const PACE: Duration = Duration::from_millis(200);
+
+impl Progress {
+    pub(super) fn new() -> Progress {
+        Progress {
+            started: Instant::now(),
+            told: None,
+            triplets: 0,
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn on(&mut self, moment: &Moment<'_>, tell: &dyn Fn(Event)) {
+        match *moment {
+            Moment::Begun {
+                step,
+                steps,
+                passed_over,
+            } => {
+                tell(Event::Begun {
+                    step,
+                    steps,
+                    seconds: self.started.elapsed().as_secs_f64(),
+                    passed_over: passed_over.to_vec(),
+                });
+                self.started = Instant::now();
+            }
+            Moment::Stepped {
+                row,
+                triplets,
+                is_last,
+            } => {
+                self.triplets += u64::from(triplets);
+                let since = self.told.unwrap_or(self.started).elapsed();
+                if since < PACE && self.told.is_some() && !is_last {
+                    return;
+                }
+                tell(Event::Stepped {
+                    step: row.step,
+                    loss: row.loss,
+                    accuracy: row.accuracy,
+                    triplets_per_second: self.triplets as f64 / since.as_secs_f64().max(1e-9),
+                });
+                self.told = Some(Instant::now());
+                self.triplets = 0;
+            }
+            Moment::Evaluated { step, scores } => tell(Event::Validated {
+                step,
+                scores: scores.clone(),
+            }),
+            Moment::Saved(event) => tell(event.clone()),
+            Moment::Prepared(_) | Moment::Loaded => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::trial;
+    use polestar_dataset::Layout;
+    use std::cell::RefCell;
+
+    #[test]
+    fn scores_go_into_the_row_of_their_step_and_rows_into_the_next_checkpoint() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let store = Store::open("memory://metrics-rows").expect("a store");
+        let trial = trial(Layout::Shared);
+        let mut rows = MetricsRows::new(store.clone(), trial.clone());
+        let tell = |event| panic!("metrics are not told: {event:?}");
+        let scores = BTreeMap::from([(
+            metrics::SETS[0].to_owned(),
+            SetScore {
+                loss: 0.5,
+                accuracy: Some(0.75),
+                triplets: 8,
+            },
+        )]);
+        for step in [1, 2, 3].map(Step) {
+            let row = Row {
+                step,
+                ..Row::default()
+            };
+            let (triplets, is_last) = (8, step.0 == 3);
+            let moment = Moment::Stepped {
+                row: &row,
+                triplets,
+                is_last,
+            };
+            rows.on(&moment, &tell);
+            if step.0 == 2 {
+                let scores = &scores;
+                rows.on(&Moment::Evaluated { step, scores }, &tell);
+                let stored = rows.before_commit().expect("rows to store");
+                runtime.block_on(stored).expect("a store");
+            }
+        }
+        let read = runtime.block_on(metrics::read(&store, &trial));
+        let read = read.expect("metrics");
+        let steps: Vec<u64> = read.iter().map(|row| row.step.0).collect();
+        assert_eq!(steps, [1, 2], "the third waits for its checkpoint");
+        assert!(read[0].validation.is_empty());
+        assert_eq!(read[1].validation, scores);
+    }
+
+    #[test]
+    fn the_first_and_the_last_step_are_always_told() {
+        let told = RefCell::new(Vec::new());
+        let tell = |event| match event {
+            Event::Stepped { step, .. } => told.borrow_mut().push(step.0),
+            other => panic!("{other:?}"),
+        };
+        let mut progress = Progress::new();
+        for step in 1..=1000 {
+            let row = Row {
+                step: Step(step),
+                ..Row::default()
+            };
+            let moment = Moment::Stepped {
+                row: &row,
+                triplets: 8,
+                is_last: step == 1000,
+            };
+            progress.on(&moment, &tell);
+        }
+        let told = told.into_inner();
+        assert_eq!((told[0], *told.last().expect("a step")), (1, 1000));
+        assert!(told.len() < 1000, "not every step is told");
+    }
+}

@@ -1,0 +1,140 @@
+//! What a pass through the model sees of a rank's state: weights that are gathered when they are
+//! needed, and a gradient that is sent off when it is complete.
+
+use super::{
+    Engine, GradientStore, NotFinite, ParameterStore, SegmentState, StepPlan,
+    gradient::{Accumulator, Pass},
+};
+use crate::collective::{CollectiveError, Pending, Transport};
+use polestar_run::placement::Zero;
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// A loss or a gradient is not a number.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// Communication between ranks.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+}
+
+/// Where the weights that a pass computes with are.
+pub(super) enum Residency<E: Engine> {
+    /// With their owners, to be gathered when they are needed.
+    Sharded,
+    /// On their way.
+    Gathering(Pending<E::Flat>),
+    /// On the device.
+    Resident(E::Weights),
+}
+
+/// A segment of a rank's model.
+pub(super) struct Segment<E: Engine> {
+    pub(super) elements: usize,
+    /// What this rank updates of it; none until it is [set](super::Stepper::set_shard).
+    pub(super) state: Option<SegmentState<E::Flat>>,
+    pub(super) residency: Residency<E>,
+}
+
+impl<E: Engine> Segment<E> {
+    pub(super) fn state(&self) -> &SegmentState<E::Flat> {
+        self.state.as_ref().expect(UNSET)
+    }
+
+    pub(super) fn state_mut(&mut self) -> &mut SegmentState<E::Flat> {
+        self.state.as_mut().expect(UNSET)
+    }
+
+    /// Begins to gather the weights from their owners.
+    pub(super) fn gather<T: Transport<E>>(
+        &mut self,
+        engine: &E,
+        transport: &mut T,
+        plan: &StepPlan,
+    ) {
+        let own = engine.copy(&self.state().master);
+        let shards = plan.sharding.cuts(self.elements);
+        self.residency = Residency::Gathering(transport.all_gather(engine, shards, own));
+    }
+}
+
+const UNSET: &str = "every segment's shard is set before training begins";
+
+/// The weights, for a pass without gradients.
+pub(super) struct EvalPass<'a, E: Engine, T> {
+    pub(super) engine: &'a E,
+    pub(super) transport: &'a mut T,
+    pub(super) plan: StepPlan,
+    pub(super) segments: &'a mut [Segment<E>],
+}
+
+impl<E: Engine, T: Transport<E>> EvalPass<'_, E, T> {
+    /// Asks for the weights of a segment if nobody has yet.
+    fn prefetch(&mut self, segment: usize) {
+        let segment = &mut self.segments[segment];
+        if let Residency::Sharded = segment.residency {
+            segment.gather(self.engine, self.transport, &self.plan);
+        }
+    }
+}
+
+impl<E: Engine, T: Transport<E>> ParameterStore<E> for EvalPass<'_, E, T> {
+    type Error = PassError;
+
+    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<E::Weights, PassError> {
+        self.prefetch(segment);
+        if let Some(next) = next {
+            self.prefetch(next);
+        }
+        let residency = &mut self.segments[segment].residency;
+        let weights = match std::mem::replace(residency, Residency::Sharded) {
+            Residency::Resident(weights) => weights,
+            Residency::Gathering(pending) => self.engine.weights(segment, &pending.wait()?),
+            Residency::Sharded => unreachable!("it was asked for above"),
+        };
+        *residency = Residency::Resident(weights.clone());
+        Ok(weights)
+    }
+
+    fn release(&mut self, segment: usize) {
+        if self.plan.sharding.zero == Zero::Weights {
+            self.segments[segment].residency = Residency::Sharded;
+        }
+    }
+}
+
+/// The weights and the gradient.
+pub(super) struct TrainPass<'a, E: Engine, T> {
+    pub(super) weights: EvalPass<'a, E, T>,
+    pub(super) sums: &'a mut Accumulator<E>,
+    pub(super) pass: Pass,
+}
+
+impl<E: Engine, T: Transport<E>> ParameterStore<E> for TrainPass<'_, E, T> {
+    type Error = PassError;
+
+    fn weights(&mut self, segment: usize, next: Option<usize>) -> Result<E::Weights, PassError> {
+        self.weights.weights(segment, next)
+    }
+
+    fn release(&mut self, segment: usize) {
+        self.weights.release(segment);
+    }
+}
+
+impl<E: Engine, T: Transport<E>> GradientStore<E> for TrainPass<'_, E, T> {
+    fn gradient(&mut self, segment: usize) -> E::Flat {
+        self.sums.begin(self.weights.engine, segment, self.pass)
+    }
+
+    fn complete(&mut self, segment: usize, gradient: E::Flat) -> Result<(), PassError> {
+        let EvalPass {
+            engine, transport, ..
+        } = &mut self.weights;
+        let done = self
+            .sums
+            .complete(*engine, *transport, segment, self.pass, gradient);
+        Ok(done?)
+    }
+}
