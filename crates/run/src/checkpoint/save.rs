@@ -141,3 +141,46 @@ async fn remove_others(store: &Store, manifest: &Manifest) -> Result<(), Error> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Part;
+
+    #[test]
+    fn an_entry_travels_as_bytes_and_a_cut_one_is_refused() {
+        let part = |segment, blocks: usize| Part {
+            segment,
+            start: 0,
+            // The last block is not a whole one.
+            elements: (blocks * BLOCK - 1) as u64,
+            offset: 64,
+        };
+        let uploaded = Uploaded {
+            object: Object {
+                name: "00001-of-00001.safetensors".to_owned(),
+                bytes: 1 << 20,
+                parts: vec![part(0, 1), part(2, 300)],
+                pages: vec!["00".repeat(32)],
+            },
+            blocks: vec![vec![[7; 32]], (0..300).map(|i| [i as u8; 32]).collect()],
+        };
+        let bytes = uploaded.encode();
+        assert_eq!(Uploaded::decode(&bytes).expect("an entry"), uploaded);
+        assert!(
+            bytes.len() < 301 * 32 + 400,
+            "32 bytes a block: {}",
+            bytes.len()
+        );
+        for end in 0..bytes.len() {
+            let cut = Uploaded::decode(&bytes[..end]);
+            assert!(
+                matches!(cut, Err(Error::Entry(_))),
+                "{end} of {}",
+                bytes.len()
+            );
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(matches!(Uploaded::decode(&longer), Err(Error::Entry(_))));
+    }
+}
