@@ -280,9 +280,15 @@ impl Store {
         reason = "the name of a throw-away object: no answer depends on it"
     )]
     pub async fn check_conditional_puts(&self) -> Result<()> {
-        #[expect(clippy::disallowed_types, reason = "a name that nobody else takes, not an order")]
+        #[expect(
+            clippy::disallowed_types,
+            reason = "a name that nobody else takes, not an order"
+        )]
         use std::hash::{BuildHasher, RandomState};
-        #[expect(clippy::disallowed_types, reason = "a name that nobody else takes, not an order")]
+        #[expect(
+            clippy::disallowed_types,
+            reason = "a name that nobody else takes, not an order"
+        )]
         let unique = RandomState::new().hash_one(std::process::id());
         let key = format!("conditional-put-check-{}-{unique:x}", std::process::id());
         let mut honoured = self.put_if_absent(&key, "first".into()).await? == Put::Created;
