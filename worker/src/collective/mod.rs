@@ -14,6 +14,7 @@ mod error;
 mod exchange;
 mod handshake;
 mod link;
+mod local;
 mod merge;
 mod mesh;
 mod operation;
@@ -26,6 +27,7 @@ mod transport;
 
 pub use error::{Cause, CollectiveError, FlightRecord, LinkError, Operation};
 pub use handshake::{HandshakeError, Secret};
+pub use local::local_world;
 pub use mesh::{Aborter, Join, Locality, Mesh, MeshError, listen};
 pub use transport::MeshTransport;
 

@@ -10,7 +10,6 @@ use polestar_core::{
 };
 use polestar_model::{HeadKind, ModelLayout, Preset};
 use std::{
-    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -21,31 +20,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// A mesh of `world` ranks in this process.
 fn meshes(world: u32, locality: impl Fn(u32) -> Locality) -> Vec<Mesh> {
+    let localities: Vec<Locality> = (0..world).map(locality).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for _ in 0..world {
-            let listener = listen(any).await.unwrap();
-            addresses.push(listener.local_addr().unwrap());
-            listeners.push(listener);
-        }
-        let connect = listeners.into_iter().enumerate().map(|(rank, listener)| {
-            let (addresses, locality) = (addresses.clone(), locality(rank as u32));
-            async move {
-                let join = Join {
-                    rank: Rank(rank as u32),
-                    listener,
-                    peers: &addresses,
-                    secret: &Secret([7; 32]),
-                    locality,
-                    deadline: DEADLINE,
-                };
-                Mesh::connect(join).await
-            }
-        });
-        futures::future::try_join_all(connect).await.unwrap()
-    })
+    runtime
+        .block_on(local_world(&localities, DEADLINE))
+        .unwrap()
 }
 
 /// Runs a rank's part in a thread each and returns what they return, by rank.

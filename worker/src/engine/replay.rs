@@ -1,11 +1,11 @@
 //! Training a slice of a trial again, to compare the answer.
 
 use super::{Environment, Failure, run};
-use crate::collective::{self, Join, Locality, Mesh, MeshTransport, Secret};
-use polestar_core::{Digest, Rank, Step, WorldSize};
+use crate::collective::{Locality, MeshTransport, local_world};
+use polestar_core::{Digest, Step, WorldSize};
 use polestar_run::Trial;
 use polestar_store::Store;
-use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 use tokio::runtime::Handle;
 
 /// Longer than any step of a slice that somebody waits for.
@@ -73,35 +73,13 @@ pub fn replay(
 }
 
 async fn connect(world: WorldSize) -> Result<Vec<MeshTransport>, Failure> {
-    if world.0 == 1 {
-        return Ok(vec![MeshTransport::alone()]);
-    }
-    let broken = |e: &dyn std::fmt::Display| {
-        Failure::Config(format!("ranks of this process can't connect: {e}"))
-    };
-    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    for _ in 0..world.0 {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = collective::listen(any).await.map_err(|e| broken(&e))?;
-        addresses.push(listener.local_addr().map_err(|e| broken(&e))?);
-        listeners.push(listener);
-    }
-    let secret = Secret(rand::random());
-    let connects = (0..).map(Rank).zip(listeners).map(|(rank, listener)| {
-        Mesh::connect(Join {
-            rank,
-            listener,
-            peers: &addresses,
-            secret: &secret,
-            locality: Locality::Machine,
-            deadline: DEADLINE,
-        })
-    });
-    let meshes = futures::future::try_join_all(connects)
-        .await
-        .map_err(|e| broken(&e))?;
-    Ok(meshes
+    let localities = vec![Locality::Machine; world.0 as usize];
+    let meshes = local_world(&localities, DEADLINE).await.map_err(|error| {
+        let reason = polestar_core::chain::chain(&error);
+        Failure::Config(format!("ranks of this process can't connect: {reason}"))
+    })?;
+    let transports = meshes
         .into_iter()
-        .map(|mesh| MeshTransport::new(mesh, DEADLINE))
-        .collect())
+        .map(|mesh| MeshTransport::new(mesh, DEADLINE));
+    Ok(transports.collect())
 }
