@@ -1,5 +1,6 @@
 //! How a corpus was made: the options that its content depends on, as the manifest records them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a corpus was made.
@@ -13,22 +14,28 @@ pub enum Origin {
 }
 
 /// Which columns hold what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColumnMapping {
-    /// Text, or a list of {role, content}.
+    /// Column of the prompt: text, or a list of {role, content}.
+    #[arg(long, value_name = "COLUMN", default_value_t = Self::default().prompt)]
     pub prompt: String,
-    /// The policy; several columns, joined with " | ", make the strict policy (say, model and
+    /// Column of the policy; several columns, joined with " | ", make the strict policy (say, model and
     /// decoding settings).
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',', default_values_t = Self::default().policy)]
     pub policy: Vec<String>,
-    /// Tells a policy's answers to one prompt apart: a number, or text that is replaced by its
-    /// rank. `None`: the column "sample" where there is one, the order of the rows elsewhere.
+    /// Column that tells a policy's answers to one prompt apart: a number, or text that is replaced by its
+    /// rank. Not given: the column "sample" where there is one, the order of the rows elsewhere.
+    #[arg(long, value_name = "COLUMN")]
     pub sample: Option<String>,
-    /// The answer.
+    /// Column of the answer: text, or a list of texts, {text} or {message: {content}}.
+    #[arg(long, value_name = "COLUMN", default_value_t = Self::default().response)]
     pub response: String,
-    /// Names the prompt. `None`: 16 hex digits of the prompt's hash.
+    /// Column that names the prompt. Not given: 16 hex digits of the prompt's hash.
+    #[arg(long, value_name = "COLUMN")]
     pub prompt_id: Option<String>,
     /// Columns to keep as JSON.
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     pub meta: Vec<String>,
 }
 
@@ -94,10 +101,11 @@ pub struct InputFile {
 }
 
 /// What to synthesize.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SynthOptions {
     /// Store URL of the corpus.
+    #[schemars(skip)]
     pub output: String,
     /// Policies.
     pub policies: u32,
@@ -179,13 +187,34 @@ impl SynthOrigin {
 }
 
 /// How much to hold out.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldOut {
     /// So many.
     Count(u64),
     /// This share of those that are usable, rounded.
     Fraction(f64),
+}
+
+impl std::fmt::Display for HeldOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HeldOut::Count(count) => count.fmt(f),
+            HeldOut::Fraction(fraction) => fraction.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for HeldOut {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            Ok(n) if (0.0..1.0).contains(&n) => Ok(HeldOut::Fraction(n)),
+            Ok(n) if n >= 1.0 && n.fract() == 0.0 => Ok(HeldOut::Count(n as u64)),
+            _ => Err("give a whole number, or a fraction below 1".into()),
+        }
+    }
 }
 
 impl Default for HeldOut {
@@ -195,14 +224,30 @@ impl Default for HeldOut {
 }
 
 /// The size of row groups and files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileLayout {
-    /// A row group ends after the prompt that brings it to this many rows,
+    /// Rows that end a row group, the unit of reading, after the prompt that brings it there.
+    #[arg(long, value_name = "N", default_value_t = Self::default().row_group_rows)]
+    #[schemars(extend("unit" = "rows"))]
     pub row_group_rows: u64,
-    /// or to this many bytes of text, whichever is first.
+    /// Bytes of text that end a row group in the same way, if they come first. As a flag in MiB.
+    #[arg(
+        long = "row-group-mib",
+        value_name = "MIB",
+        value_parser = crate::import::bytes_of_mib,
+        default_value = "4"
+    )]
+    #[schemars(extend("unit" = "bytes"))]
     pub row_group_bytes: u64,
-    /// A file ends after the row group that brings it to this many bytes.
+    /// Bytes that end a file after the row group that brings it there. As a flag in MiB.
+    #[arg(
+        long = "file-mib",
+        value_name = "MIB",
+        value_parser = crate::import::bytes_of_mib,
+        default_value = "64"
+    )]
+    #[schemars(extend("unit" = "bytes"))]
     pub file_bytes: u64,
 }
 

@@ -13,10 +13,11 @@
 use std::sync::Arc;
 
 use polestar_core::{Objective, Span};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What goes between the pieces of a sequence.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Wrapper {
     /// Nothing: the response continues the prompt, as in pre-training.
@@ -27,7 +28,7 @@ pub enum Wrapper {
 }
 
 /// How a triplet's two sequences are laid out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
     /// The common prefix once, both candidates after it.
@@ -38,12 +39,14 @@ pub enum Layout {
 }
 
 /// How trajectories become token sequences.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SampleConfig {
     /// Most tokens of a prompt; a longer one keeps its last.
+    #[schemars(extend("unit" = "tokens"))]
     pub max_prompt: usize,
     /// Most tokens of a response; a longer one keeps its first.
+    #[schemars(extend("unit" = "tokens"))]
     pub max_response: usize,
     /// What goes between prompt and response.
     pub wrapper: Wrapper,

@@ -3,6 +3,7 @@
 //!
 //! Everything here is a pure function of the samples, the policy table and a key.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Policy;
@@ -18,7 +19,7 @@ pub struct PolicySamples {
 }
 
 /// How the reference's policy is drawn among those that a prompt offers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Weighting {
     /// Every eligible policy of the prompt alike.
@@ -69,7 +70,7 @@ pub struct PolicyTable {
 
 /// Some of a corpus's training policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(untagged, try_from = "PolicyChoiceKeys")]
 pub enum PolicyChoice {
     /// Drawn by a seed. The draws of one seed are nested: a larger one holds every smaller one.
     Drawn {
@@ -83,6 +84,35 @@ pub enum PolicyChoice {
         /// Their names.
         names: Vec<String>,
     },
+}
+
+/// A [`PolicyChoice`] as it is read: one struct, so that an unknown key is named as such.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyChoiceKeys {
+    count: Option<u32>,
+    seed: Option<u64>,
+    names: Option<Vec<String>>,
+}
+
+impl TryFrom<PolicyChoiceKeys> for PolicyChoice {
+    type Error = &'static str;
+
+    fn try_from(keys: PolicyChoiceKeys) -> Result<Self, Self::Error> {
+        match keys {
+            PolicyChoiceKeys {
+                count: Some(count),
+                seed: Some(seed),
+                names: None,
+            } => Ok(PolicyChoice::Drawn { count, seed }),
+            PolicyChoiceKeys {
+                count: None,
+                seed: None,
+                names: Some(names),
+            } => Ok(PolicyChoice::Named { names }),
+            _ => Err("a choice of policies has `count` and `seed`, or else `names`"),
+        }
+    }
 }
 
 impl PolicyChoice {
@@ -339,6 +369,26 @@ mod tests {
             None,
             "a held-out policy"
         );
+    }
+
+    #[test]
+    fn a_choice_of_policies_names_the_key_that_is_wrong() {
+        let read = |json: &str| serde_json::from_str::<PolicyChoice>(json);
+        for choice in [
+            PolicyChoice::Drawn { count: 4, seed: 1 },
+            PolicyChoice::Named {
+                names: vec!["a".into()],
+            },
+        ] {
+            let json = serde_json::to_string(&choice).unwrap();
+            assert_eq!(read(&json).unwrap(), choice);
+        }
+        let refused = read(r#"{"count": 4, "sed": 1}"#).unwrap_err().to_string();
+        assert!(refused.starts_with("unknown field `sed`"), "{refused}");
+        let refused = read(r#"{"count": 4, "names": ["a"]}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("or else `names`"), "{refused}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The shape of a model: [`ModelConfig`], its validity, and the named presets.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Hyper-parameters of an InternLM2-style decoder with a reward head.
 ///
 /// The published POLAR-7B and 1.8B are [`Preset::Polar7B`] and [`Preset::Polar1B8`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Rows of the embedding table. 0 in a sweep file means "what the corpus's tokenizer has".

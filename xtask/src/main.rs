@@ -3,6 +3,7 @@
 
 mod arrows;
 mod pages;
+mod reference;
 mod shape;
 mod verify;
 
@@ -37,7 +38,7 @@ fn usage() -> String {
          \x20      cargo xtask verify [STEP ...]  check everything, or only some of it:\n",
     );
     for (name, about) in verify::steps() {
-        text += &format!("  {name:10} {about}\n");
+        text += &format!("  {name:16} {about}\n");
     }
     text
 }

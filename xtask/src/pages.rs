@@ -1,7 +1,8 @@
 //! Pages of docs/ that are made from the code: written by `cargo xtask generate`, held against it by
 //! `cargo xtask verify`.
 
-use crate::{Trouble, arrows};
+use crate::{Trouble, arrows, output, reference};
+use serde_json::Value;
 
 /// A part of a page that is made from the code, between two comments that name it.
 pub(crate) struct Section {
@@ -16,7 +17,16 @@ pub(crate) struct Section {
 /// # Errors
 /// A page that can't be read or written, or has no place for its section.
 pub(crate) fn generate() -> Result<(), Trouble> {
-    write("docs/architecture.md", &arrows::picture())
+    let architecture = "docs/architecture.md";
+    let section = arrows::picture();
+    write(
+        architecture,
+        &section.put_into(architecture, &read(architecture)?)?,
+    )?;
+    for (page, text) in from_the_program()? {
+        write(page, &text)?;
+    }
+    Ok(())
 }
 
 /// Whether a page holds this section as the code has it now.
@@ -25,18 +35,91 @@ pub(crate) fn generate() -> Result<(), Trouble> {
 /// It doesn't, and what to do.
 pub(crate) fn is_current(page: &str, section: &Section) -> Result<(), Trouble> {
     let there = read(page)?;
-    match section.put_into(page, &there)? == there {
+    same(page, &there, &section.put_into(page, &there)?)
+}
+
+/// Checks the pages that are made from what the program says of itself.
+///
+/// # Errors
+/// A page that is not what it would be if it were made now.
+pub(crate) fn verify() -> Result<String, Trouble> {
+    let pages = from_the_program()?;
+    for (page, text) in &pages {
+        same(page, &read(page)?, text)?;
+    }
+    Ok(format!("{} pages say what the program says", pages.len()))
+}
+
+fn same(page: &str, there: &str, now: &str) -> Result<(), Trouble> {
+    match there == now {
         true => Ok(()),
         false => Err(format!(
-            "{page} doesn't show what the code says; run `cargo xtask generate`"
+            "{page} doesn't say what the code says; run `cargo xtask generate`"
         )),
     }
 }
 
-fn write(page: &str, section: &Section) -> Result<(), Trouble> {
-    let text = section.put_into(page, &read(page)?)?;
+/// Pages that the program is asked for, each with its text.
+fn from_the_program() -> Result<[(&'static str, String); 2], Trouble> {
+    // All of the workspace, as tests build it: for one package other features would be resolved.
+    output(&[
+        "cargo",
+        "build",
+        "--workspace",
+        "--locked",
+        "--bin=coordinator",
+    ])?;
+    let program = format!("{}/debug/coordinator", target_folder()?);
+    let schema = output(&[&program, "schema"])?;
+    let schema: Value = serde_json::from_str(&schema)
+        .map_err(|error| format!("`coordinator schema` printed no JSON: {error}"))?;
+    let examples = toml::from_str(&read(reference::EXAMPLES)?)
+        .map_err(|error| format!("{}: {error}", reference::EXAMPLES))?;
+    let presets = output(&[&program, "presets"])?;
+    Ok([
+        (
+            "docs/configuration.md",
+            reference::page(&schema, &examples)?,
+        ),
+        ("docs/presets.md", format!("{PRESETS}\n{presets}")),
+    ])
+}
+
+const PRESETS: &str = "\
+# Presets
+
+Models with a name, for `sweep.sizes`. This page is what `coordinator presets` prints (`cargo xtask generate`).
+
+Parameters are counted exactly, from the tensors' shapes. *Non-embedding* is everything but the embedding table and
+a language-model head: the N of `6ND`. *With reward head* is what a POLAR reward model trains: embedding, blocks,
+norms and a value head of one row. *With LM head* has `vocabulary × width` instead of that row, not tied to the
+embedding: what a warm start trains.
+
+`polar-7b` and `polar-1.8b` have the published shapes. The paper names four more sizes (115.52M, 232.65M, 389.87M,
+924.09M, without a head at its vocabulary of 92,544) and shows one near 50M, without their shapes: those here are our
+own, within 0.5% of its figures. The five small ones take their vocabulary from the corpus; the table has them at the
+vocabulary that `corpus import` trains unless it is told another (`coordinator presets --vocab N` counts at N).
+";
+
+fn target_folder() -> Result<String, Trouble> {
+    let metadata = output(&[
+        "cargo",
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--locked",
+    ])?;
+    let metadata: Value = serde_json::from_str(&metadata)
+        .map_err(|error| format!("`cargo metadata` printed no JSON: {error}"))?;
+    let folder = metadata["target_directory"].as_str();
+    folder
+        .map(str::to_owned)
+        .ok_or_else(|| "`cargo metadata` names no target folder".into())
+}
+
+fn write(page: &str, text: &str) -> Result<(), Trouble> {
     std::fs::write(page, text).map_err(|error| format!("{page} can't be written: {error}"))?;
-    println!("{page}: {}", section.name);
+    println!("{page}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The steps of `cargo xtask verify`, and running them.
 
-use crate::{Trouble, arrows, shape};
+use crate::{Trouble, arrows, pages, shape};
 use std::process::Command;
 
 /// One check.
@@ -59,7 +59,7 @@ const QUICK_START: &[&str] = &[
 ];
 
 /// What `verify` runs, in order.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "format",
         about: "rustfmt",
@@ -116,6 +116,11 @@ const STEPS: [Step; 9] = [
         name: "test",
         about: "all tests",
         work: command(&["cargo", "test", "--workspace", "--locked"]),
+    },
+    Step {
+        name: "config-reference",
+        about: "docs/configuration.md and docs/presets.md, as the program says them",
+        work: Work::Here(pages::verify),
     },
     Step {
         name: "quickstart",

@@ -7,14 +7,13 @@ use super::{
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
-    ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, Manifest, Progress, Stage,
-    SynthOptions, import, inspect, leftovers, synth, verify,
+    Corpus, ImportOptions, Manifest, Progress, Stage, SynthOptions, import, inspect, leftovers,
+    synth, verify,
 };
 use polestar_store::Store;
 use std::{
     cell::Cell,
     io::IsTerminal,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,7 @@ use std::{
 pub(crate) enum Command {
     /// Make a corpus from JSONL (.jsonl, .zst, .gz) and Parquet files of trajectories; goes on with an
     /// import to the same output that was stopped
-    Import(Box<ImportArgs>),
+    Import(Box<ImportOptions>),
     /// Make a corpus of synthetic policies with a computable optimum
     Synth(SynthArgs),
     /// Show what is in a corpus
@@ -35,72 +34,6 @@ pub(crate) enum Command {
         /// Object store URL of the corpus
         url: String,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// Files to read
-    #[arg(required = true)]
-    inputs: Vec<PathBuf>,
-    /// Object store URL of the corpus to make
-    #[arg(long, value_name = "URL")]
-    output: String,
-    /// The inputs are outputs of batch inference (OpenAI, vLLM run-batch), and this the batch's input
-    /// file; may be repeated
-    #[arg(long, value_name = "FILE")]
-    batch_requests: Vec<PathBuf>,
-    /// Column of the prompt: a string, or a list of {role, content}
-    #[arg(long, default_value = "prompt")]
-    prompt: String,
-    /// Column of the policy; several make the strict policy (policy,config)
-    #[arg(long, value_delimiter = ',', default_value = "policy")]
-    policy: Vec<String>,
-    /// Column of the sample's number; without it, samples are numbered as they come
-    #[arg(long)]
-    sample: Option<String>,
-    /// Column of the response: text, or a list of texts, {text} or {message: {content}}
-    #[arg(long, default_value = "response")]
-    response: String,
-    /// Prompts to hold out: a number, or a fraction below 1
-    #[arg(long, default_value = "0.1")]
-    heldout_prompts: f64,
-    /// Policies to hold out: a number of them
-    #[arg(long, default_value_t = 0)]
-    heldout_policies: usize,
-    /// Policies that are the same under other names, as NAME=NAME; may be repeated
-    #[arg(long, value_name = "NAME=NAME")]
-    alias: Vec<String>,
-    /// Seed of the held-out choice
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Vocabulary of the byte-level BPE that is trained
-    #[arg(long, default_value_t = 4096)]
-    vocab_size: u32,
-    /// Use this Hugging Face tokenizer.json instead
-    #[arg(long, value_name = "FILE")]
-    tokenizer: Option<PathBuf>,
-    /// Store tokens beside the texts, so that training reads instead of tokenizing them
-    #[arg(long)]
-    pretokenize: bool,
-    /// Leave out answers that resemble an earlier one of the same policy to the same prompt at least so
-    /// much: the Jaccard index of their five-letter sequences, say 0.9
-    #[arg(long, value_name = "RESEMBLANCE")]
-    drop_similar: Option<f64>,
-    /// A row group, the unit of reading, ends with the prompt that brings it to so many rows,
-    #[arg(long, default_value_t = FileLayout::default().row_group_rows)]
-    row_group_rows: u64,
-    /// or to so many MiB of text, whichever is first
-    #[arg(long, default_value_t = FileLayout::default().row_group_bytes >> 20)]
-    row_group_mib: u64,
-    /// A file ends with the row group that brings it to so many MiB
-    #[arg(long, default_value_t = FileLayout::default().file_bytes >> 20)]
-    file_mib: u64,
-    /// Memory for grouping, in MiB
-    #[arg(long, default_value_t = 512)]
-    memory: u64,
-    /// Where rows are kept meanwhile, compressed; what a stopped import leaves there is used by the next
-    #[arg(long, value_name = "FOLDER")]
-    temp_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -121,9 +54,10 @@ pub(crate) struct SynthArgs {
 
 pub(crate) async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Import(args) => {
-            let store = Store::open(&args.output)?;
-            let manifest = watched_import(args.into_options(store.url())?).await?;
+        Command::Import(options) => {
+            let store = Store::open(&options.output)?;
+            let output = store.url().to_owned();
+            let manifest = watched_import(ImportOptions { output, ..*options }).await?;
             describe(&store, &manifest);
         }
         Command::Synth(args) => {
@@ -154,57 +88,6 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-impl ImportArgs {
-    fn into_options(self, output: &str) -> Result<ImportOptions, Error> {
-        let mut aliases = Vec::new();
-        for alias in self.alias {
-            let names: Vec<String> = alias.split('=').map(str::to_owned).collect();
-            if names.len() < 2 || names.iter().any(String::is_empty) {
-                return Err(format!("--alias {alias}: write it as NAME=NAME").into());
-            }
-            aliases.push(names);
-        }
-        Ok(ImportOptions {
-            inputs: self.inputs,
-            requests: self.batch_requests,
-            output: output.to_owned(),
-            columns: ColumnMapping {
-                prompt: self.prompt,
-                policy: self.policy,
-                sample: self.sample,
-                response: self.response,
-                ..ColumnMapping::default()
-            },
-            heldout_prompts: held_out(self.heldout_prompts)?,
-            heldout_policy_count: self.heldout_policies,
-            aliases,
-            seed: self.seed,
-            vocab_size: self.vocab_size,
-            pretokenize: self.pretokenize,
-            tokenizer: self.tokenizer,
-            drop_similar: self.drop_similar,
-            layout: FileLayout {
-                row_group_rows: self.row_group_rows,
-                row_group_bytes: self.row_group_mib << 20,
-                file_bytes: self.file_mib << 20,
-            },
-            memory: self.memory << 20,
-            temp_dir: self.temp_dir,
-            ..ImportOptions::default()
-        })
-    }
-}
-
-fn held_out(number: f64) -> Result<HeldOut, Error> {
-    match number {
-        n if (0.0..1.0).contains(&n) => Ok(HeldOut::Fraction(n)),
-        n if n >= 1.0 && n.fract() == 0.0 => Ok(HeldOut::Count(n as u64)),
-        n => {
-            Err(format!("--heldout-prompts {n}: give a whole number, or a fraction below 1").into())
-        }
-    }
 }
 
 fn describe(store: &Store, manifest: &Manifest) {

@@ -27,7 +27,10 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
         }
         (None, Some(options)) if !exists => {
             eprintln!("importing the corpus to {}", store.url());
-            let options = with_variables(options.options(store.url()))?;
+            let options = with_variables(ImportOptions {
+                output: store.url().to_owned(),
+                ..options.clone()
+            })?;
             watched_import(options).await?;
         }
         _ => {}

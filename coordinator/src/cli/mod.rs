@@ -9,6 +9,7 @@ mod launch;
 mod plan;
 mod progress;
 mod recommend;
+mod reference;
 mod table;
 mod verify;
 
@@ -66,6 +67,14 @@ enum Command {
     /// Make, look at and check corpora of trajectories
     #[command(subcommand)]
     Corpus(corpus::Command),
+    /// Print the JSON Schema of sweep files, for editors that check and complete TOML
+    Schema,
+    /// List the presets of models with their shapes and exact numbers of parameters
+    Presets {
+        /// Vocabulary of the presets that take theirs from the corpus
+        #[arg(long, value_name = "N", default_value_t = reference::usual_vocab())]
+        vocab: u32,
+    },
     /// Run a worker of somebody's pool
     #[command(subcommand)]
     Worker(WorkerCommand),
@@ -150,6 +159,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Checkpoint(command) => checkpoint::run(command).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
+        Command::Schema => reference::print_schema()?,
+        Command::Presets { vocab } => reference::print_presets(vocab),
         Command::Worker(WorkerCommand::Join(args)) => {
             polestar_worker::agent::join(args.into_options()).await?;
         }

@@ -215,6 +215,8 @@ impl Maker<'_> {
             source,
         };
         stage.train.validate().map_err(failed)?;
+        let schedule = stage.train.schedule.validate_for(stage.steps);
+        schedule.map_err(|source| failed(ConfigError::Schedule(source)))?;
         model
             .validate()
             .map_err(|source| failed(ConfigError::Model(source)))?;

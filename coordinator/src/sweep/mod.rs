@@ -1,11 +1,14 @@
 //! A sweep file: what it may say, and reading it.
 
 mod axes;
+mod check;
 mod error;
 mod expand;
+mod law_or_values;
 mod memory;
 mod plan;
 mod read;
+mod schema;
 mod trunk;
 mod variants;
 
@@ -14,18 +17,18 @@ pub use error::PlanError;
 pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, read, read_str};
+pub use schema::schema;
 
 use polestar_core::Objective;
-use polestar_dataset::{
-    ColumnMapping, FileLayout, HeldOut, ImportOptions, SampleConfig, SynthOptions, Weighting,
-};
+use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
 use polestar_run::{TrainConfig, config::OptimizerConfig, schedule::Schedule};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 /// A sweep file, as written.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
     /// Name of the sweep: letters, digits, `-` and `_`. First part of the run's folder.
@@ -42,6 +45,7 @@ pub struct Sweep {
     pub weighting: Weighting,
     /// Prompts that a lane shuffles among.
     #[serde(default = "default_window")]
+    #[schemars(extend("unit" = "prompts"))]
     pub window: usize,
     /// How every trial is trained.
     pub train: TrainConfig,
@@ -62,102 +66,33 @@ fn default_window() -> usize {
 }
 
 /// Where the corpus is, and how it is made if it isn't there yet.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusTable {
     /// Object store URL of the corpus.
     pub url: String,
     /// Make it from synthetic policies.
     pub synth: Option<SynthOptions>,
-    /// Make it from files. `$NAME` at the start of a path is an environment variable.
-    pub import: Option<ImportTable>,
+    /// Make it from files.
+    pub import: Option<ImportOptions>,
     /// Damaged row groups to go on without, each `FILE#NUMBER`. They belong to what the weights are a
     /// function of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
 }
 
-/// `[corpus.import]`: what [`ImportOptions`] says, as far as a sweep needs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImportTable {
-    /// .jsonl, .jsonl.zst, .jsonl.gz or .parquet files.
-    pub inputs: Vec<PathBuf>,
-    /// Which columns hold what.
-    #[serde(default)]
-    pub columns: ColumnMapping,
-    /// Prompts to validate on: `{ count = 50 }` or `{ fraction = 0.1 }`.
-    #[serde(default = "default_heldout_prompts")]
-    pub heldout_prompts: HeldOut,
-    /// Policies to keep out of training, by name.
-    #[serde(default)]
-    pub heldout_policies: Vec<String>,
-    /// Further policies to keep out, chosen by the seed.
-    #[serde(default)]
-    pub heldout_policy_count: usize,
-    /// Groups of names of one and the same policy.
-    #[serde(default)]
-    pub aliases: Vec<Vec<String>>,
-    /// Decides what is held out.
-    #[serde(default)]
-    pub seed: u64,
-    /// Most tokens of the byte-level BPE that is trained.
-    #[serde(default = "default_vocab_size")]
-    pub vocab_size: u32,
-    /// Whether the corpus stores tokens beside the texts.
-    #[serde(default)]
-    pub pretokenize: bool,
-    /// A tokenizer.json to use instead.
-    pub tokenizer: Option<PathBuf>,
-    /// Leaves out answers that resemble an earlier one of the same policy at least so much, 0 to 1.
-    pub drop_similar: Option<f64>,
-    /// Size of row groups and files.
-    #[serde(default)]
-    pub layout: FileLayout,
-    /// Where rows are kept meanwhile, if not in the system's place.
-    pub temp_dir: Option<PathBuf>,
-}
-
-fn default_heldout_prompts() -> HeldOut {
-    HeldOut::Fraction(0.1)
-}
-fn default_vocab_size() -> u32 {
-    8192
-}
-
-impl ImportTable {
-    /// What the import takes, for a corpus at `output`.
-    pub fn options(&self, output: &str) -> ImportOptions {
-        ImportOptions {
-            inputs: self.inputs.clone(),
-            output: output.to_owned(),
-            columns: self.columns.clone(),
-            heldout_prompts: self.heldout_prompts,
-            heldout_policies: self.heldout_policies.clone(),
-            heldout_policy_count: self.heldout_policy_count,
-            aliases: self.aliases.clone(),
-            seed: self.seed,
-            vocab_size: self.vocab_size,
-            pretokenize: self.pretokenize,
-            tokenizer: self.tokenizer.clone(),
-            drop_similar: self.drop_similar,
-            layout: self.layout,
-            temp_dir: self.temp_dir.clone(),
-            ..ImportOptions::default()
-        }
-    }
-}
-
 /// The stage before: usually language modelling on the same trajectories.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WarmStart {
     /// What it learns.
     #[serde(default = "default_warm_objective")]
     pub objective: Objective,
     /// Its length.
+    #[schemars(extend("unit" = "steps"))]
     pub steps: u64,
     /// Its batch, if not that of `train`.
+    #[schemars(extend("unit" = "triplets"))]
     pub batch: Option<u32>,
     /// Its optimizer, if not that of `train`.
     pub optimizer: Option<OptimizerConfig>,
@@ -170,65 +105,44 @@ fn default_warm_objective() -> Objective {
 }
 
 /// The pool of workers. Nothing here changes a result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct PoolTable {
     /// Worker processes that `launch` starts on this machine.
-    #[serde(default = "default_workers")]
     pub workers: u32,
     /// Workers that train one trial together.
-    #[serde(default = "default_workers_per_trial")]
     pub workers_per_trial: u32,
     /// Threads of a worker; 0 shares this machine's cores among the workers.
-    #[serde(default)]
     pub threads: usize,
     /// A collective that waits longer than this many seconds fails.
-    #[serde(default = "default_deadline")]
     pub deadline_seconds: f64,
     /// Failures (not losses of a worker) after which a trial is given up.
-    #[serde(default = "default_failures")]
     pub failures: u32,
     /// Losses of a worker after which a trial is given up.
-    #[serde(default = "default_losses")]
     pub losses: u32,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
     /// can't fit isn't begun.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_gib: Option<f64>,
     /// FLOPs a second of one worker, convention `6ND`, as a launch prints them at its end: lets `plan`
     /// tell how long a sweep takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("unit" = "FLOP/s"))]
     pub worker_flops: Option<f64>,
     /// Price of a worker for an hour, in whatever money.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_price: Option<f64>,
-}
-
-fn default_workers() -> u32 {
-    2
-}
-fn default_workers_per_trial() -> u32 {
-    1
-}
-fn default_deadline() -> f64 {
-    600.0
-}
-fn default_failures() -> u32 {
-    2
-}
-fn default_losses() -> u32 {
-    100
 }
 
 impl Default for PoolTable {
     fn default() -> Self {
         PoolTable {
-            workers: default_workers(),
-            workers_per_trial: default_workers_per_trial(),
+            workers: 2,
+            workers_per_trial: 1,
             threads: 0,
-            deadline_seconds: default_deadline(),
-            failures: default_failures(),
-            losses: default_losses(),
+            deadline_seconds: 600.0,
+            failures: 2,
+            losses: 100,
             memory_gib: None,
             worker_flops: None,
             worker_price: None,

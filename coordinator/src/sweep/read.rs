@@ -67,28 +67,30 @@ pub fn read_str(file: &str, text: &str) -> Result<Sweep, ReadError> {
     Ok(sweep)
 }
 
-/// Serde lists all known keys; a person wants the one that was meant first.
+/// Serde lists all known keys, or values of one; a person wants the one that was meant first.
 fn with_nearest(message: &str) -> String {
-    let Some(rest) = message.strip_prefix("unknown field `") else {
+    let unknown = [("unknown field `", "key"), ("unknown variant `", "value")];
+    let found = unknown.into_iter().find_map(|(prefix, what)| {
+        let mut names = message.strip_prefix(prefix)?.split('`').step_by(2);
+        Some((what, names.next()?, names.filter(|name| !name.is_empty())))
+    });
+    let Some((what, unknown, known)) = found else {
         return message.to_owned();
     };
-    let mut names = rest.split('`').step_by(2);
-    let Some(unknown) = names.next() else {
-        return message.to_owned();
-    };
-    let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
-    let nearest = known
-        .iter()
-        .max_by(|a, b| {
-            let score = |k: &str| strsim::jaro_winkler(unknown, k);
-            score(a).total_cmp(&score(b))
-        })
-        .filter(|k| strsim::jaro_winkler(unknown, k) > 0.7);
-    let hint = nearest.map_or(String::new(), |k| format!("; did you mean `{k}`?"));
+    let known: Vec<&str> = known.collect();
+    let hint =
+        nearest(unknown, &known).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
     format!(
-        "unknown key `{unknown}`{hint} (known here: {})",
+        "unknown {what} `{unknown}`{hint} (known here: {})",
         known.join(", ")
     )
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let score = |name: &str| strsim::jaro_winkler(unknown, name);
+    let nearest = known.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+    nearest.copied().filter(|name| score(name) > 0.7)
 }
 
 fn check(sweep: &Sweep) -> Result<(), String> {
@@ -191,6 +193,20 @@ steps = [10]
     }
 
     #[test]
+    fn an_unknown_value_is_refused_with_the_nearest_one() {
+        let text = refusal(&GOOD.replace("batch = 8", "batch = 8\nprecision = \"bf61\""));
+        assert!(
+            text.starts_with("t.toml:8: unknown value `bf61`; did you mean `bf16`?"),
+            "{text}"
+        );
+        let text = refusal(&format!("{GOOD}lr = \"polr\"\n"));
+        assert!(
+            text.starts_with("t.toml:14: sweep.lr = \"polr\" is no law; did you mean \"polar\"?"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn values_that_cant_be_are_refused_with_their_key() {
         for (from, to, says) in [
             ("batch = 8", "batch = 9", "multiple of train.lanes"),
@@ -198,6 +214,11 @@ steps = [10]
             ("steps = [10]", "steps = [10]\nbudgets = [1e9]", "not both"),
             ("sizes = [\"nano\"]", "sizes = []", "at least one entry"),
             ("lr = 1e-3", "lr = -1.0", "train.optimizer.lr"),
+            (
+                "[train.optimizer]",
+                "schedule = { kind = \"wsd\", warmup = 0.6, decay = 0.6 }\n[train.optimizer]",
+                "train.schedule: warmup = 0.6 and decay = 0.6",
+            ),
         ] {
             let text = refusal(&GOOD.replace(from, to));
             assert!(text.contains(says), "{text}");

@@ -41,7 +41,7 @@ fn planned(sweep: &str) -> Result<Plan, PlanError> {
 fn refused(sweep: &str) -> String {
     match read_str("t.toml", &format!("{BASE}{sweep}")) {
         Err(error) => error.to_string(),
-        Ok(sweep) => plan(&sweep, &facts()).unwrap_err().to_string(),
+        Ok(sweep) => polestar_core::chain::chain(&plan(&sweep, &facts()).unwrap_err()),
     }
 }
 
@@ -171,6 +171,10 @@ fn what_makes_no_sense_is_refused_with_its_key() {
             "Raise it to",
         ),
         ("sizes = [\"nano\"]\nbudgets = [1e3]", "Raise the budget"),
+        (
+            "sizes = [\"nano\"]\nsteps = [100]\ntrunk = { warmup = 90, decay = 0.2 }",
+            "warmup = 90 and decay = 20 are more than the trial's 100 steps",
+        ),
         (
             "sizes = [\"nano\"]\nsteps = [9]\nseeds = [1, 1]",
             "list everything once",

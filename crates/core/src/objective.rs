@@ -1,9 +1,10 @@
 //! What a trial learns.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a trial learns from its triplets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// Policy discrimination: -ln σ(r(A₁, A₂) - r(A₁, B)), POLAR's pre-training loss: two rewards a

@@ -1,5 +1,6 @@
 //! Where a trial lies on the axes of its sweep. Laws group trials by these, never by their names.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -47,7 +48,7 @@ pub struct Policies {
 }
 
 /// How chosen policies lie to each other, by how differently they write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
     /// As the seed draws them.

@@ -3,13 +3,14 @@
 use crate::{
     Arithmetic, BatchRecipe, EvaluationSet, Execution, Measurement, Order, Trunk,
     placement::{Reduction, Zero},
-    schedule::Schedule,
+    schedule::{Schedule, ScheduleError},
 };
 use polestar_core::{Precision, Step};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What computes a trial. Each has its own rounding: the same trial has other bits on another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
     /// burn's CPU backend with this project's fused operations.
@@ -20,7 +21,7 @@ pub enum Backend {
 }
 
 /// AdamW and gradient clipping.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// Peak learning rate.
@@ -50,18 +51,19 @@ fn default_clip() -> f32 {
 }
 
 /// When the held-out sets are scored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct ValidationConfig {
     /// Steps between two validations; the last step is always validated. 0: only the last.
-    #[serde(default)]
+    #[schemars(extend("unit" = "steps"))]
     pub every: u64,
     /// Triplets of each held-out set.
-    #[serde(default = "default_validation_triplets")]
+    #[schemars(extend("unit" = "triplets"))]
     pub triplets: usize,
     /// Triplets of each held-out set after the last step, the first `triplets` among them; as many
     /// as `triplets` if not given. Final scores deserve narrower intervals than a curve.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("unit" = "triplets"))]
     pub final_triplets: Option<usize>,
 }
 
@@ -76,60 +78,49 @@ impl Default for ValidationConfig {
     fn default() -> Self {
         ValidationConfig {
             every: 0,
-            triplets: default_validation_triplets(),
+            triplets: 512,
             final_triplets: None,
         }
     }
 }
 
-fn default_validation_triplets() -> usize {
-    512
-}
-
 /// When checkpoints are committed. They don't change the weights, so a run may be continued with
 /// another setting.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Steps between two checkpoints; the last step is always one. 0: only the last.
-    #[serde(default = "default_checkpoint_every")]
+    #[schemars(extend("unit" = "steps"))]
     pub every: u64,
     /// How many of the newest are kept, at least 2.
-    #[serde(default = "default_checkpoint_keep")]
+    #[schemars(extend("unit" = "checkpoints"))]
     pub keep: usize,
     /// Those after each multiple of so many steps are kept as well. 0: none.
-    #[serde(default)]
+    #[schemars(extend("unit" = "steps"))]
     pub keep_every: u64,
     /// Steps after which there is one in any case, and stays: others start from it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<u64>", extend("unit" = "steps"))]
     pub at: Vec<Step>,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
         CheckpointConfig {
-            every: default_checkpoint_every(),
-            keep: default_checkpoint_keep(),
+            every: 500,
+            keep: 2,
             keep_every: 0,
             at: Vec::new(),
         }
     }
 }
 
-fn default_checkpoint_every() -> u64 {
-    500
-}
-fn default_checkpoint_keep() -> usize {
-    2
-}
-
 /// How triplets are brought to a worker. It doesn't show in the weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct LoaderConfig {
     /// Most MiB of decoded row groups that a worker keeps, 64 or more; less makes it read some of them
     /// again.
-    #[serde(default = "default_loader_memory")]
     pub memory_mib: u64,
 }
 
@@ -147,20 +138,17 @@ impl LoaderConfig {
 impl Default for LoaderConfig {
     fn default() -> Self {
         LoaderConfig {
-            memory_mib: default_loader_memory(),
+            memory_mib: polestar_dataset::loader::DEFAULT_MEMORY >> 20,
         }
     }
 }
 
-fn default_loader_memory() -> u64 {
-    polestar_dataset::loader::DEFAULT_MEMORY >> 20
-}
-
 /// How a trial is trained, apart from its size and length.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Triplets in a global batch.
+    #[schemars(extend("unit" = "triplets"))]
     pub batch: u32,
     /// Lanes that a batch is cut into: any number that divides it. No more ranks than lanes can
     /// train a trial.
@@ -169,6 +157,7 @@ pub struct TrainConfig {
     /// Tokens of one packed row: the unit that is in memory at once. A longer triplet gets a row
     /// of its own.
     #[serde(default = "default_pack_tokens")]
+    #[schemars(extend("unit" = "tokens"))]
     pub pack_tokens: u32,
     /// Keep only the input of each segment and run it again in the backward pass: less memory,
     /// more time, the same bits.
@@ -212,7 +201,7 @@ fn default_pack_tokens() -> u32 {
 }
 
 /// Why a [`TrainConfig`] can't be used.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ConfigError {
     /// Somebody has to do the work.
     #[error("train.lanes is 0; a batch is cut into at least one lane")]
@@ -238,9 +227,9 @@ pub enum ConfigError {
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
     NoValidation,
-    /// A fraction of the steps that isn't one.
-    #[error("train.schedule has {0}; warmup, decay and floor are fractions between 0 and 1")]
-    Fraction(String),
+    /// A learning rate that can't be followed.
+    #[error("train.schedule: {0}")]
+    Schedule(ScheduleError),
     /// The optimizer would do nothing or harm.
     #[error("train.optimizer.{key} is {value}; it must be {must}")]
     Optimizer {
@@ -316,9 +305,7 @@ impl TrainConfig {
         if self.validation.triplets == 0 || self.validation.at_the_end() == 0 {
             return Err(ConfigError::NoValidation);
         }
-        if let Some(bad) = self.schedule.bad_fraction() {
-            return Err(ConfigError::Fraction(bad.to_string()));
-        }
+        self.schedule.validate().map_err(ConfigError::Schedule)?;
         if !(o.clip.is_finite() && o.clip >= 0.0) {
             return Err(wrong("clip", o.clip, "0 or a positive number"));
         }

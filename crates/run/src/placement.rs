@@ -15,11 +15,14 @@ use polestar_core::{
     Lane, Rank, WorldSize,
     tree::{self, BLOCK, Subtree},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Range};
 
 /// What is sharded over the ranks of a trial: memory, never bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum Zero {
     /// Nothing: every rank holds everything.
@@ -60,7 +63,7 @@ impl fmt::Display for Zero {
 }
 
 /// In which order lanes' gradients are added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// By the tree over lanes: the same bits for every world size and stage.

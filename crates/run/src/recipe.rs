@@ -12,7 +12,7 @@
 use crate::{
     config::{Backend, CheckpointConfig, LoaderConfig, OptimizerConfig},
     placement::{Reduction, Zero},
-    schedule::Schedule,
+    schedule::{Schedule, ScheduleError},
 };
 use polestar_core::{Objective, Precision, RecipeId, Step, TrialId, WorldSize};
 use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Split, Weighting};
@@ -233,7 +233,7 @@ pub struct StartFrom {
 }
 
 /// Why a [`Trial`] can't be trained by these ranks.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq)]
 pub enum TrialError {
     /// Every rank hosts a lane.
     #[error("{world} ranks can't share {lanes} lanes; raise train.lanes or use fewer workers")]
@@ -256,6 +256,9 @@ pub enum TrialError {
     /// The model's sizes don't fit each other.
     #[error(transparent)]
     Model(#[from] polestar_model::ModelError),
+    /// The learning rate can't be followed.
+    #[error("train.schedule: {0}")]
+    Schedule(ScheduleError),
 }
 
 impl Recipe {
@@ -288,6 +291,8 @@ impl Trial {
     /// [`TrialError`] says why not.
     pub fn check(&self, world: WorldSize) -> Result<(), TrialError> {
         self.recipe.model.validate()?;
+        let schedule = self.recipe.schedule.validate_for(self.recipe.steps);
+        schedule.map_err(TrialError::Schedule)?;
         if world.0 > self.recipe.batch.lanes {
             return Err(TrialError::TooManyRanks {
                 world: world.0,

@@ -1,10 +1,11 @@
 //! Learning rate as a pure function of the step.
 
 use polestar_core::Step;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Warm-up to the peak, then a shape. Fractions are of all steps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Cosine from the peak to `floor` times the peak: what the published configuration uses.
@@ -38,8 +39,10 @@ pub enum Schedule {
     /// several lengths have a trunk in common.
     WsdSteps {
         /// Steps spent rising linearly from zero.
+        #[schemars(extend("unit" = "steps"), example = 100)]
         warmup: u64,
         /// Steps spent falling at the end; 0 for a trunk.
+        #[schemars(extend("unit" = "steps"), example = 400)]
         decay: u64,
         /// Last learning rate over the peak.
         #[serde(default)]
@@ -55,6 +58,41 @@ fn default_floor() -> f32 {
 }
 fn default_decay() -> f32 {
     0.1
+}
+
+/// Why a learning rate can't be followed.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ScheduleError {
+    /// A parameter that is no fraction.
+    #[error("{key} is {value}; it is a fraction between 0 and 1")]
+    Fraction {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        value: f32,
+    },
+    /// The rate would fall before it has risen.
+    #[error(
+        "warmup = {warmup} and decay = {decay} are more than all steps together; lower one until their sum is at most 1"
+    )]
+    Overlap {
+        /// Fraction of the steps that the rate rises.
+        warmup: f32,
+        /// Fraction of the steps that it falls.
+        decay: f32,
+    },
+    /// The same, told in steps.
+    #[error(
+        "warmup = {warmup} and decay = {decay} are more than the trial's {steps} steps; lower one, or train longer"
+    )]
+    OverlapInSteps {
+        /// Steps that the rate rises.
+        warmup: u64,
+        /// Steps that it falls.
+        decay: u64,
+        /// Steps of the trial.
+        steps: u64,
+    },
 }
 
 impl Default for Schedule {
@@ -98,19 +136,49 @@ impl Schedule {
         factor as f32
     }
 
-    /// A parameter that is no fraction, if there is one.
-    pub fn bad_fraction(&self) -> Option<f32> {
-        let all = match *self {
-            Schedule::Cosine { warmup, floor } => [warmup, floor, 0.0],
-            Schedule::Constant { warmup } => [warmup, 0.0, 0.0],
+    /// Checks what serde can't, whatever the number of steps.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] names the parameter.
+    pub fn validate(&self) -> Result<(), ScheduleError> {
+        let (warmup, decay, floor) = match *self {
+            Schedule::Cosine { warmup, floor } => (warmup, 0.0, floor),
+            Schedule::Constant { warmup } => (warmup, 0.0, 0.0),
             Schedule::Wsd {
                 warmup,
                 decay,
                 floor,
-            } => [warmup, decay, floor],
-            Schedule::WsdSteps { floor, .. } => [floor, 0.0, 0.0],
+            } => (warmup, decay, floor),
+            Schedule::WsdSteps { floor, .. } => (0.0, 0.0, floor),
         };
-        all.into_iter().find(|f| !(0.0..=1.0).contains(f))
+        for (key, value) in [("warmup", warmup), ("decay", decay), ("floor", floor)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(ScheduleError::Fraction { key, value });
+            }
+        }
+        // In f64, where 0.3 + 0.7 of an f32 may be a hair above 1.
+        if f64::from(warmup) + f64::from(decay) > 1.0 + 1e-6 {
+            return Err(ScheduleError::Overlap { warmup, decay });
+        }
+        Ok(())
+    }
+
+    /// [`Schedule::validate`] for a trial of so many steps.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] names the parameter.
+    pub fn validate_for(&self, steps: u64) -> Result<(), ScheduleError> {
+        self.validate()?;
+        match *self {
+            Schedule::WsdSteps { warmup, decay, .. } if warmup.saturating_add(decay) > steps => {
+                Err(ScheduleError::OverlapInSteps {
+                    warmup,
+                    decay,
+                    steps,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn warmup_steps(&self, steps: u64) -> f64 {
@@ -151,6 +219,40 @@ mod tests {
         });
         assert!(f[5..80].iter().all(|&x| x == 1.0));
         assert!(f[80] < 1.0 && f[99] == 0.0);
+    }
+
+    #[test]
+    fn a_rate_that_falls_before_it_has_risen_is_refused() {
+        let wsd = |warmup, decay| Schedule::Wsd {
+            warmup,
+            decay,
+            floor: 0.0,
+        };
+        let refused = wsd(0.6, 0.6).validate().unwrap_err().to_string();
+        assert!(
+            refused.starts_with("warmup = 0.6 and decay = 0.6 are more than all steps"),
+            "{refused}"
+        );
+        wsd(0.3, 0.7).validate().unwrap();
+        assert!(
+            wsd(0.1, 1.5)
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .starts_with("decay is 1.5")
+        );
+
+        let in_steps = Schedule::WsdSteps {
+            warmup: 30,
+            decay: 80,
+            floor: 0.0,
+        };
+        in_steps.validate_for(110).unwrap();
+        let refused = in_steps.validate_for(100).unwrap_err().to_string();
+        assert!(
+            refused.contains("more than the trial's 100 steps"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod error;
 mod grouping;
 mod input;
 mod job;
+mod options;
 mod row;
 mod scatter;
 mod spill;
@@ -23,80 +24,16 @@ use std::sync::Arc;
 pub use crate::assemble::{Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
 use crate::manifest::Manifest;
-use crate::origin::{ColumnMapping, FileLayout, HeldOut, ImportOrigin, InputFile, Origin};
+use crate::origin::{ImportOrigin, InputFile, Origin};
 pub use error::Error;
 use error::unreadable;
 use grouping::Grouping;
 use job::Job;
+pub use options::ImportOptions;
+pub(crate) use options::bytes_of_mib;
 use polestar_core::digest::hex;
 use polestar_store::Store;
 use spill::Partitions;
-
-/// What to import and how.
-#[derive(Debug, Clone)]
-pub struct ImportOptions {
-    /// .jsonl, .jsonl.zst, .jsonl.gz or .parquet files.
-    pub inputs: Vec<PathBuf>,
-    /// Store URL of the corpus.
-    pub output: String,
-    /// What was asked, where the inputs are outputs of batch inference in OpenAI's format: the input
-    /// files of the batches. Requests that failed are left out.
-    pub requests: Vec<PathBuf>,
-    /// Which columns hold what.
-    pub columns: ColumnMapping,
-    /// Usable prompts to validate on.
-    pub heldout_prompts: HeldOut,
-    /// Policies to keep out of training, by name; for a strict policy the first columns suffice and
-    /// stand for all.
-    pub heldout_policies: Vec<String>,
-    /// Further policies to keep out, chosen by the seed among those with at least the median number
-    /// of cells.
-    pub heldout_policy_count: usize,
-    /// Groups of names of one and the same policy.
-    pub aliases: Vec<Vec<String>>,
-    /// Decides what is held out and which texts train the tokenizer.
-    pub seed: u64,
-    /// Most tokens of a trained tokenizer.
-    pub vocab_size: u32,
-    /// A tokenizer.json to use instead of training one.
-    pub tokenizer: Option<PathBuf>,
-    /// Whether the files hold tokens beside the texts: training then reads them instead of
-    /// tokenizing, and the same weights come out.
-    pub pretokenize: bool,
-    /// Size of row groups and files.
-    pub layout: FileLayout,
-    /// Leaves out an answer that resembles an earlier one of the same policy to the same prompt at least
-    /// so much: the Jaccard index of their five-letter sequences. Copies are left out in any case.
-    pub drop_similar: Option<f64>,
-    /// Bytes of memory for grouping, about.
-    pub memory: u64,
-    /// Where rows are kept meanwhile; the system's place when `None`. What a stopped import leaves there
-    /// is used by the next one to the same output, and removed when that succeeds.
-    pub temp_dir: Option<PathBuf>,
-}
-
-impl Default for ImportOptions {
-    fn default() -> Self {
-        Self {
-            inputs: vec![],
-            requests: vec![],
-            output: String::new(),
-            columns: ColumnMapping::default(),
-            heldout_prompts: HeldOut::Fraction(0.05),
-            heldout_policies: vec![],
-            heldout_policy_count: 0,
-            aliases: vec![],
-            seed: 0,
-            vocab_size: 8192,
-            tokenizer: None,
-            pretokenize: false,
-            layout: FileLayout::default(),
-            drop_similar: None,
-            memory: 1 << 30,
-            temp_dir: None,
-        }
-    }
-}
 
 /// Imports a corpus and commits it. The same inputs and options give the same bytes; over a corpus
 /// with the same content the import is a success that writes nothing. Blocks its thread while it
@@ -128,22 +65,8 @@ pub async fn import(
     };
     let inputs = named(&options.inputs)?;
     let requests = named(&options.requests)?;
-    let origin = ImportOrigin {
-        inputs,
-        requests,
-        failed: 0,
-        columns: options.columns.clone(),
-        heldout_prompts: options.heldout_prompts,
-        heldout_policies: options.heldout_policies.clone(),
-        heldout_policy_count: options.heldout_policy_count,
-        aliases: options.aliases.clone(),
-        seed: options.seed,
-        vocab_size: options.vocab_size,
-        tokenizer: tokenizer.as_deref().map(hex),
-        pretokenize: options.pretokenize,
-        drop_similar: options.drop_similar,
-        layout: options.layout,
-    };
+    let tokenizer_digest = tokenizer.as_deref().map(hex);
+    let origin = options.origin(inputs, requests, tokenizer_digest);
     // Hours of reading are not spent on a place that is taken.
     let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == ImportOrigin { failed: 0, ..*there.clone() });
     present(&store, same).await?;

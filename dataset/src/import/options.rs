@@ -1,0 +1,241 @@
+//! What an import is asked for: the keys of `[corpus.import]` and the flags of `corpus import` are the
+//! same fields of one struct, with one set of defaults.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::origin::{ColumnMapping, FileLayout, HeldOut, ImportOrigin, InputFile};
+
+/// What to import and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImportOptions {
+    /// Files to read: .jsonl, .jsonl.zst, .jsonl.gz or .parquet. In a sweep file, `$NAME` at the start of a
+    /// path is an environment variable.
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// Object store URL of the corpus to make.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip)]
+    pub output: String,
+    /// What was asked, where the inputs are outputs of batch inference (OpenAI, vLLM run-batch): the input
+    /// files of the batches. Requests that failed are left out.
+    #[arg(long = "batch-requests", value_name = "FILE")]
+    #[serde(rename = "batch_requests", skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<PathBuf>,
+    /// Which columns hold what.
+    #[command(flatten)]
+    pub columns: ColumnMapping,
+    /// Usable prompts to validate on: a number of them, or a fraction.
+    #[arg(long, value_name = "N", default_value_t = Self::default().heldout_prompts)]
+    pub heldout_prompts: HeldOut,
+    /// Policies to keep out of training, by name; for a strict policy the first columns suffice and stand
+    /// for all.
+    #[arg(long = "heldout-policy", value_name = "NAME")]
+    pub heldout_policies: Vec<String>,
+    /// Further policies to keep out: a number of them, chosen by the seed among those with at least the
+    /// median number of prompts.
+    #[arg(long = "heldout-policies", value_name = "N", default_value_t = Self::default().heldout_policy_count)]
+    pub heldout_policy_count: usize,
+    /// Groups of names of one and the same policy, which never meet.
+    #[arg(long = "alias", value_name = "NAME=NAME", value_parser = alias)]
+    pub aliases: Vec<Vec<String>>,
+    /// Decides what is held out and which texts train the tokenizer.
+    #[arg(long, value_name = "N", default_value_t = Self::default().seed)]
+    pub seed: u64,
+    /// Most tokens of the byte-level BPE that is trained.
+    #[arg(long, value_name = "N", default_value_t = Self::default().vocab_size)]
+    #[schemars(extend("unit" = "tokens"))]
+    pub vocab_size: u32,
+    /// A Hugging Face tokenizer.json to use instead of training one.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Stores tokens beside the texts: training then reads them instead of tokenizing, and the same weights
+    /// come out.
+    #[arg(long)]
+    pub pretokenize: bool,
+    /// Leaves out an answer that resembles an earlier one of the same policy to the same prompt at least so
+    /// much: the Jaccard index of their five-letter sequences, above 0 and below 1. Copies are left out in
+    /// any case.
+    #[arg(long, value_name = "RESEMBLANCE")]
+    pub drop_similar: Option<f64>,
+    /// Sizes of row groups and files.
+    #[command(flatten)]
+    pub layout: FileLayout,
+    /// Memory for grouping, about; in bytes here, in whole MiB where it is written.
+    #[arg(long, value_name = "MIB", value_parser = bytes_of_mib, default_value = "512")]
+    #[serde(rename = "memory_mib", with = "mib")]
+    #[schemars(with = "u64")]
+    pub memory: u64,
+    /// Where rows are kept meanwhile; the system's place if not given. What a stopped import leaves there is
+    /// used by the next one to the same output, and removed when that succeeds.
+    #[arg(long, value_name = "FOLDER")]
+    pub temp_dir: Option<PathBuf>,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self {
+            inputs: vec![],
+            requests: vec![],
+            output: String::new(),
+            columns: ColumnMapping::default(),
+            heldout_prompts: HeldOut::Fraction(0.1),
+            heldout_policies: vec![],
+            heldout_policy_count: 0,
+            aliases: vec![],
+            seed: 0,
+            vocab_size: 8192,
+            tokenizer: None,
+            pretokenize: false,
+            layout: FileLayout::default(),
+            drop_similar: None,
+            memory: 512 << 20,
+            temp_dir: None,
+        }
+    }
+}
+
+impl ImportOptions {
+    /// What the manifest records, where the files that these options name are known.
+    pub(super) fn origin(
+        &self,
+        inputs: Vec<InputFile>,
+        requests: Vec<InputFile>,
+        tokenizer: Option<String>,
+    ) -> ImportOrigin {
+        // Named one by one: a new option has to say whether the content depends on it.
+        let ImportOptions {
+            inputs: _,
+            output: _,
+            requests: _,
+            columns,
+            heldout_prompts,
+            heldout_policies,
+            heldout_policy_count,
+            aliases,
+            seed,
+            vocab_size,
+            tokenizer: _,
+            pretokenize,
+            layout,
+            drop_similar,
+            memory: _,
+            temp_dir: _,
+        } = self.clone();
+        ImportOrigin {
+            inputs,
+            requests,
+            failed: 0,
+            columns,
+            heldout_prompts,
+            heldout_policies,
+            heldout_policy_count,
+            aliases,
+            seed,
+            vocab_size,
+            tokenizer,
+            pretokenize,
+            drop_similar,
+            layout,
+        }
+    }
+}
+
+/// Reads `NAME=NAME`.
+fn alias(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split('=').map(str::to_owned).collect();
+    match names.len() < 2 || names.iter().any(String::is_empty) {
+        true => Err("write it as NAME=NAME".into()),
+        false => Ok(names),
+    }
+}
+
+/// Reads a number of MiB; returns bytes.
+pub(crate) fn bytes_of_mib(text: &str) -> Result<u64, String> {
+    let mib: u64 = text.parse().map_err(|_| "give a whole number of MiB")?;
+    mib.checked_mul(1 << 20)
+        .ok_or_else(|| "that is more than any memory".into())
+}
+
+/// Bytes, written as whole MiB.
+mod mib {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &u64, to: S) -> Result<S::Ok, S::Error> {
+        (bytes >> 20).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let mib = u64::deserialize(from)?;
+        let bytes = mib.checked_mul(1 << 20);
+        bytes.ok_or_else(|| D::Error::custom("memory_mib is more than any memory"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ImportOptions,
+    }
+
+    fn flags(more: &[&str]) -> Result<ImportOptions, String> {
+        let line = ["import", "in.jsonl", "--output", "out"].iter().chain(more);
+        Line::try_parse_from(line)
+            .map(|line| line.options)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_and_keys_have_the_same_defaults() {
+        let keys: ImportOptions = serde_json::from_str(r#"{"inputs": ["in.jsonl"]}"#).unwrap();
+        let flags = flags(&[]).unwrap();
+        assert_eq!(
+            flags,
+            ImportOptions {
+                output: "out".into(),
+                ..keys
+            }
+        );
+    }
+
+    #[test]
+    fn flags_say_what_keys_say() {
+        let given = flags(&[
+            "--heldout-prompts",
+            "50",
+            "--policy",
+            "model,config",
+            "--alias",
+            "a=b",
+            "--row-group-mib",
+            "2",
+            "--memory",
+            "64",
+        ]);
+        let keys = r#"{
+            "inputs": ["in.jsonl"], "heldout_prompts": {"count": 50},
+            "columns": {"policy": ["model", "config"]}, "aliases": [["a", "b"]],
+            "layout": {"row_group_bytes": 2097152}, "memory_mib": 64
+        }"#;
+        let keys: ImportOptions = serde_json::from_str(keys).unwrap();
+        assert_eq!(
+            given.unwrap(),
+            ImportOptions {
+                output: "out".into(),
+                ..keys
+            }
+        );
+        let refused = flags(&["--alias", "a="]).unwrap_err();
+        assert!(refused.contains("write it as NAME=NAME"), "{refused}");
+        let refused = flags(&["--heldout-prompts", "1.5"]).unwrap_err();
+        assert!(refused.contains("a fraction below 1"), "{refused}");
+    }
+}
