@@ -69,7 +69,7 @@ pub struct PolicyTable {
 
 /// Some of a corpus's training policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PolicyChoice {
     /// Drawn by a seed. The draws of one seed are nested: a larger one holds every smaller one.
     Drawn {
