@@ -22,6 +22,17 @@ pub enum Split {
 }
 
 impl Split {
+    /// All of them.
+    pub const ALL: [Split; 2] = [Split::HeldoutPrompts, Split::HeldoutPolicies];
+
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::HeldoutPrompts => "heldout_prompts",
+            Split::HeldoutPolicies => "heldout_policies",
+        }
+    }
+
     pub(crate) fn task(self) -> Task {
         match self {
             Self::HeldoutPrompts => Task::Training,

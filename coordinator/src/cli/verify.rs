@@ -2,8 +2,10 @@
 //! training a slice of it again, on another world, gives the recorded bits.
 
 use super::{Error, checkpoint as checkpoints, inspect_run};
+use crate::run::Run;
 use clap::Args;
 use polestar_core::{Digest, Step, WorldSize};
+use polestar_dataset::Corpus;
 use polestar_model::count;
 use polestar_run::{Order, Trial, checkpoint};
 use polestar_worker::engine::{self, Slice};
@@ -29,40 +31,72 @@ struct Candidate<'a> {
     trial: &'a Trial,
     slice: Slice,
     recorded: Digest,
+    /// Ranks that wrote the checkpoint at the slice's end.
     ranks: u32,
     /// FLOPs of a token, times steps: enough to tell which is cheapest.
     cost: f64,
 }
 
+/// What doesn't belong together, printed as it is found.
+#[derive(Default)]
+struct Faults(usize);
+
+impl Faults {
+    fn add(&mut self, text: &str) {
+        println!("{text}");
+        self.0 += 1;
+    }
+}
+
 pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
     let (run, corpus) = inspect_run::open(&args.run).await?;
-    let mut faults = 0;
-    let mut fault = |text: String| {
-        println!("{text}");
-        faults += 1;
-    };
-    let record = &run.record;
-    let found = corpus.fingerprint().to_string();
-    if found == record.plan.fingerprint {
-        println!("corpus {} has the fingerprint on record", corpus.url());
-    } else {
-        fault(format!(
-            "the corpus at {} has fingerprint {found}, on record is {}; `coordinator corpus verify` says more",
-            corpus.url(),
-            record.plan.fingerprint
-        ));
-    }
-    let trials: Vec<_> = record
+    let mut faults = Faults::default();
+    check_corpus(&run, &corpus, &mut faults);
+    let trials: Vec<Trial> = run
+        .record
         .plan
         .trials
         .iter()
         .map(|t| t.config.clone())
         .collect();
-    let damaged = checkpoints::verify(&run, &trials).await?;
+    faults.0 += checkpoints::verify(&run, &trials).await?;
+    let mut candidates = candidates(&run, &trials, &mut faults).await?;
+    select(&mut candidates, &args);
+    if candidates.is_empty() {
+        println!("no committed checkpoint to replay towards");
+    }
+    for candidate in candidates {
+        candidate.replay(&run, args.world, &mut faults).await?;
+    }
+    match faults.0 {
+        0 => Ok(()),
+        faults => Err(format!("{faults} faults; they are listed above").into()),
+    }
+}
+
+fn check_corpus(run: &Run, corpus: &Corpus, faults: &mut Faults) {
+    let recorded = &run.record.plan.fingerprint;
+    let (url, found) = (corpus.url(), corpus.fingerprint().to_string());
+    if found == *recorded {
+        println!("corpus {url} has the fingerprint on record");
+    } else {
+        faults.add(&format!(
+            "the corpus at {url} has fingerprint {found}, on record is {recorded}; `coordinator corpus verify` says more"
+        ));
+    }
+}
+
+/// Every step from one whole checkpoint to the next; compares results with last checkpoints on the way.
+async fn candidates<'a>(
+    run: &Run,
+    trials: &'a [Trial],
+    faults: &mut Faults,
+) -> Result<Vec<Candidate<'a>>, Error> {
     let results = run.results().await?;
     let mut candidates = Vec::new();
-    for trial in record.plan.trials.iter().map(|t| &t.config) {
+    for trial in trials {
         let listed = checkpoint::list(&run.store, &trial.recipe_id()).await?;
+        // Oldest first; what is damaged has been told.
         let whole: Vec<_> = listed
             .into_iter()
             .rev()
@@ -72,8 +106,8 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
             && last.step.0 == trial.recipe.steps
             && last.digest != result.outcome.digest
         {
-            fault(format!(
-                "{}: result.json has digest {}, the checkpoint of its last step {}",
+            faults.add(&format!(
+                "{}: its result has digest {}, the checkpoint of its last step {}",
                 trial.id,
                 result.outcome.digest.short(),
                 last.digest.short()
@@ -95,46 +129,48 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
             });
         }
     }
-    let wanted = |c: &Candidate<'_>| args.trial.as_ref().is_none_or(|only| *only == c.trial.id.0);
-    candidates.retain(wanted);
+    Ok(candidates)
+}
+
+/// The cheapest of the wanted trial, or of each trial.
+fn select(candidates: &mut Vec<Candidate<'_>>, args: &VerifyArgs) {
+    candidates.retain(|c| args.trial.as_ref().is_none_or(|only| *only == c.trial.id.0));
     candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     if !args.all {
         candidates.truncate(1);
-    } else {
-        let mut seen = Vec::new();
-        candidates.retain(|c| {
-            !seen.contains(&&c.trial.id) && {
-                seen.push(&c.trial.id);
-                true
-            }
-        });
+        return;
     }
-    if candidates.is_empty() {
-        println!("no committed checkpoint to replay towards");
-    }
-    for Candidate {
-        trial,
-        slice,
-        recorded,
-        ranks,
-        ..
-    } in candidates
-    {
-        let order = trial.recipe.arithmetic.order;
-        let world = match order {
-            Order::Canonical => args.world.unwrap_or_else(|| {
-                if ranks == 1 {
-                    2.min(trial.recipe.batch.lanes)
-                } else {
-                    1
-                }
+    let mut seen = Vec::new();
+    candidates.retain(|c| {
+        let first = !seen.contains(&&c.trial.id);
+        seen.push(&c.trial.id);
+        first
+    });
+}
+
+impl Candidate<'_> {
+    /// On how many ranks to replay: another number than wrote the checkpoint, unless the order of sums
+    /// belongs to one number.
+    fn world(&self, wanted: Option<u32>) -> u32 {
+        match self.trial.recipe.arithmetic.order {
+            Order::Fast { world, .. } => world,
+            Order::Canonical => wanted.unwrap_or(match self.ranks {
+                1 => 2.min(self.trial.recipe.batch.lanes),
+                _ => 1,
             }),
-            // Another world would rightly give other bits.
-            Order::Fast { world, .. } => {
-                println!("{}: {order}", trial.id);
-                world
-            }
-        };
+        }
+    }
+
+    async fn replay(
+        &self,
+        run: &Run,
+        world: Option<u32>,
+        faults: &mut Faults,
+    ) -> Result<(), Error> {
+        let (trial, slice, world) = (self.trial, self.slice, self.world(world));
+        if trial.recipe.arithmetic.order != Order::Canonical {
+            println!("{}: {}", trial.id, trial.recipe.arithmetic.order);
+        }
         let begun = Instant::now();
         eprintln!(
             "replaying {} from step {} to {} in a world of {world}",
@@ -147,21 +183,19 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
         });
         let digest = replay.await??;
         let what = format!(
-            "{}: steps {} to {} again in a world of {world} (one of {ranks} wrote the checkpoint), {:.1} s: digest {}",
+            "{}: steps {} to {} again in a world of {world} (checkpoint written by {} ranks), {:.1} s: digest {}",
             trial.id,
             slice.from.0,
             slice.until.0,
+            self.ranks,
             begun.elapsed().as_secs_f64(),
             digest.short(),
         );
-        if digest == recorded {
+        if digest == self.recorded {
             println!("{what}, as recorded");
         } else {
-            fault(format!("{what}, on record is {}", recorded.short()));
+            faults.add(&format!("{what}, on record is {}", self.recorded.short()));
         }
-    }
-    match faults + damaged {
-        0 => Ok(()),
-        faults => Err(format!("{faults} faults; they are listed above").into()),
+        Ok(())
     }
 }

@@ -190,8 +190,9 @@ async fn discriminations(
         .expect("finished trials were planned");
     let scores = scores::read(&run.store, trial).await?;
     let name = |policy: u32| corpus.policy_name(policy).unwrap_or("?").to_owned();
-    let found = metrics::SETS.into_iter().filter_map(|set| {
-        let of_set = scores.iter().filter(|scored| scored.set == set);
+    let found = trial.measurement.sets.iter().filter_map(|set| {
+        let set = &set.name;
+        let of_set = scores.iter().filter(|scored| scored.set == *set);
         let triplets: Vec<ScoredTriplet> = of_set
             .map(|scored| {
                 let triplet = scored.triplet;

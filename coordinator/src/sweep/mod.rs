@@ -2,6 +2,7 @@
 
 mod axes;
 mod error;
+mod expand;
 mod memory;
 mod plan;
 mod read;

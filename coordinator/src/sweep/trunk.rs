@@ -1,9 +1,6 @@
 //! Lengths that share a trunk: one trial at a constant rate, from whose checkpoints the others decay.
 
-use super::{
-    axes::TrunkTable,
-    plan::{Stage, TrialRole},
-};
+use super::{TrialRole, axes::TrunkTable, expand::Stage};
 use polestar_core::{Step, TrialId};
 use polestar_laws::Length;
 use polestar_run::schedule::Schedule;

@@ -3,7 +3,7 @@
 use super::{
     PlanError,
     axes::{BatchAxis, LrAxis},
-    plan::Maker,
+    expand::Maker,
 };
 use polestar_laws::{Length, Policies, Spread, fits::polar};
 use polestar_model::{ModelConfig, count};

@@ -1,7 +1,7 @@
 //! `[train]` of a sweep file: how its trials are trained.
 
 use crate::{
-    Arithmetic, BatchRecipe, Execution, Measurement, Order, Trunk,
+    Arithmetic, BatchRecipe, EvaluationSet, Execution, Measurement, Order, Trunk,
     placement::{Reduction, Zero},
     schedule::Schedule,
 };
@@ -263,6 +263,7 @@ impl ValidationConfig {
             every: self.every,
             triplets: self.triplets,
             final_triplets: self.at_the_end(),
+            sets: EvaluationSet::of_corpus(),
         }
     }
 }

@@ -22,6 +22,6 @@ pub use config::TrainConfig;
 pub use event::Event;
 pub use outcome::{Consumed, Outcome, SetScore};
 pub use recipe::{
-    Arithmetic, BatchRecipe, DataRecipe, Execution, Measurement, Order, Recipe, StartFrom, Trial,
-    TrialError, Trunk,
+    Arithmetic, BatchRecipe, DataRecipe, EvaluationSet, Execution, Measurement, Order, Recipe,
+    StartFrom, Trial, TrialError, Trunk,
 };

@@ -17,7 +17,10 @@ use parquet::{
 };
 use polestar_core::Step;
 use polestar_store::Store;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// One step's figures.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,8 +81,8 @@ pub enum Error {
     },
 }
 
-/// Held-out sets that have columns.
-pub const SETS: [&str; 2] = ["heldout_prompts", "heldout_policies"];
+/// What the columns of a set's scores end with, after its name.
+const SCORE_COLUMNS: [&str; 3] = ["_loss", "_accuracy", "_triplets"];
 
 /// Folder of all metrics of a trial.
 fn shared(trial: &Trial) -> String {
@@ -165,17 +168,17 @@ fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
     columns.push(("lr".into(), real(&|r| Some(r.lr))));
     columns.push(("grad_norm".into(), real(&|r| Some(r.grad_norm))));
     columns.push(("seconds".into(), real(&|r| Some(r.seconds))));
-    for set in SETS {
+    // Only sets that were scored in this interval have columns.
+    let sets: BTreeSet<&String> = rows.iter().flat_map(|row| row.validation.keys()).collect();
+    for set in sets {
         let score = |r: &Row| r.validation.get(set).copied();
-        columns.push((format!("{set}_loss"), real(&|r| score(r).map(|s| s.loss))));
-        columns.push((
-            format!("{set}_accuracy"),
+        let values = [
+            real(&|r| score(r).map(|s| s.loss)),
             real(&|r| score(r).and_then(|s| s.accuracy)),
-        ));
-        columns.push((
-            format!("{set}_triplets"),
             real(&|r| score(r).map(|s| s.triplets as f64)),
-        ));
+        ];
+        let names = SCORE_COLUMNS.map(|end| format!("{set}{end}"));
+        columns.extend(names.into_iter().zip(values));
     }
     let fields: Vec<Field> = columns
         .iter()
@@ -239,13 +242,11 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
         let (flops, loss, accuracy) = (real("flops_6nd")?, real("loss")?, real("accuracy")?);
         let (lr, norm, seconds) = (real("lr")?, real("grad_norm")?, real("seconds")?);
         let mut sets = Vec::new();
-        for set in SETS {
-            sets.push((
-                set,
-                real(&format!("{set}_loss"))?,
-                real(&format!("{set}_accuracy"))?,
-                real(&format!("{set}_triplets"))?,
-            ));
+        let schema = batch.schema();
+        let losses = schema.fields().iter().map(|field| field.name());
+        for set in losses.filter_map(|name| name.strip_suffix(SCORE_COLUMNS[0])) {
+            let [loss, accuracy, triplets] = SCORE_COLUMNS.map(|end| real(&format!("{set}{end}")));
+            sets.push((set.to_owned(), loss?, accuracy?, triplets?));
         }
         for i in 0..batch.num_rows() {
             let value = |a: &Float64Array| a.is_valid(i).then(|| a.value(i));
@@ -257,7 +258,7 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
                         accuracy: value(accuracy),
                         triplets: value(triplets)? as usize,
                     };
-                    Some(((*set).to_owned(), score))
+                    Some((set.clone(), score))
                 })
                 .collect();
             rows.push(Row {

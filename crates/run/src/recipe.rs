@@ -15,7 +15,7 @@ use crate::{
     schedule::Schedule,
 };
 use polestar_core::{Objective, Precision, RecipeId, Step, TrialId, WorldSize};
-use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Weighting};
+use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Split, Weighting};
 use polestar_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 
@@ -135,16 +135,39 @@ impl std::fmt::Display for Order {
     }
 }
 
-/// When the held-out sets are scored, and on how many triplets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a trial is scored on, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// Steps between two evaluations; the last step is always evaluated. 0: only the last.
     pub every: u64,
-    /// Triplets of each held-out set.
+    /// Triplets of each set.
     pub triplets: usize,
-    /// Triplets of each held-out set after the last step, the first `triplets` among them.
+    /// Triplets of each set after the last step, the first `triplets` among them.
     pub final_triplets: usize,
+    /// The sets, in the order in which they are scored.
+    pub sets: Vec<EvaluationSet>,
+}
+
+/// A named set that trials are scored on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSet {
+    /// Its name in metrics, results and reports.
+    pub name: String,
+    /// Which part of the corpus its triplets come from.
+    pub split: Split,
+}
+
+impl EvaluationSet {
+    /// The sets that every corpus has, by their own names; one may be empty.
+    pub fn of_corpus() -> Vec<EvaluationSet> {
+        let set = |split: Split| EvaluationSet {
+            name: split.name().to_owned(),
+            split,
+        };
+        Split::ALL.map(set).into()
+    }
 }
 
 impl Measurement {

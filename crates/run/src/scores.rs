@@ -179,7 +179,7 @@ mod tests {
     fn scores_survive_the_file_and_a_foreign_file_is_named() {
         let scores: Vec<Scored> = (0..5)
             .map(|i| Scored {
-                set: metrics::SETS[i as usize % 2].to_owned(),
+                set: format!("set {}", i % 2),
                 triplet: Compared {
                     policy: i,
                     other: i + 1,

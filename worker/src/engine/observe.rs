@@ -256,7 +256,7 @@ mod tests {
         let mut rows = MetricsRows::new(store.clone(), trial.clone());
         let tell = |event| panic!("metrics are not told: {event:?}");
         let scores = BTreeMap::from([(
-            metrics::SETS[0].to_owned(),
+            "heldout_prompts".to_owned(),
             SetScore {
                 loss: 0.5,
                 accuracy: Some(0.75),

@@ -7,10 +7,10 @@ use super::{
 };
 use crate::collective::Transport;
 use polestar_core::{Rank, Step, chain};
-use polestar_dataset::{Corpus, Split};
+use polestar_dataset::Corpus;
 use polestar_model::init;
 use polestar_run::{
-    Consumed, Trial,
+    Consumed, EvaluationSet, Trial,
     checkpoint::{self, Kind, Manifest, Origin, Wanted},
     metrics,
     placement::Sharding,
@@ -184,13 +184,11 @@ pub(super) fn eval_sets<E: Engine, T>(
     place: &Place<'_, E>,
     count: usize,
 ) -> Result<Vec<EvalSet<E::Pack>>, Failure> {
-    let splits = [Split::HeldoutPrompts, Split::HeldoutPolicies];
     let mut sets = Vec::new();
-    for (name, split) in metrics::SETS.into_iter().zip(splits) {
-        let triplets = env
-            .runtime
-            .block_on(corpus.validation(split, count, VALIDATION_SEED, &trial.recipe.data.samples))
-            .map_err(data)?;
+    let samples = &trial.recipe.data.samples;
+    for EvaluationSet { name, split } in &trial.measurement.sets {
+        let triplets = corpus.validation(*split, count, VALIDATION_SEED, samples);
+        let triplets = env.runtime.block_on(triplets).map_err(data)?;
         if triplets.is_empty() {
             continue;
         }

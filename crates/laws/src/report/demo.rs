@@ -1,6 +1,6 @@
 //! Synthetic sweeps for tests: a loss surface with a known optimum, sampled on a grid of sizes and budgets.
 
-use super::{Corpus, ReportInput, Validation};
+use super::{Corpus, Discrimination, ReportInput, ScoredTriplet, Validation};
 use crate::{
     Coordinates, Length,
     fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
@@ -51,6 +51,24 @@ fn curve(trial: &str, size: &str, params: u64, flops: f64) -> Curve {
         params: params as f64,
         points,
     }
+}
+
+/// Triplets of three policies on one set, some pairs easier than others.
+fn discrimination(set: &str, harder: f64) -> Option<Discrimination> {
+    let policies = ["large <v2>", "middle", "small"];
+    let triplets: Vec<ScoredTriplet> = (0..900_u64)
+        .map(|at| {
+            let (policy, other) = ((at % 3) as usize, (at / 3 % 3) as usize);
+            let lengths = [0, 1, 2].map(|of| 40 + ((at * 7 + of * 13) % 29) as u32);
+            ScoredTriplet {
+                policy: policies[policy].into(),
+                other: policies[other].into(),
+                lengths,
+                margin: 0.6 * policy.abs_diff(other) as f64 - harder + jitter(at),
+            }
+        })
+        .collect();
+    Discrimination::of("l-c3", set, &triplets)
 }
 
 /// Four sizes at four budgets, complete.
@@ -117,6 +135,11 @@ pub(super) fn demo_input() -> ReportInput {
             }
         }
     }
+    let sets = [("held-out prompts", 0.0), ("held-out policies", 0.2)];
+    let sets = sets.into_iter();
+    input.discriminations = sets
+        .filter_map(|(set, harder)| discrimination(set, harder))
+        .collect();
     input
 }
 

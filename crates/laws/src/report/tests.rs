@@ -51,6 +51,10 @@ fn a_complete_sweep_yields_both_laws_and_the_same_bytes_every_time() {
             "residuals.png",
             "curves.svg",
             "curves.png",
+            "pairs-1.svg",
+            "pairs-1.png",
+            "pairs-2.svg",
+            "pairs-2.png",
         ]
     );
     for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".png")) {

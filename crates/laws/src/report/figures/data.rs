@@ -3,7 +3,7 @@
 use crate::{
     coordinates::grouped,
     fits::{Curve, FinishedTrial, Fit, frontier},
-    report::{Discrimination, Pair, Report, number},
+    report::{Discrimination, Pair, Quantity, Report, number},
 };
 
 /// Losses so far above chance say that a trial diverged, not how it scales; they would flatten everything
@@ -16,8 +16,14 @@ pub(super) const WORST_PAIR: f64 = 2.0;
 
 /// Title of the figure of valleys.
 pub(super) const VALLEYS: &str = "Sizes at equal compute";
+/// Name of its horizontal axis, as of all axes of sizes.
+pub(super) const SIZE_AXIS: &str = "model parameters N";
 /// Title of the figure of residuals.
 pub(super) const RESIDUALS: &str = "What the law in N and D leaves over";
+/// Title of the figure of training curves.
+pub(super) const CURVES: &str = "Training curves";
+/// Name of its horizontal axis.
+pub(super) const TOKEN_AXIS: &str = "tokens trained on D";
 
 /// A model size of a report.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -220,6 +226,24 @@ impl<'a> Heatmap<'a> {
         let (policy, other) = (self.policies[row], self.policies[column]);
         let mut pairs = self.found.pairs.iter();
         pairs.find(|pair| pair.policy == policy && pair.other == other)
+    }
+}
+
+impl Quantity {
+    /// Title of the figure of its law.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Parameters => "Loss against model parameters",
+            Self::Compute => "Loss against training compute",
+        }
+    }
+
+    /// What its axis is called.
+    pub(super) fn axis(self) -> &'static str {
+        match self {
+            Self::Parameters => SIZE_AXIS,
+            Self::Compute => "training compute C (FLOPs)",
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use plotly::{
 /// Every trial, the law through those that were chosen, and what it may be compared with.
 pub(super) fn law(report: &Report, law: &ScalingLaw, id: &'static str) -> Figure {
     let quantity = law.quantity;
-    let title = axis_title(quantity);
-    let mut plot = plot(id, logarithmic(title), logarithmic(report.loss_title()));
+    let axis = quantity.axis();
+    let mut plot = plot(id, logarithmic(axis), logarithmic(report.loss_title()));
     for size in &Sizes::of(report).0 {
         plot.add_trace(markers(size.name, size.trials(report), |t| quantity.of(t)));
     }
@@ -52,7 +52,7 @@ pub(super) fn law(report: &Report, law: &ScalingLaw, id: &'static str) -> Figure
     }
     Figure {
         id,
-        title: format!("Loss against {title}"),
+        title: quantity.title().into(),
         caption: caption + ".",
         plot,
     }
@@ -110,9 +110,9 @@ pub(in crate::report) fn compared(reports: [&Report; 2]) -> Vec<Figure> {
 }
 
 fn of_both(reports: [&Report; 2], quantity: Quantity, id: &'static str) -> Figure {
-    let title = axis_title(quantity);
+    let axis = quantity.axis();
     let loss_title = reports[0].loss_title();
-    let mut plot = plot(id, logarithmic(title), logarithmic(loss_title));
+    let mut plot = plot(id, logarithmic(axis), logarithmic(loss_title));
     let mut captions = Vec::new();
     for report in reports {
         let name = &report.input.run_id;
@@ -131,17 +131,9 @@ fn of_both(reports: [&Report; 2], quantity: Quantity, id: &'static str) -> Figur
     }
     Figure {
         id,
-        title: format!("Loss against {title}"),
+        title: quantity.title().into(),
         caption: captions.join("; ") + ".",
         plot,
-    }
-}
-
-/// What an axis of a law is called.
-fn axis_title(quantity: Quantity) -> &'static str {
-    match quantity {
-        Quantity::Parameters => "parameters N",
-        Quantity::Compute => "compute C (FLOPs)",
     }
 }
 

@@ -5,7 +5,9 @@ use crate::{
     fits::{FinishedTrial, isoflop::Valley},
     report::{
         Report,
-        figures::data::{self, Lines, RESIDUALS, Sizes, VALLEYS, budgets},
+        figures::data::{
+            self, CURVES, Lines, RESIDUALS, SIZE_AXIS, Sizes, TOKEN_AXIS, VALLEYS, budgets,
+        },
         number,
     },
 };
@@ -23,7 +25,7 @@ pub(super) fn valleys(report: &Report) -> Option<Figure> {
     }
     let mut plot = plot(
         "valleys",
-        logarithmic("parameters N"),
+        logarithmic(SIZE_AXIS),
         linear(report.loss_title()),
     );
     let params = |trial: &FinishedTrial| trial.params;
@@ -85,7 +87,7 @@ pub(super) fn residuals(report: &Report) -> Option<Figure> {
     let residuals = data::residuals(report)?;
     let mut plot = plot(
         "residuals",
-        logarithmic("tokens D"),
+        logarithmic(TOKEN_AXIS),
         linear("measured / law − 1 (%)"),
     );
     for size in &Sizes::of(report).0 {
@@ -113,7 +115,7 @@ pub(super) fn residuals(report: &Report) -> Option<Figure> {
 pub(super) fn curves(report: &Report) -> Option<Figure> {
     let mut plot = plot(
         "curves-explored",
-        logarithmic("tokens"),
+        logarithmic(TOKEN_AXIS),
         linear(report.loss_title()),
     );
     let mut any = false;
@@ -130,7 +132,7 @@ pub(super) fn curves(report: &Report) -> Option<Figure> {
     let chance = chance.map_or_else(String::new, |loss| format!("; chance is {loss:.4}"));
     any.then(|| Figure {
         id: "curves-explored",
-        title: "Along training".into(),
+        title: CURVES.into(),
         caption: format!(
             "Loss on held-out prompts whenever it was taken{chance}. Along the way fewer triplets may be scored than at the end."
         ),

@@ -6,7 +6,7 @@ use super::canvas::{Canvas, MUTED, MarkerStyle, Stroke, TextFormat};
 use super::frame::{Frame, LegendEntry, PLOT, Scale};
 use crate::report::{
     Report,
-    figures::data::{Lines, Sizes},
+    figures::data::{CURVES, Lines, Sizes, TOKEN_AXIS},
     number,
 };
 use plotters::style::text_anchor::HPos;
@@ -158,10 +158,10 @@ fn frame(report: &Report, curves: &[Drawn], sizes: &Sizes) -> Frame {
         legend.push(LegendEntry::Line { stroke, text });
     }
     Frame {
-        title: "Training curves".into(),
+        title: CURVES.into(),
         badge: report.progress(),
         finding,
-        x_title: "tokens trained on",
+        x_title: TOKEN_AXIS,
         y_title: "loss (nats per triplet)",
         x,
         y,

@@ -6,7 +6,7 @@ use super::canvas::{MarkerStyle, Stroke};
 use super::frame::{Frame, LegendEntry};
 use crate::report::{
     Report,
-    figures::data::{self, RESIDUALS, Sizes},
+    figures::data::{self, RESIDUALS, Sizes, TOKEN_AXIS},
     number,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn residuals(report: &Report) -> Option<Result<String, FigureError>> 
             residuals.len(),
             number::percent(furthest)
         ),
-        x_title: "tokens D",
+        x_title: TOKEN_AXIS,
         y_title: "measured loss / law",
         x,
         y,

@@ -72,16 +72,10 @@ impl<'a> Scene<'a> {
         notes.extend(note);
         let sizes = Sizes::of(report);
         let frame = Frame {
-            title: match quantity {
-                Quantity::Parameters => "Loss against model parameters".into(),
-                Quantity::Compute => "Loss against training compute".into(),
-            },
+            title: quantity.title().into(),
             badge: report.progress(),
             finding: law.text(),
-            x_title: match quantity {
-                Quantity::Parameters => "model parameters N",
-                Quantity::Compute => "training compute C (FLOPs)",
-            },
+            x_title: quantity.axis(),
             y_title: report.loss_title(),
             x,
             y,

@@ -6,7 +6,7 @@ use super::canvas::{INK, MUTED, MarkerStyle, Stroke, TextFormat};
 use super::frame::{Frame, LegendEntry};
 use crate::report::{
     Report,
-    figures::data::{self, VALLEYS, budgets},
+    figures::data::{self, SIZE_AXIS, VALLEYS, budgets},
     number,
 };
 use plotters::style::text_anchor::HPos;
@@ -46,7 +46,7 @@ pub(super) fn valleys(report: &Report) -> Option<Result<String, FigureError>> {
         title: VALLEYS.into(),
         badge: report.progress(),
         finding: data::best_size(report),
-        x_title: "model parameters N",
+        x_title: SIZE_AXIS,
         y_title: report.loss_title(),
         x,
         y,
