@@ -25,7 +25,6 @@ use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{PolicySamples, PolicyTable};
 pub(crate) use journal::{Journal, load, save};
 use polestar_core::digest::hex;
-use polestar_store;
 use polestar_store::{Put, Store};
 pub(crate) use select::COLUMN_SEPARATOR;
 use select::{HeldOutPrompts, PolicySelection, Tally};
