@@ -104,14 +104,14 @@ impl PolicyDistances {
         &self.names
     }
 
-    /// `count` policies that lie close together: the closest pair, then whoever is on average closest to
+    /// `count` policies that lie close together: the closest pair, then the policy that is on average closest to
     /// those chosen. A larger choice holds the smaller. `None` if there are not so many, or fewer than two
     /// are asked for.
     pub fn near(&self, count: usize) -> Option<Vec<String>> {
         self.grow(count, |mean, _| -mean)
     }
 
-    /// `count` policies that lie far apart: the farthest pair, then whoever is farthest from the nearest of
+    /// `count` policies that lie far apart: the farthest pair, then the policy that is farthest from the nearest of
     /// those chosen.
     pub fn far(&self, count: usize) -> Option<Vec<String>> {
         self.grow(count, |_, nearest| nearest)

@@ -298,6 +298,14 @@ fn ordered_pairs(policies: &[u32]) -> impl Iterator<Item = (u32, u32)> {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_totals(f)?;
+        self.write_policies(f)?;
+        self.write_warnings(f)
+    }
+}
+
+impl Inspection {
+    fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts {
             trajectories,
             duplicates,
@@ -352,8 +360,10 @@ impl fmt::Display for Inspection {
             f,
             "policies      {}, {held_out} of them held out\n",
             self.policies.len()
-        )?;
+        )
+    }
 
+    fn write_policies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self
             .policies
             .iter()
@@ -386,6 +396,10 @@ impl fmt::Display for Inspection {
                 quantiles(policy.tokens),
             )?;
         }
+        Ok(())
+    }
+
+    fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.leaking.is_empty() {
             writeln!(
                 f,

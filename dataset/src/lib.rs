@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod origin;
 pub mod pack;
 pub mod reader;
+pub mod sample;
 mod sampler;
 pub mod schema;
 mod similarity;
@@ -34,9 +35,8 @@ pub use lanes::{LaneOrder, Visit};
 pub use loader::{LanePacks, LaneTriplets, LoadPlan, Loader, StepBatch};
 pub use manifest::{Fingerprint, Manifest, PromptRef, RowGroupRef};
 pub use origin::{ColumnMapping, FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
-pub use pack::{
-    Layout, Pack, PackCost, Packer, SampleConfig, SpecialTokens, TokenTriplet, Wrapper,
-};
+pub use pack::{Pack, PackCost, Packer};
+pub use sample::{Layout, SampleConfig, SpecialTokens, TokenTriplet, Wrapper};
 pub use sampler::Split;
 pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};

@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use crate::corpus::{self, Corpus};
 use crate::lanes::{self, LaneOrder, Visit};
 use crate::manifest::FileSplit;
-use crate::pack::{Pack, PackCost, Packer, SampleConfig, TokenTriplet};
+use crate::pack::{Pack, PackCost, Packer};
 use crate::reader::Reader;
+use crate::sample::{SampleConfig, TokenTriplet};
 use crate::sampler::{Sampler, TripletRequest};
 use crate::triplet::{Task, Weighting};
 
@@ -21,7 +22,7 @@ use crate::triplet::{Task, Weighting};
 const STEPS_AHEAD: usize = 4;
 /// Row groups that are on their way at a time.
 const GROUPS_AT_A_TIME: usize = 8;
-/// Bytes of decoded row groups that a loader keeps unless it is told otherwise.
+/// Bytes of decoded row groups that a loader keeps unless its plan says otherwise.
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Why a step could not be had.
@@ -136,7 +137,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts loading. What is wrong with the plan is told by the first [`Loader::next`].
+    /// Starts loading. The first [`Loader::next`] says what is wrong with the plan.
     pub fn start(corpus: Arc<Corpus>, plan: LoadPlan) -> Self {
         let (sender, steps) = sync_channel(STEPS_AHEAD);
         let (cancel, cancelled) = oneshot::channel();

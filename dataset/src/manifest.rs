@@ -91,7 +91,7 @@ pub struct Counts {
     /// before.
     pub duplicates: u64,
     /// Trajectories left out because they resemble another that the same policy gave to the same
-    /// prompt, where the import was told to.
+    /// prompt, where the import was asked to.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub near_duplicates: u64,
     /// Prompts.

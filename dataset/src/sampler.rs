@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{FileSplit, PromptRef};
-use crate::pack::{SampleConfig, TokenTriplet};
 use crate::reader::{PromptSamples, Reader};
+use crate::sample::{SampleConfig, TokenTriplet};
 use crate::tokenizer;
 use crate::triplet::{PolicyTable, Task, TripletChoice, Weighting};
 

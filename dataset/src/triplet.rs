@@ -70,7 +70,7 @@ pub struct PolicyTable {
 
 /// Some of a corpus's training policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, try_from = "PolicyChoiceKeys")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PolicyChoice {
     /// Drawn by a seed. The draws of one seed are nested: a larger one holds every smaller one.
     Drawn {
@@ -84,35 +84,6 @@ pub enum PolicyChoice {
         /// Their names.
         names: Vec<String>,
     },
-}
-
-/// A [`PolicyChoice`] as it is read: one struct, so that an unknown key is named as such.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyChoiceKeys {
-    count: Option<u32>,
-    seed: Option<u64>,
-    names: Option<Vec<String>>,
-}
-
-impl TryFrom<PolicyChoiceKeys> for PolicyChoice {
-    type Error = &'static str;
-
-    fn try_from(keys: PolicyChoiceKeys) -> Result<Self, Self::Error> {
-        match keys {
-            PolicyChoiceKeys {
-                count: Some(count),
-                seed: Some(seed),
-                names: None,
-            } => Ok(PolicyChoice::Drawn { count, seed }),
-            PolicyChoiceKeys {
-                count: None,
-                seed: None,
-                names: Some(names),
-            } => Ok(PolicyChoice::Named { names }),
-            _ => Err("a choice of policies has `count` and `seed`, or else `names`"),
-        }
-    }
 }
 
 impl PolicyChoice {
@@ -383,12 +354,10 @@ mod tests {
             let json = serde_json::to_string(&choice).unwrap();
             assert_eq!(read(&json).unwrap(), choice);
         }
-        let refused = read(r#"{"count": 4, "sed": 1}"#).unwrap_err().to_string();
-        assert!(refused.starts_with("unknown field `sed`"), "{refused}");
-        let refused = read(r#"{"count": 4, "names": ["a"]}"#)
+        let refused = read(r#"{"drawn": {"count": 4, "sed": 1}}"#)
             .unwrap_err()
             .to_string();
-        assert!(refused.contains("or else `names`"), "{refused}");
+        assert!(refused.starts_with("unknown field `sed`"), "{refused}");
     }
 
     #[test]

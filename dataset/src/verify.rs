@@ -7,7 +7,7 @@ use crate::corpus::{Corpus, Error};
 use crate::manifest::{Counts, File, FileSplit, Manifest, RowGroupRef};
 use crate::reader::{PromptSamples, prompt_samples};
 use crate::triplet::{PolicyTable, Task};
-use polestar_core::digest::hex;
+use polestar_core::{chain::chain, digest::hex};
 use polestar_store;
 use polestar_store::Store;
 
@@ -138,7 +138,7 @@ impl<'a> Scan<'a> {
                 self.complete = false;
                 return self.fault(&file.path, None, "it is missing".into());
             }
-            Err(error) => self.fault(&file.path, None, told(&error)),
+            Err(error) => self.fault(&file.path, None, chain(&error)),
         }
         let rows: u64 = file.row_groups.iter().map(|group| group.rows).sum();
         if rows != file.rows {
@@ -161,7 +161,7 @@ impl<'a> Scan<'a> {
                 Ok(batches) => batches,
                 Err(error) => {
                     self.complete = false;
-                    self.fault(&file.path, Some(row_group), told(&error));
+                    self.fault(&file.path, Some(row_group), chain(&error));
                     continue;
                 }
             };
@@ -290,13 +290,4 @@ impl<'a> Scan<'a> {
             }
         }
     }
-}
-
-/// An error with its causes on one line.
-fn told(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

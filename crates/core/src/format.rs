@@ -1,5 +1,5 @@
 //! The version of a stored document, looked at before anything else in it: another version has other
-//! fields, and whoever parses first calls a newer document damaged.
+//! fields, and parsing first would call a newer document damaged.
 
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::fmt;

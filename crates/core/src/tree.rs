@@ -1,4 +1,4 @@
-//! The canonical sum over lanes: one binary tree, whoever hosts its leaves.
+//! The canonical sum over lanes: one binary tree, whichever ranks host its leaves.
 //!
 //! Floating-point addition isn't associative, so the order of a sum is part of its result. Ours is
 //! fixed by the number of lanes alone: `T(a, b) = T(a, m) + T(m, b)` over `0..lanes`, where `m - a`
@@ -15,7 +15,7 @@
 //!      T(0,2) T(2,4) T(4,6) 6           right child lies beyond the last lane is its left child.
 //!      0   1  2   3  4   5
 //! ```
-//! A rank adds up the subtrees inside its lanes and no more; whoever merges the partial sums does so
+//! A rank adds up the subtrees inside its lanes and no more; a rank that merges partial sums does so
 //! in lane order with the same accumulator. Every addition of the tree then happens exactly once,
 //! with the same two operands, in every world size.
 
@@ -148,8 +148,6 @@ impl<T> TreeSum<T> {
         node.is_root().then_some(value)
     }
 }
-
-pub use {Subtree as Node, TreeSum as Counter};
 
 /// `left[i] += right[i]`: the only addition of gradients there is.
 pub fn add_into(left: &mut [f32], right: &[f32]) {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::files;
 use crate::manifest::{
-    Counts, File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
+    File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
 };
 use crate::origin::{FileLayout, HeldOut, Origin};
 use crate::schema::Prompt;
@@ -25,7 +25,6 @@ use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{PolicySamples, PolicyTable};
 pub(crate) use journal::{Journal, load, save};
 use polestar_core::digest::hex;
-use polestar_store;
 use polestar_store::{Put, Store};
 pub(crate) use select::COLUMN_SEPARATOR;
 use select::{HeldOutPrompts, PolicySelection, Tally};
@@ -275,9 +274,7 @@ pub(crate) async fn present(
     match json.map(|json| Manifest::from_json(&json)) {
         None => Ok(None),
         Some(Ok(manifest)) if same(&manifest.origin) => Ok(Some(manifest)),
-        Some(_) => Err(Error::Occupied {
-            url: store.url().into(),
-        }),
+        Some(_) => Err(occupied(store)),
     }
 }
 
@@ -288,10 +285,6 @@ pub(crate) async fn assemble<S: Source>(
     recipe: Recipe<'_>,
     progress: &dyn Fn(Progress),
 ) -> Result<Manifest, S::Error> {
-    let at = |source| Error::Store {
-        url: store.url().into(),
-        source,
-    };
     let present = present(store, |origin| *origin == recipe.origin).await?;
 
     let count = Tally::count(&source, recipe.seed, recipe.tokenizer.is_none(), progress);
@@ -327,7 +320,7 @@ pub(crate) async fn assemble<S: Source>(
 
     // Over an existing corpus nothing may be written: it is only compared with what would be.
     let target = present.is_none().then_some(store);
-    let mut writer = CorpusWriter::new(
+    let writer = CorpusWriter::new(
         target,
         source.journal().filter(|_| present.is_none()),
         recipe.layout,
@@ -336,9 +329,39 @@ pub(crate) async fn assemble<S: Source>(
         recipe.pretokenize.then_some(&loaded),
     )
     .await?;
+    let files = write_files(&source, writer, &heldout, progress).await?;
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        fingerprint: Fingerprint::default(),
+        origin: recipe.origin,
+        counts: tally.counts(&files),
+        tokenizer: TokenizerEntry {
+            path: TOKENIZER_KEY.into(),
+            digest: hex(&tokenizer),
+            vocab_size: loaded.vocab_size(),
+            stored_tokens: recipe.pretokenize,
+        },
+        policies: policies.clone(),
+        files,
+    }
+    .seal();
+    match present {
+        None => Ok(commit(store, tokenizer, manifest).await?),
+        Some(present) if present == manifest => Ok(present),
+        Some(_) => Err(occupied(store).into()),
+    }
+}
+
+/// Walks the source and writes every group into the files of its split.
+async fn write_files<S: Source>(
+    source: &Arc<S>,
+    mut writer: CorpusWriter<'_>,
+    heldout: &HeldOutPrompts,
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<File>, S::Error> {
     let parts = source.parts() as u64;
     let before = writer.first_part();
-    let mut walk = walk(&source, before);
+    let mut walk = walk(source, before);
     while let Some((part, groups)) = walk.try_next().await? {
         for (at, group) in groups.into_iter().enumerate() {
             let split = match heldout.holds(&group.prompt_id) {
@@ -352,67 +375,34 @@ pub(crate) async fn assemble<S: Source>(
             ..Progress::of(Stage::Write, part as u64 + 1, parts)
         });
     }
-    let files = writer.finish().await?;
+    Ok(writer.finish().await?)
+}
 
-    let usable = |split| {
-        let of_split = files.iter().filter(move |file: &&File| file.split == split);
-        of_split
-            .flat_map(|file| &file.row_groups)
-            .map(|group| group.prompts)
-            .sum()
-    };
-    let manifest = Manifest {
-        schema_version: SCHEMA_VERSION,
-        fingerprint: Fingerprint::default(),
-        origin: recipe.origin,
-        counts: Counts {
-            trajectories: files.iter().map(|file| file.rows).sum(),
-            duplicates: tally.duplicates,
-            near_duplicates: tally.near_duplicates,
-            prompts: tally.prompts,
-            train_prompts: usable(FileSplit::Train),
-            heldout_prompts: usable(FileSplit::Heldout),
-            text_bytes: tally.text_bytes,
-        },
-        tokenizer: TokenizerEntry {
-            path: TOKENIZER_KEY.into(),
-            digest: hex(&tokenizer),
-            vocab_size: loaded.vocab_size(),
-            stored_tokens: recipe.pretokenize,
-        },
-        policies: policies.clone(),
-        files,
-    }
-    .seal();
-    let occupied = || Error::Occupied {
+/// Writes the tokenizer and then, if there is none, the manifest, which makes the files a corpus.
+async fn commit(store: &Store, tokenizer: Vec<u8>, manifest: Manifest) -> Result<Manifest, Error> {
+    let at = |source| Error::Store {
         url: store.url().into(),
+        source,
     };
-    if let Some(present) = present {
-        return if present == manifest {
-            Ok(present)
-        } else {
-            Err(occupied().into())
-        };
-    }
+    let json = manifest.to_json();
     store
         .put(TOKENIZER_KEY, tokenizer.into())
         .await
         .map_err(at)?;
-    match store
-        .put_if_absent(MANIFEST_KEY, manifest.to_json().into())
-        .await
-        .map_err(at)?
-    {
-        Put::Created => Ok(manifest),
-        Put::Exists => {
-            // Another process was faster, which is fine if it is the same corpus.
-            let json = store.get(MANIFEST_KEY).await.map_err(at)?;
-            let same = Manifest::from_json(&json).is_ok_and(|theirs| theirs == manifest);
-            if same {
-                Ok(manifest)
-            } else {
-                Err(occupied().into())
-            }
-        }
+    let put = store.put_if_absent(MANIFEST_KEY, json.into()).await;
+    if put.map_err(at)? == Put::Created {
+        return Ok(manifest);
+    }
+    // Another process was faster, which is fine if it is the same corpus.
+    let theirs = store.get(MANIFEST_KEY).await.map_err(at)?;
+    match Manifest::from_json(&theirs) {
+        Ok(theirs) if theirs == manifest => Ok(manifest),
+        _ => Err(occupied(store)),
+    }
+}
+
+fn occupied(store: &Store) -> Error {
+    Error::Occupied {
+        url: store.url().into(),
     }
 }

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
-use crate::manifest::Policy;
+use crate::manifest::{Counts, File, FileSplit, Policy};
 use crate::origin::HeldOut;
 use crate::triplet::{PolicyTable, Task};
 use polestar_core::random::Stream;
@@ -35,10 +35,10 @@ fn lot(purpose: &str, seed: u64, name: &str) -> u128 {
 pub(super) struct Tally {
     /// Trajectories and cells by policy.
     policies: BTreeMap<String, (u64, u64)>,
-    pub(super) prompts: u64,
-    pub(super) duplicates: u64,
-    pub(super) near_duplicates: u64,
-    pub(super) text_bytes: u64,
+    prompts: u64,
+    duplicates: u64,
+    near_duplicates: u64,
+    text_bytes: u64,
     /// Texts to train the tokenizer on.
     pub(super) sample: Vec<String>,
 }
@@ -83,7 +83,27 @@ impl Tally {
     }
 }
 
-/// Who is held out and who is whose alias, as asked for.
+impl Tally {
+    /// Totals of a corpus of these files.
+    pub(super) fn counts(&self, files: &[File]) -> Counts {
+        let usable = |split| {
+            let of_split = files.iter().filter(move |file| file.split == split);
+            let groups = of_split.flat_map(|file| &file.row_groups);
+            groups.map(|group| group.prompts).sum()
+        };
+        Counts {
+            trajectories: files.iter().map(|file| file.rows).sum(),
+            duplicates: self.duplicates,
+            near_duplicates: self.near_duplicates,
+            prompts: self.prompts,
+            train_prompts: usable(FileSplit::Train),
+            heldout_prompts: usable(FileSplit::Heldout),
+            text_bytes: self.text_bytes,
+        }
+    }
+}
+
+/// Which policies are held out and which are aliases, as asked for.
 pub(super) struct PolicySelection<'a> {
     pub(super) named: &'a [String],
     pub(super) chosen: usize,

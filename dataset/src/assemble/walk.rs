@@ -23,7 +23,7 @@ pub(super) fn walk<S: Source>(
             {
                 Ok(groups) => Ok((part, groups?)),
                 Err(Ok(panicked)) => panic::resume_unwind(panicked),
-                // The runtime shuts down, and whoever waits here with it.
+                // The runtime shuts down, and what waits here with it.
                 Err(Err(_)) => std::future::pending().await,
             }
         }

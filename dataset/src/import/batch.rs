@@ -29,7 +29,7 @@ pub(super) enum Trouble {
     Failed,
     /// A field is missing.
     Lacks(&'static str),
-    /// Nobody asked for it.
+    /// No request has its `custom_id`.
     Unasked(String),
 }
 

@@ -310,7 +310,7 @@ fn read_parquet(
         for parsed in parsed {
             rows.extend(parsed?);
         }
-        // How much of the file that took, nobody knows.
+        // How much of the file that took, is not known.
         let consumed = (bytes as f64 * before as f64 / total as f64) as u64;
         let batch = Batch {
             rows,

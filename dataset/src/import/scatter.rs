@@ -20,8 +20,12 @@ use std::{
 /// Bytes of rows that a frame should have, before it is compressed.
 const FRAME: u64 = 64 << 10;
 
-/// Bytes of an input and rows that were read.
-type Told = (u64, u64);
+/// What was read since the last one.
+struct Advance {
+    /// Of an input.
+    bytes: u64,
+    rows: u64,
+}
 
 /// Reads what no earlier import has read. Every input's file and index, in order.
 pub(super) fn scatter(
@@ -60,28 +64,28 @@ pub(super) fn scatter(
         stop: AtomicBool::new(false),
     };
     let next = AtomicUsize::new(0);
-    let work = |tell: Sender<Told>| {
+    let work = |progressed: Sender<Advance>| {
         let mut ended = Vec::new();
         while let Some(&input) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
             if reading.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let index = reading.one(input, &tell);
+            let index = reading.one(input, &progressed);
             reading.stop.fetch_or(index.is_err(), Ordering::Relaxed);
             ended.push((input, index));
         }
         ended
     };
     let ended = thread::scope(|scope| {
-        let (tell, told) = mpsc::channel::<Told>();
+        let (progressed, advances) = mpsc::channel::<Advance>();
         let work = &work;
         let workers: Vec<_> = (0..threads)
             .map(|_| {
-                let tell = tell.clone();
-                scope.spawn(move || work(tell))
+                let progressed = progressed.clone();
+                scope.spawn(move || work(progressed))
             })
             .collect();
-        drop(tell);
+        drop(progressed);
         let mut state = Progress {
             stage: Stage::Read,
             done: before,
@@ -90,9 +94,9 @@ pub(super) fn scatter(
             before,
         };
         progress(state);
-        for (bytes, rows) in told {
-            state.done += bytes;
-            state.rows += rows;
+        for advance in advances {
+            state.done += advance.bytes;
+            state.rows += advance.rows;
             progress(state);
         }
         let ended = workers.into_iter().flat_map(|worker| match worker.join() {
@@ -108,7 +112,7 @@ pub(super) fn scatter(
             Err(error) => failures.push((input, error)),
         }
     }
-    // Of several that fail at a time, the first input's is the one to tell.
+    // Of several that fail at a time, the first input's is reported.
     failures.sort_by_key(|(input, _)| *input);
     if let Some((_, error)) = failures.into_iter().next() {
         return Err(error);
@@ -131,19 +135,22 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads one input to its end, or gives up: `None`.
-    fn one(&self, input: usize, tell: &Sender<Told>) -> Result<Option<Index>, Error> {
+    fn one(&self, input: usize, progressed: &Sender<Advance>) -> Result<Option<Index>, Error> {
         let path = &self.options.inputs[input];
         let mut spill = Spill::create(self.job.rows(input), self.job.parts(), self.held)?;
-        let (mut told, mut failed) = (0, 0);
+        let (mut consumed, mut failed) = (0, 0);
         input::read(
             path,
             &self.options.columns,
             self.requests.as_ref(),
             self.job.parts(),
             &mut |batch| {
-                // Whoever shows progress may be gone; the work is the same.
-                let _ = tell.send((batch.consumed - told, batch.rows.len() as u64));
-                told = batch.consumed;
+                // The receiver may be gone after a panic; the work is the same.
+                let _ = progressed.send(Advance {
+                    bytes: batch.consumed - consumed,
+                    rows: batch.rows.len() as u64,
+                });
+                consumed = batch.consumed;
                 failed += batch.failed;
                 for row in batch.rows {
                     spill.push(row)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::corpus::{self, Corpus};
 use crate::origin::Origin;
-use crate::pack::{SampleConfig, TokenTriplet};
+use crate::sample::{SampleConfig, TokenTriplet};
 use crate::sampler::Split;
 use crate::tokenizer;
 
@@ -90,16 +90,13 @@ pub async fn planted_optimum(
         .collect();
 
     let held_out = |policy: &usize| corpus.manifest().policies[*policy].held_out;
-    let everybody = 0..chains.len();
+    let all = 0..chains.len();
     let (mates, others): (Vec<usize>, Vec<usize>) = match split {
         Split::HeldoutPrompts => {
-            let known: Vec<usize> = everybody.filter(|policy| !held_out(policy)).collect();
+            let known: Vec<usize> = all.filter(|policy| !held_out(policy)).collect();
             (known.clone(), known)
         }
-        Split::HeldoutPolicies => (
-            everybody.clone().filter(held_out).collect(),
-            everybody.collect(),
-        ),
+        Split::HeldoutPolicies => (all.clone().filter(held_out).collect(), all.collect()),
     };
     let oracle = Oracle {
         chains,
