@@ -304,8 +304,7 @@ impl Mesh {
         })
     }
 
-    /// Ends it, from any thread.
-    pub fn aborter(&self) -> Aborter {
+    pub(super) fn aborter(&self) -> Aborter {
         self.aborter.clone()
     }
 

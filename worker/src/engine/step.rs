@@ -142,7 +142,7 @@ impl<E: Engine> Stepper<E> {
             return Ok(());
         }
         for segment in &mut self.segments {
-            let shards = self.plan.sharding.cuts(segment.elements);
+            let shards = self.plan.sharding.shards(segment.elements);
             let state = segment.state_mut();
             for vector in [&mut state.master, &mut state.exp_avg, &mut state.exp_avg_sq] {
                 let own = std::mem::replace(vector, self.engine.zeros(0));
@@ -203,7 +203,7 @@ impl<E: Engine> Stepper<E> {
         let gradients: Vec<Pending<E::Flat>> = match self.plan.sharding.zero {
             Zero::None => {
                 let gather = |(segment, shard): (&Segment<E>, E::Flat)| {
-                    let shards = self.plan.sharding.cuts(segment.elements);
+                    let shards = self.plan.sharding.shards(segment.elements);
                     transport.all_gather(&self.engine, shards, shard)
                 };
                 self.segments.iter().zip(shards).map(gather).collect()

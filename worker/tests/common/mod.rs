@@ -6,15 +6,18 @@ use std::{net::SocketAddr, time::Duration};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// One collective a rank. The runtime has to outlive them.
-pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<MeshTransport> {
-    if world == 1 {
+/// One rank at each place. The runtime has to outlive them.
+pub(crate) fn connect(
+    runtime: &tokio::runtime::Runtime,
+    places: &[Locality],
+) -> Vec<MeshTransport> {
+    if places.len() == 1 {
         return vec![MeshTransport::alone()];
     }
     let meshes = runtime.block_on(async {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for _ in 0..world {
+        for _ in places {
             let listener = listen(any).await.expect("a port");
             addresses.push(listener.local_addr().expect("an address"));
             listeners.push(listener);
@@ -27,7 +30,7 @@ pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<Mesh
                     listener,
                     peers: &addresses,
                     secret: &Secret([7; 32]),
-                    locality: Locality::Machine,
+                    locality: places[rank],
                     deadline: DEADLINE,
                 };
                 Mesh::connect(join).await

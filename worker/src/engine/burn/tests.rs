@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::{
-    batch,
+    input,
     testing::{VOCAB, trial},
 };
 use polestar_core::Objective;
@@ -27,7 +27,7 @@ fn triplets() -> Vec<TokenTriplet> {
 }
 
 fn packs(trial: &Trial, special: &SpecialTokens) -> Vec<PackInput> {
-    batch::inputs(trial.recipe.packer(special).pack(&triplets()))
+    input::inputs(trial.recipe.packer(special).pack(&triplets()))
 }
 
 /// Losses and gradient of all triplets with non-zero reward heads.

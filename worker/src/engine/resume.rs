@@ -1,7 +1,7 @@
 //! What a rank needs before its first step: state, evaluation sets.
 
 use super::{
-    Engine, Environment, Failure, SegmentState, Stepper, batch,
+    Engine, Environment, Failure, SegmentState, Stepper, input,
     observe::{Moment, Observers},
     validate::EvalSet,
 };
@@ -193,7 +193,7 @@ pub(super) fn eval_sets<E: Engine, T>(
             continue;
         }
         let packer = trial.recipe.packer(corpus.tokenizer().special());
-        let packs = batch::inputs(packer.pack(&triplets));
+        let packs = input::inputs(packer.pack(&triplets));
         let compared = triplets.iter().map(Into::into).collect();
         let Place { sharding, engine } = place;
         sets.push(EvalSet::new(name, packs, compared, sharding, *engine));
