@@ -213,7 +213,7 @@ fn one_digest(precision: Precision) -> Digest {
                     for (digest, norm, _) in world(case) {
                         assert!(norm > 0.5, "the norm is clipped: {norm}");
                         let found = (digest, norm.to_bits());
-                        let expected = expected.get_or_insert_with(|| found.clone());
+                        let expected = expected.get_or_insert(found);
                         assert_eq!(&found, expected, "{case:?}");
                     }
                 }
@@ -254,7 +254,7 @@ fn one_digest_for_any_number_of_lanes() {
         for (answer, case) in &found {
             assert_eq!(answer, expected, "{case:?}");
         }
-        digests.push(expected.clone());
+        digests.push(*expected);
     }
     assert!(digests.windows(2).all(|pair| pair[0] != pair[1]));
 }

@@ -41,14 +41,14 @@ pub(super) fn resume<E: Engine, T: Transport<E>>(
     let (run, runtime) = (env.run.clone(), env.runtime.clone());
     let leads = env.collective.rank().0 == 0;
     let recipe = trial.recipe_id();
-    let own = |step| (recipe.clone(), step);
+    let own = |step| (recipe, step);
     let mut candidates = Vec::new();
     if let Some(slice) = env.slice {
         candidates = vec![own(slice.from)];
         candidates.retain(|(_, step)| leads && step.0 > 0);
     } else if leads {
         let trunk = trial.execution.trunk.iter();
-        candidates.extend(trunk.map(|t| (t.recipe.clone(), t.step)));
+        candidates.extend(trunk.map(|t| (t.recipe, t.step)));
         let committed = runtime.block_on(checkpoint::committed(&run, &recipe))?;
         // Who measures on the way can't begin where another run's trial went without measuring.
         let furthest = match trial.measurement.every {

@@ -83,7 +83,7 @@ impl Whole {
     fn new(engine: &BurnEngine, flat: &[f32]) -> Whole {
         let segments = &engine.layout.segments;
         let place = |(i, s): (usize, &SegmentLayout)| {
-            engine.weights(i, &engine.from_host(flat[s.range()].to_vec()))
+            engine.weights(i, &engine.flat(flat[s.range()].to_vec()))
         };
         Whole {
             weights: segments.iter().enumerate().map(place).collect(),
