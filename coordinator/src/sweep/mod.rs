@@ -15,6 +15,7 @@ pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, read, read_str};
 
+use crate::control::core::Deadlines;
 use polestar_core::Objective;
 use polestar_dataset::{
     ColumnMapping, FileLayout, HeldOut, ImportOptions, SampleConfig, SynthOptions, Weighting,
@@ -185,12 +186,15 @@ pub struct PoolTable {
     /// A collective that waits longer than this many seconds fails.
     #[serde(default = "default_deadline")]
     pub deadline_seconds: f64,
-    /// Failures (not losses of a worker) after which a trial is given up.
+    /// Failures (not losses of a worker) after which a trial is abandoned.
     #[serde(default = "default_failures")]
     pub failures: u32,
-    /// Losses of a worker after which a trial is given up.
+    /// Losses of a worker after which a trial is abandoned.
     #[serde(default = "default_losses")]
     pub losses: u32,
+    /// How long silence is waited for, in seconds by what is awaited.
+    #[serde(default)]
+    pub deadlines: Deadlines,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
     /// can't fit isn't begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,6 +233,7 @@ impl Default for PoolTable {
             deadline_seconds: default_deadline(),
             failures: default_failures(),
             losses: default_losses(),
+            deadlines: Deadlines::default(),
             memory_gib: None,
             worker_flops: None,
             worker_price: None,
