@@ -1,7 +1,7 @@
 //! From a coordinator's `Start` to a rank that can train.
 
 use super::Cancel;
-use crate::collective::{Join, Locality, Mesh, MeshError, MeshTransport, Secret};
+use crate::collective::{Join, Locality, Mesh, MeshError, MeshTransport, Peers, Secret};
 use polestar_core::{Rank, chain};
 use polestar_run::{
     Failure, Trial,
@@ -122,8 +122,9 @@ pub(super) async fn prepare(
             deadline,
         });
         let mesh = connect.await.map_err(PrepareError::Connect)?;
-        cancel.break_when_asked(mesh.aborter());
-        MeshTransport::new(mesh, deadline)
+        let transport = MeshTransport::new(mesh, deadline);
+        cancel.break_when_asked(transport.aborter());
+        transport
     };
     Ok((trial, collective, run))
 }
