@@ -112,7 +112,7 @@ fn work(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
                         .collect::<Result<_, _>>()?;
                     let manifest = Manifest {
                         format: FORMAT,
-                        recipe: id.clone(),
+                        recipe: id,
                         step,
                         digest: Digest::of(b"bench"),
                         consumed: Consumed::default(),

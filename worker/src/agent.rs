@@ -1,7 +1,7 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
 use crate::{
-    collective::{self, Aborter, Join, Locality, Mesh, MeshTransport, Secret},
+    collective::{self, Aborter, Join, Locality, Mesh, MeshTransport, Peers, Secret},
     engine::{self, Environment},
 };
 use polestar_core::{Generation, Rank, chain};
@@ -383,8 +383,9 @@ async fn prepare(
             collateral: true,
             retryable: true,
         })?;
-        stop.break_on_stop(mesh.aborter());
-        MeshTransport::new(mesh, deadline)
+        let transport = MeshTransport::new(mesh, deadline);
+        stop.break_on_stop(transport.aborter());
+        transport
     };
     Ok((trial, collective, run))
 }

@@ -13,7 +13,7 @@ use polestar_run::{
     placement::{Reduction, Sharding, Zero},
 };
 use polestar_worker::{
-    collective::{MeshTransport, Peers},
+    collective::{Locality, MeshTransport, Peers},
     engine::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepPlan, Stepper},
 };
 use std::thread;
@@ -74,6 +74,8 @@ struct Case {
     zero: Zero,
     reduction: Reduction,
     world: u32,
+    /// On which of several hosts each rank is; none: all are on this machine.
+    hosts: Option<&'static [u32]>,
     recompute: bool,
     threads: usize,
 }
@@ -88,6 +90,7 @@ impl Case {
             zero: Zero::None,
             reduction: Reduction::Canonical,
             world: 1,
+            hosts: None,
             recompute: false,
             threads: 1,
         }
@@ -175,7 +178,12 @@ fn world(case: Case) -> Vec<(Digest, f64, Vec<f32>)> {
             .install(|| train(case, collective))
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let ranks: Vec<_> = connect(&runtime, case.world)
+    let place = |rank| match case.hosts {
+        Some(hosts) => Locality::Simulated(hosts[rank]),
+        None => Locality::Machine,
+    };
+    let places: Vec<Locality> = (0..case.world as usize).map(place).collect();
+    let ranks: Vec<_> = connect(&runtime, &places)
         .into_iter()
         .map(|collective| thread::spawn(move || on_its_own(collective)))
         .collect();
@@ -205,7 +213,7 @@ fn one_digest(precision: Precision) -> Digest {
                     for (digest, norm, _) in world(case) {
                         assert!(norm > 0.5, "the norm is clipped: {norm}");
                         let found = (digest, norm.to_bits());
-                        let expected = expected.get_or_insert_with(|| found.clone());
+                        let expected = expected.get_or_insert(found);
                         assert_eq!(&found, expected, "{case:?}");
                     }
                 }
@@ -246,9 +254,35 @@ fn one_digest_for_any_number_of_lanes() {
         for (answer, case) in &found {
             assert_eq!(answer, expected, "{case:?}");
         }
-        digests.push(expected.clone());
+        digests.push(*expected);
     }
     assert!(digests.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn one_digest_on_any_hosts() {
+    const HOSTS: [&[u32]; 3] = [&[0, 0, 1, 1], &[0, 0, 0, 1], &[0, 1, 0]];
+    for lanes in [7, 8] {
+        let alone = Case {
+            lanes,
+            ..Case::alone(Backend::Flex)
+        };
+        let (expected, norm, _) = world(alone).remove(0);
+        for zero in STAGES {
+            for hosts in HOSTS {
+                let case = Case {
+                    zero,
+                    world: hosts.len() as u32,
+                    hosts: Some(hosts),
+                    ..alone
+                };
+                for (digest, found, _) in world(case) {
+                    assert_eq!(digest, expected, "{case:?}");
+                    assert_eq!(found.to_bits(), norm.to_bits(), "{case:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

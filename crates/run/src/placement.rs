@@ -113,7 +113,7 @@ impl Sharding {
 
     /// The partial sums that exist at reduction number `round` of a step, in lane order, and who
     /// holds them.
-    pub fn pieces(&self, lanes: u32, reduction: Reduction, round: u32) -> Vec<(Rank, Subtree)> {
+    pub fn partials(&self, lanes: u32, reduction: Reduction, round: u32) -> Vec<(Rank, Subtree)> {
         let ranks = (0..self.world.0).map(Rank);
         if self.is_strided() {
             let lane = |rank: Rank| Lane(round * self.world.0 + rank.0);
@@ -137,7 +137,7 @@ impl Sharding {
     }
 
     /// The elements of a segment that each rank owns.
-    pub fn cuts(&self, elements: usize) -> Vec<Range<usize>> {
+    pub fn shards(&self, elements: usize) -> Vec<Range<usize>> {
         (0..self.world.0)
             .map(|rank| tree::shard(elements, self.world, Rank(rank)))
             .collect()
@@ -196,7 +196,7 @@ mod tests {
                     let mut merged = TreeSum::default();
                     let any = place(zero, world, 0);
                     for round in 0..any.reductions(lanes) {
-                        for (rank, node) in any.pieces(lanes, Reduction::Canonical, round) {
+                        for (rank, node) in any.partials(lanes, Reduction::Canonical, round) {
                             let mut local = TreeSum::default();
                             for lane in node.range() {
                                 let hosted = place(zero, world, rank.0).lanes(lanes);
@@ -210,7 +210,7 @@ mod tests {
                             }
                         }
                     }
-                    let root = merged.into_root().expect("the pieces are all lanes");
+                    let root = merged.into_root().expect("the partial sums are all lanes");
                     sums.push(root.to_bits());
                 }
             }
@@ -223,7 +223,7 @@ mod tests {
     fn a_fast_sum_has_one_root_in_every_world() {
         for world in 1..=40 {
             let mut merged = TreeSum::default();
-            for (_, node) in place(Zero::None, world, 0).pieces(64, Reduction::Fast, 0) {
+            for (_, node) in place(Zero::None, world, 0).partials(64, Reduction::Fast, 0) {
                 merged.push(node, (), |(), ()| ());
             }
             assert!(merged.into_root().is_some(), "{world} ranks");

@@ -105,6 +105,78 @@ pub enum MeshError {
     Socket(#[from] std::io::Error),
 }
 
+impl Join<'_> {
+    fn shares_memory(&self) -> bool {
+        self.locality == Locality::Machine
+    }
+
+    /// Dials the lower ranks. `links` are those to them, and to this rank itself.
+    async fn dial(&self, me: Identity, links: &mut [Option<Connected>]) -> Result<(), MeshError> {
+        let lower = (0..self.rank.0).map(Rank).zip(self.peers);
+        for ((peer, &address), link) in lower.zip(links) {
+            let stream = tokio::net::TcpStream::connect(address).await;
+            let mut stream = stream.map_err(|source| MeshError::Connect {
+                peer,
+                address,
+                source,
+            })?;
+            let answered = handshake::dial(&mut stream, self.secret, me, peer).await;
+            let found = answered.map_err(|source| MeshError::Refused {
+                peer,
+                address,
+                source,
+            })?;
+            let shared = shared::accept(&mut stream, peer, self.shares_memory()).await?;
+            *link = Some(Connected {
+                host: found.host,
+                stream,
+                shared,
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits until every higher rank has dialled in. `links` are those to them.
+    async fn accept(&self, me: Identity, links: &mut [Option<Connected>]) -> Result<(), MeshError> {
+        let first = self.rank.0 as usize + 1;
+        while links.iter().any(Option::is_none) {
+            let (mut stream, address) = self.listener.accept().await?;
+            let answer = async {
+                let peer = handshake::answer(&mut stream, self.secret, me).await?;
+                let shared = shared::offer(&mut stream, peer.rank, self.shares_memory()).await?;
+                Ok::<_, HandshakeError>((peer, shared))
+            };
+            // A stranger that says nothing must not keep the others waiting.
+            let Ok(answered) = tokio::time::timeout(HANDSHAKE, answer).await else {
+                tracing::warn!(%address, "connection dropped: it said nothing");
+                continue;
+            };
+            let (peer, shared) = match answered {
+                Ok(answered) => answered,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "connection refused");
+                    continue;
+                }
+            };
+            let place = (peer.rank.0 as usize).checked_sub(first);
+            match place.and_then(|place| links.get_mut(place)) {
+                Some(link) => {
+                    *link = Some(Connected {
+                        host: peer.host,
+                        stream,
+                        shared,
+                    });
+                }
+                None => {
+                    let rank = peer.rank;
+                    tracing::warn!(%address, %rank, "unexpected rank dialled in");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// All connections of one rank in one generation.
 #[derive(Debug)]
 pub struct Mesh {
@@ -162,113 +234,33 @@ impl Mesh {
     /// # Errors
     /// [`MeshError`], naming the rank that is missing or was refused.
     pub async fn connect(join: Join<'_>) -> Result<Mesh, MeshError> {
-        let Join {
-            rank,
-            listener,
-            peers,
-            secret,
-            locality,
-            deadline,
-        } = join;
-        let wanted = locality == Locality::Machine;
         let me = Identity {
-            rank,
-            host: locality.host(),
+            rank: join.rank,
+            host: join.locality.host(),
         };
+        let world = join.peers.len();
+        let higher = join.rank.0 as usize + 1..world;
         let mut links: Vec<Option<Connected>> = Vec::new();
-        links.resize_with(peers.len(), || None);
-
-        let dial = async {
-            let mut dialled = Vec::new();
-            for lower in 0..rank.0 {
-                let (peer, address) = (Rank(lower), peers[lower as usize]);
-                let mut stream =
-                    tokio::net::TcpStream::connect(address)
-                        .await
-                        .map_err(|source| MeshError::Connect {
-                            peer,
-                            address,
-                            source,
-                        })?;
-                let found = handshake::dial(&mut stream, secret, me, peer)
-                    .await
-                    .map_err(|source| MeshError::Refused {
-                        peer,
-                        address,
-                        source,
-                    })?;
-                let shared = shared::accept(&mut stream, peer, wanted).await?;
-                dialled.push(Connected {
-                    host: found.host,
-                    stream,
-                    shared,
-                });
-            }
-            Ok::<_, MeshError>(dialled)
-        };
-        let higher = rank.0 as usize + 1..peers.len();
-        let mut accepted: Vec<Option<Connected>> = Vec::new();
-        accepted.resize_with(higher.len(), || None);
-        let accept = async {
-            while accepted.iter().any(Option::is_none) {
-                let (mut stream, address) = listener.accept().await?;
-                let answer = async {
-                    let peer = handshake::answer(&mut stream, secret, me).await?;
-                    let shared = shared::offer(&mut stream, peer.rank, wanted).await?;
-                    Ok::<_, HandshakeError>((peer, shared))
-                };
-                // A stranger that says nothing must not keep the others waiting.
-                let Ok(answered) = tokio::time::timeout(HANDSHAKE, answer).await else {
-                    tracing::warn!(%address, "connection dropped: it said nothing");
-                    continue;
-                };
-                match answered {
-                    Ok((peer, shared)) if higher.contains(&(peer.rank.0 as usize)) => {
-                        accepted[peer.rank.0 as usize - higher.start] = Some(Connected {
-                            host: peer.host,
-                            stream,
-                            shared,
-                        });
-                    }
-                    Ok((Identity { rank, .. }, _)) => {
-                        tracing::warn!(%address, %rank, "unexpected rank dialled in");
-                    }
-                    Err(error) => tracing::warn!(%address, %error, "connection refused"),
-                }
-            }
-            Ok::<_, MeshError>(())
-        };
-        let both = async { tokio::try_join!(dial, accept) };
-        let joined = tokio::time::timeout(deadline, both).await;
-        let (dialled, ()) = match joined {
-            Ok(result) => result?,
+        links.resize_with(world, || None);
+        let (lower, accepted) = links.split_at_mut(higher.start.min(world));
+        let both = async { tokio::try_join!(join.dial(me, lower), join.accept(me, accepted)) };
+        match tokio::time::timeout(join.deadline, both).await {
+            Ok(connected) => connected?,
             Err(_) => {
-                let missing = accepted
+                let absent = accepted
                     .iter()
-                    .zip(higher.clone())
-                    .filter(|(stream, _)| stream.is_none())
-                    .map(|(_, r)| Rank(r as u32).to_string())
-                    .collect::<Vec<_>>();
-                let missing = if missing.is_empty() {
-                    "a lower rank".to_owned()
-                } else {
-                    missing.join(", ")
-                };
+                    .zip(higher)
+                    .filter(|(link, _)| link.is_none());
+                let absent: Vec<String> = absent.map(|(_, r)| Rank(r as u32).to_string()).collect();
                 return Err(MeshError::Missing {
-                    missing,
-                    seconds: deadline.as_secs(),
+                    missing: match absent.is_empty() {
+                        true => "a lower rank".to_owned(),
+                        false => absent.join(", "),
+                    },
+                    seconds: join.deadline.as_secs(),
                 });
             }
         };
-        for (slot, connected) in links.iter_mut().zip(dialled) {
-            *slot = Some(connected);
-        }
-        for (slot, connected) in links[higher.start.min(peers.len())..]
-            .iter_mut()
-            .zip(accepted)
-        {
-            *slot = connected;
-        }
         Mesh::over(me, links)
     }
 
@@ -304,8 +296,7 @@ impl Mesh {
         })
     }
 
-    /// Ends it, from any thread.
-    pub fn aborter(&self) -> Aborter {
+    pub(super) fn aborter(&self) -> Aborter {
         self.aborter.clone()
     }
 

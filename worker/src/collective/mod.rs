@@ -88,9 +88,6 @@ pub trait Peers: Send {
 
     /// Ends all operations, from any thread.
     fn aborter(&self) -> Aborter;
-
-    /// The last operations. Waits for what was started.
-    fn flight_record(&self) -> FlightRecord;
 }
 
 /// Moves an engine's vectors between ranks: started at once, in the order of the calls, behind what the

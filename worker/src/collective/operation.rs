@@ -435,7 +435,7 @@ impl Core {
         }
     }
 
-    pub(super) fn flight_record(&self) -> FlightRecord {
+    fn flight_record(&self) -> FlightRecord {
         FlightRecord(self.record.iter().copied().collect())
     }
 

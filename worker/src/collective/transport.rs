@@ -2,7 +2,7 @@
 //! memory.
 
 use super::{
-    Aborter, CollectiveError, FlightRecord, LaneSum, Mesh, Partials, Peers, Pending, Transport,
+    Aborter, CollectiveError, LaneSum, Mesh, Partials, Peers, Pending, Transport,
     background::Background, operation::Core,
 };
 use crate::{
@@ -91,10 +91,6 @@ impl Peers for MeshTransport {
 
     fn aborter(&self) -> Aborter {
         self.aborter.clone()
-    }
-
-    fn flight_record(&self) -> FlightRecord {
-        self.background.now().flight_record()
     }
 }
 

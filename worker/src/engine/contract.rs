@@ -141,8 +141,8 @@ pub trait Engine: Send + Sized + 'static {
     /// A vector of zeros.
     fn zeros(&self, elements: usize) -> Self::Flat;
 
-    /// Brings a vector to the device.
-    fn from_host(&self, values: Vec<f32>) -> Self::Flat;
+    /// A vector of these values.
+    fn flat(&self, values: Vec<f32>) -> Self::Flat;
 
     /// A copy of a vector.
     fn copy(&self, vector: &Self::Flat) -> Self::Flat;

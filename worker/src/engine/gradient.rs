@@ -156,8 +156,8 @@ impl<E: Engine> Accumulator<E> {
             reduction,
         } = self.plan;
         let sum = LaneSum {
-            partials: sharding.pieces(lanes, reduction, round),
-            shards: sharding.cuts(self.elements[segment]),
+            partials: sharding.partials(lanes, reduction, round),
+            shards: sharding.shards(self.elements[segment]),
             gathered_next: sharding.zero == Zero::None,
         };
         let pending = match reduction {

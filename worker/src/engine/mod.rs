@@ -1,15 +1,15 @@
 //! The training engine: one rank's part in one trial.
 
-mod batch;
 mod burn;
 mod contract;
 mod figures;
 mod gradient;
+mod input;
 mod observe;
 mod pass;
 mod replay;
-mod saving;
-mod start;
+mod resume;
+mod save;
 mod step;
 #[cfg(test)]
 mod testing;
@@ -22,7 +22,7 @@ pub use contract::{
 };
 pub use pass::PassError;
 pub use replay::{Slice, replay};
-pub use start::VALIDATION_SEED;
+pub use resume::VALIDATION_SEED;
 pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 

@@ -54,7 +54,7 @@ impl<E: Engine> Segment<E> {
         plan: &StepPlan,
     ) {
         let own = engine.copy(&self.state().master);
-        let shards = plan.sharding.cuts(self.elements);
+        let shards = plan.sharding.shards(self.elements);
         self.residency = Residency::Gathering(transport.all_gather(engine, shards, own));
     }
 }

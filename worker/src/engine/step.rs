@@ -51,6 +51,14 @@ pub struct StepOutcome {
     pub norm: f64,
 }
 
+/// The gradient of a step, as one rank has it.
+struct Gradient<F> {
+    /// Scores of each pack of each of its lanes.
+    scores: Vec<Vec<Scores>>,
+    /// Its shard of the sum of all lanes, by segment.
+    shards: Vec<F>,
+}
+
 /// Why a step came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -129,7 +137,7 @@ impl<E: Engine> Stepper<E> {
 
     /// Sets what this rank [owns](Stepper::owned) of a segment.
     pub fn set_shard(&mut self, segment: usize, owned: SegmentState<Vec<f32>>) {
-        self.segments[segment].state = Some(owned.map(|vector| self.engine.from_host(vector)));
+        self.segments[segment].state = Some(owned.map(|vector| self.engine.flat(vector)));
     }
 
     /// Brings what ranks own to those that keep all of it. All ranks call it once every segment is
@@ -142,7 +150,7 @@ impl<E: Engine> Stepper<E> {
             return Ok(());
         }
         for segment in &mut self.segments {
-            let shards = self.plan.sharding.cuts(segment.elements);
+            let shards = self.plan.sharding.shards(segment.elements);
             let state = segment.state_mut();
             for vector in [&mut state.master, &mut state.exp_avg, &mut state.exp_avg_sq] {
                 let own = std::mem::replace(vector, self.engine.zeros(0));
@@ -184,7 +192,7 @@ impl<E: Engine> Stepper<E> {
         scale: f32,
         optimizer: &OptimizerStep,
     ) -> Result<StepOutcome, StepError> {
-        let (scores, shards) = self.gradient(transport, lanes, scale)?;
+        let Gradient { scores, shards } = self.gradient(transport, lanes, scale)?;
         let norm = self.norm(transport, &shards)?;
         if !norm.is_finite() {
             return Err(StepError::Norm(norm));
@@ -203,7 +211,7 @@ impl<E: Engine> Stepper<E> {
         let gradients: Vec<Pending<E::Flat>> = match self.plan.sharding.zero {
             Zero::None => {
                 let gather = |(segment, shard): (&Segment<E>, E::Flat)| {
-                    let shards = self.plan.sharding.cuts(segment.elements);
+                    let shards = self.plan.sharding.shards(segment.elements);
                     transport.all_gather(&self.engine, shards, shard)
                 };
                 self.segments.iter().zip(shards).map(gather).collect()
@@ -218,13 +226,13 @@ impl<E: Engine> Stepper<E> {
         Ok(StepOutcome { scores, norm })
     }
 
-    /// This rank's shard of the sum of all lanes' gradients, by segment, and its lanes' scores.
+    /// Runs this rank's lanes and adds the gradients of all up.
     fn gradient<T: Transport<E>>(
         &mut self,
         transport: &mut T,
         lanes: &[LaneInput<E::Pack>],
         scale: f32,
-    ) -> Result<(Vec<Vec<Scores>>, Vec<E::Flat>), StepError> {
+    ) -> Result<Gradient<E::Flat>, StepError> {
         let mut sums = Accumulator::new(self.engine.layout(), self.plan);
         let scored = match self.plan.sharding.is_strided() {
             true => self.strided_passes(transport, &mut sums, lanes, scale)?,
@@ -241,7 +249,7 @@ impl<E: Engine> Stepper<E> {
             }
             scores.push(of_lane);
         }
-        Ok((scores, shards))
+        Ok(Gradient { scores, shards })
     }
 
     /// All packs of a lane go through a segment together, so that its gradient is whole, and gone,

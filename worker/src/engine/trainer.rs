@@ -2,12 +2,12 @@
 
 use super::{
     BurnEngine, Engine, Failure, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
-    batch::inputs,
     figures::{Figures, sum_figures},
+    input::inputs,
     observe::{MetricsRows, Moment, Observers, Progress, StartupTimings},
     replay::Slice,
-    saving::{Record, Saver},
-    start::{Place, Resumed, data, eval_sets, resume},
+    resume::{Place, Resumed, data, eval_sets, resume},
+    save::{Record, Saver},
     validate::{self, EvalSet, ScoreError},
 };
 use crate::{
@@ -241,7 +241,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
     }
 
     fn step(&mut self) -> Result<(), Failure> {
-        let (lanes, mut figures) = self.next_batch()?;
+        let Batch { lanes, mut figures } = self.next_batch()?;
         let optimizer = OptimizerStep {
             adamw: self.adamw(),
             number: self.step.0 + 1,
@@ -281,7 +281,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
 
     /// This rank's lanes of the next batch, on the device, and what is known of them before they are
     /// computed.
-    fn next_batch(&mut self) -> Result<Batch<E>, Failure> {
+    fn next_batch(&mut self) -> Result<Batch<E::Pack>, Failure> {
         let loader = self.loader.as_mut();
         let loader = loader.expect("a trial with steps to do has a loader");
         let batch = loader.next().map_err(data)?;
@@ -296,7 +296,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
                 packs: packs.collect(),
             });
         }
-        Ok((lanes, figures))
+        Ok(Batch { lanes, figures })
     }
 
     /// The optimizer's settings for the next step.
@@ -460,5 +460,9 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
     }
 }
 
-/// A rank's lanes of a batch, and the figures of each.
-type Batch<E> = (Vec<LaneInput<<E as Engine>::Pack>>, Vec<(Lane, Figures)>);
+/// A rank's lanes of a batch.
+struct Batch<P> {
+    lanes: Vec<LaneInput<P>>,
+    /// Of each lane.
+    figures: Vec<(Lane, Figures)>,
+}

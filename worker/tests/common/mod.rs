@@ -5,11 +5,13 @@ use std::time::Duration;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// One collective a rank. The runtime has to outlive them.
-pub(crate) fn connect(runtime: &tokio::runtime::Runtime, world: u32) -> Vec<MeshTransport> {
-    let localities = vec![Locality::Machine; world as usize];
+/// One rank at each place. The runtime has to outlive them.
+pub(crate) fn connect(
+    runtime: &tokio::runtime::Runtime,
+    places: &[Locality],
+) -> Vec<MeshTransport> {
     let meshes = runtime
-        .block_on(local_world(&localities, DEADLINE))
+        .block_on(local_world(places, DEADLINE))
         .expect("a mesh");
     let transports = meshes
         .into_iter()

@@ -6,7 +6,10 @@ use polestar_dataset::{Corpus, HeldOut, SampleConfig, SynthOptions, Weighting, s
 use polestar_model::ModelConfig;
 use polestar_run::{DataRecipe, Event, Outcome, Recipe, TrainConfig, Trial, placement::Zero};
 use polestar_store::Store;
-use polestar_worker::engine::{self, Environment, Failure};
+use polestar_worker::{
+    collective::Locality,
+    engine::{self, Environment, Failure},
+};
 use std::{
     sync::{Arc, Mutex},
     thread,
@@ -88,7 +91,7 @@ pub(crate) struct Generation {
 /// One generation; each rank has a store of its own to look through.
 pub(crate) fn run(runtime: &Runtime, trial: &Trial, stores: Vec<Store>) -> Generation {
     let begun = Arc::new(Mutex::new(None));
-    let collectives = connect(runtime, stores.len() as u32);
+    let collectives = connect(runtime, &vec![Locality::Machine; stores.len()]);
     let ranks: Vec<_> = collectives
         .into_iter()
         .zip(stores)

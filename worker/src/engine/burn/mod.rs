@@ -76,7 +76,7 @@ impl Engine for BurnEngine {
         HostBuffer::zeros(elements)
     }
 
-    fn from_host(&self, values: Vec<f32>) -> HostBuffer {
+    fn flat(&self, values: Vec<f32>) -> HostBuffer {
         values.into()
     }
 

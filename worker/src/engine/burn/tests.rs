@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::{
-    batch,
+    input,
     testing::{VOCAB, trial},
 };
 use polestar_core::Objective;
@@ -27,7 +27,7 @@ fn triplets() -> Vec<TokenTriplet> {
 }
 
 fn packs(trial: &Trial, special: &SpecialTokens) -> Vec<PackInput> {
-    batch::inputs(trial.recipe.packer(special).pack(&triplets()))
+    input::inputs(trial.recipe.packer(special).pack(&triplets()))
 }
 
 /// Losses and gradient of all triplets with non-zero reward heads.
@@ -83,7 +83,7 @@ impl Whole {
     fn new(engine: &BurnEngine, flat: &[f32]) -> Whole {
         let segments = &engine.layout.segments;
         let place = |(i, s): (usize, &SegmentLayout)| {
-            engine.weights(i, &engine.from_host(flat[s.range()].to_vec()))
+            engine.weights(i, &engine.flat(flat[s.range()].to_vec()))
         };
         Whole {
             weights: segments.iter().enumerate().map(place).collect(),

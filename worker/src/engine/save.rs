@@ -217,7 +217,7 @@ impl Saver {
             format: FORMAT,
             recipe: trial.recipe_id(),
             step: *step,
-            digest: digest.clone(),
+            digest,
             consumed: *consumed,
             segments: self.shape.segments().to_vec(),
             objects: uploads.into_iter().map(|upload| upload.object).collect(),

@@ -1,7 +1,7 @@
 //! What a rank needs before its first step: state, evaluation sets.
 
 use super::{
-    Engine, Environment, Failure, SegmentState, Stepper, batch,
+    Engine, Environment, Failure, SegmentState, Stepper, input,
     observe::{Moment, Observers},
     validate::EvalSet,
 };
@@ -41,14 +41,14 @@ pub(super) fn resume<E: Engine, T: Transport<E>>(
     let (run, runtime) = (env.run.clone(), env.runtime.clone());
     let leads = env.collective.rank().0 == 0;
     let recipe = trial.recipe_id();
-    let own = |step| (recipe.clone(), step);
+    let own = |step| (recipe, step);
     let mut candidates = Vec::new();
     if let Some(slice) = env.slice {
         candidates = vec![own(slice.from)];
         candidates.retain(|(_, step)| leads && step.0 > 0);
     } else if leads {
         let trunk = trial.execution.trunk.iter();
-        candidates.extend(trunk.map(|t| (t.recipe.clone(), t.step)));
+        candidates.extend(trunk.map(|t| (t.recipe, t.step)));
         let committed = runtime.block_on(checkpoint::committed(&run, &recipe))?;
         // Who measures on the way can't begin where another run's trial went without measuring.
         let furthest = match trial.measurement.every {
@@ -193,7 +193,7 @@ pub(super) fn eval_sets<E: Engine, T>(
             continue;
         }
         let packer = trial.recipe.packer(corpus.tokenizer().special());
-        let packs = batch::inputs(packer.pack(&triplets));
+        let packs = input::inputs(packer.pack(&triplets));
         let compared = triplets.iter().map(Into::into).collect();
         let Place { sharding, engine } = place;
         sets.push(EvalSet::new(name, packs, compared, sharding, *engine));
