@@ -4,7 +4,7 @@ use crate::common::{Sandbox, json, pid_in, small_sweep, transcript};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
+fn a_loss_that_is_no_number_abandons_the_trial_by_name_and_keeps_its_checkpoint() {
     let sandbox = Sandbox::new();
     let text = small_sweep(20).replace("lr = 3e-3", "lr = 3e38");
     let text = text.replace(
@@ -15,12 +15,11 @@ fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
     let output = sandbox.run(&["launch", "sweep.toml"]);
     let said = transcript(&output);
     assert!(!output.status.success(), "{said}");
-    assert!(said.contains("is given up"), "{said}");
     // Step, lane and segment, or the norm that all lanes together have.
     let line = said
         .lines()
-        .find(|l| l.contains("is given up"))
-        .expect("just seen");
+        .find(|l| l.contains("is abandoned"))
+        .unwrap_or_else(|| panic!("{said}"));
     assert!(line.contains("failed in compute: step "), "{line}");
     assert!(
         line.contains("lane ") && line.contains("segment `"),
@@ -32,6 +31,56 @@ fn a_loss_that_is_no_number_stops_the_trial_by_name_and_keeps_its_checkpoint() {
         .expect("it is there")
         .count();
     assert!(kept > 0, "{said}");
+
+    // Whoever comes later knows as much.
+    let run = sandbox.only_run("runs");
+    let run = run.to_str().expect("a plain path");
+    let abandoned = "pico-20steps-s1 was abandoned: rank 0";
+    for command in ["status", "report"] {
+        let said = sandbox.succeed(&[command, run]);
+        let line = said.lines().find(|l| l.contains(abandoned));
+        let line = line.unwrap_or_else(|| panic!("{command}: {said}"));
+        assert!(line.contains("failed in compute: step "), "{line}");
+    }
+    let page = sandbox.only_run("runs").join("report/report.html");
+    let page = std::fs::read_to_string(page).expect("it was written");
+    assert!(page.contains("failed in compute: step "));
+
+    // The same would happen again, so it is tried only by order.
+    let again = sandbox.run(&["launch", "sweep.toml"]);
+    let said = transcript(&again);
+    assert!(!again.status.success(), "{said}");
+    assert!(
+        said.contains(abandoned) && said.contains("--retry-abandoned"),
+        "{said}"
+    );
+    assert!(
+        !said.contains(" resumes after") && !said.contains(" begins"),
+        "{said}"
+    );
+    let forced = transcript(&sandbox.run(&["launch", "sweep.toml", "--retry-abandoned"]));
+    assert!(
+        forced.contains(" resumes after") || forced.contains(" begins"),
+        "{forced}"
+    );
+}
+
+#[test]
+fn a_report_that_can_not_be_written_hides_no_results() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(5));
+    sandbox.succeed(&["launch", "sweep.toml"]);
+    let report = sandbox.only_run("runs").join("report");
+    std::fs::remove_dir_all(&report).expect("it is there");
+    std::fs::write(&report, "in the way").expect("writable");
+    let output = sandbox.run(&["launch", "sweep.toml"]);
+    let said = transcript(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("the results are safe"), "{said}");
+    assert!(
+        said.contains("pico-5steps-s1"),
+        "the summary is there: {said}"
+    );
 }
 
 #[test]

@@ -150,3 +150,9 @@ fn a_reader_that_has_seen_enough_is_no_trouble() {
         "{output:?}"
     );
 }
+
+#[test]
+fn help_says_what_the_program_is_for() {
+    let help = Sandbox::new().succeed(&["--help"]);
+    assert!(help.starts_with("Pre-train POLAR reward models"), "{help}");
+}

@@ -1,18 +1,21 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
+mod prepare;
+
 use crate::{
-    collective::{self, Aborter, Join, Locality, Mesh, MeshTransport, Peers, Secret},
+    collective::{self, Aborter},
     engine::{self, Environment},
 };
-use polestar_core::{Generation, Rank, chain};
-use polestar_run::{Event, Outcome};
+use polestar_core::{Generation, chain};
 use polestar_run::{
-    Trial,
+    Failure,
+    failure::Phase,
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
+    protocol::{self, ProtocolError},
 };
-use polestar_store::Store;
+use prepare::{PrepareError, prepare};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
@@ -28,6 +31,9 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
 
+/// The environment variable in which a launcher tells a process its name.
+pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
+
 /// How a worker joins.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -37,6 +43,8 @@ pub struct Options {
     pub token: String,
     /// Address on which peers of a trial reach this worker.
     pub data_address: IpAddr,
+    /// The launcher's name for this process, if a launcher started it.
+    pub launch: Option<String>,
 }
 
 /// Why a worker left.
@@ -61,6 +69,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: tonic::transport::Error,
+    },
+    /// It sent what this version does not understand.
+    #[error("the coordinator at {url} sent a message that can't be understood")]
+    Protocol {
+        /// Where.
+        url: String,
+        /// What.
+        #[source]
+        source: ProtocolError,
     },
     /// The token has characters that no token has.
     #[error("the token is not printable ASCII; copy it again from the coordinator's output")]
@@ -102,6 +119,7 @@ pub async fn join(options: Options) -> Result<(), Error> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let agent = Agent {
         outbox,
+        url: options.coordinator,
         data_address: options.data_address,
         prepared: None,
         running: None,
@@ -110,6 +128,7 @@ pub async fn join(options: Options) -> Result<(), Error> {
         host: host_name(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        launch: options.launch.unwrap_or_default(),
     }));
     let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
     let bearer: MetadataValue<_> = format!("Bearer {}", options.token)
@@ -122,6 +141,8 @@ pub async fn join(options: Options) -> Result<(), Error> {
 
 struct Agent {
     outbox: mpsc::UnboundedSender<FromWorker>,
+    /// Where the coordinator is, for messages.
+    url: String,
     data_address: IpAddr,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
@@ -129,35 +150,35 @@ struct Agent {
 
 struct Running {
     generation: Generation,
-    stop: Stop,
+    cancel: Cancel,
     done: tokio::task::JoinHandle<()>,
 }
 
 /// Stops a generation wherever it is: while it connects, inside a collective, between two steps.
 #[derive(Clone, Debug)]
-struct Stop {
+struct Cancel {
     asked: watch::Sender<bool>,
     flag: Arc<AtomicBool>,
 }
 
-impl Stop {
-    fn new() -> Stop {
-        Stop {
+impl Cancel {
+    fn new() -> Cancel {
+        Cancel {
             asked: watch::Sender::new(false),
             flag: Arc::default(),
         }
     }
 
-    fn stop(&self) {
+    fn cancel(&self) {
         self.flag.store(true, Ordering::SeqCst);
         self.asked.send_replace(true);
     }
 
-    /// Breaks a mesh when the stop comes, or at once if it has come.
-    fn break_on_stop(&self, aborter: Aborter) {
+    /// Breaks a mesh when it is asked to, or at once if it has been.
+    fn break_when_asked(&self, aborter: Aborter) {
         let mut asked = self.asked.subscribe();
         tokio::spawn(async move {
-            if asked.wait_for(|&stop| stop).await.is_ok() {
+            if asked.wait_for(|&asked| asked).await.is_ok() {
                 aborter.abort();
             }
         });
@@ -175,7 +196,7 @@ impl Agent {
                 Ok(Some(message)) => message,
                 ended => {
                     if let Some(running) = &self.running {
-                        running.stop.stop();
+                        running.cancel.cancel();
                     }
                     return match ended {
                         Err(status) => Err(status.into()),
@@ -186,63 +207,85 @@ impl Agent {
                 }
             };
             match message.body {
-                Some(to_worker::Body::Welcome(w)) => tracing::info!(worker = w.worker, "joined"),
-                Some(to_worker::Body::Prepare(p)) => self.prepare(Generation(p.generation)).await,
-                Some(to_worker::Body::Start(start)) => self.start(start).await,
-                Some(to_worker::Body::Abort(a)) => self.abort(Generation(a.generation)).await,
                 Some(to_worker::Body::Shutdown(_)) => {
                     self.end().await;
                     return Ok(());
                 }
+                Some(body) => {
+                    if let Err(source) = self.obey(body).await {
+                        self.end().await;
+                        let url = self.url;
+                        return Err(Error::Protocol { url, source });
+                    }
+                }
+                // A kind of message that this version doesn't know: nothing that it could act on.
                 None => {}
             }
         }
     }
 
+    async fn obey(&mut self, body: to_worker::Body) -> Result<(), ProtocolError> {
+        match body {
+            to_worker::Body::Welcome(w) => tracing::info!(worker = w.worker, "joined"),
+            to_worker::Body::Prepare(p) => {
+                self.prepare(protocol::generation(p.generation)?).await;
+            }
+            to_worker::Body::Start(start) => {
+                let generation = protocol::generation(start.generation.clone())?;
+                self.start(generation, start).await;
+            }
+            to_worker::Body::Abort(a) => {
+                let generation = protocol::generation(a.generation)?;
+                if let Some(cause) = a.cause {
+                    let cause = polestar_run::Cause::try_from(cause)?;
+                    tracing::info!(%generation, %cause, "asked to stop");
+                }
+                self.abort(generation).await;
+            }
+            // It ends the agent, which is not a message handler's to do.
+            to_worker::Body::Shutdown(_) => {}
+        }
+        Ok(())
+    }
+
     async fn prepare(&mut self, generation: Generation) {
-        match collective::listen(SocketAddr::new(self.data_address, 0)).await {
-            Ok(listener) => {
-                let address = listener.local_addr().map(|a| a.to_string());
+        let opened = collective::listen(SocketAddr::new(self.data_address, 0)).await;
+        let opened = opened.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        match opened {
+            Ok((address, listener)) => {
                 self.prepared = Some((generation, listener));
                 self.say(Body::Ready(proto::Ready {
-                    generation: generation.0,
-                    address: address.unwrap_or_default(),
+                    generation: Some(generation.into()),
+                    address: address.to_string(),
                 }));
             }
-            Err(error) => self.say(failed(
-                generation,
-                "collective",
-                format!("no port on {}: {error}", self.data_address),
-                false,
-                true,
-            )),
+            Err(source) => {
+                let address = self.data_address;
+                let error = PrepareError::NoPort { address, source };
+                self.say(failed(generation, error.failure()));
+            }
         }
     }
 
-    async fn start(&mut self, start: Start) {
-        let generation = Generation(start.generation);
+    async fn start(&mut self, generation: Generation, start: Start) {
         let listener = match self.prepared.take() {
             Some((prepared, listener)) if prepared == generation => listener,
-            _ => {
-                let text = "asked to start a generation that was not prepared".to_owned();
-                return self.say(failed(generation, "collective", text, false, true));
-            }
+            _ => return self.say(failed(generation, PrepareError::NotPrepared.failure())),
         };
         self.end().await;
-        let stop = Stop::new();
+        let cancel = Cancel::new();
         let outbox = self.outbox.clone();
-        let work = train(start, listener, stop.clone(), outbox.clone());
+        let work = train(generation, start, listener, cancel.clone(), outbox.clone());
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
-                let text = format!("the worker's own code panicked: {panic}");
-                failed(generation, "compute", text, false, true)
+                failed(generation, panicked("the worker's own code", &panic))
             });
             say(&outbox, body);
         });
         self.running = Some(Running {
             generation,
-            stop,
+            cancel,
             done,
         });
     }
@@ -255,14 +298,14 @@ impl Agent {
             self.end().await;
         }
         self.say(Body::Stopped(proto::Stopped {
-            generation: generation.0,
+            generation: Some(generation.into()),
         }));
     }
 
     /// Stops what runs and waits for it.
     async fn end(&mut self) {
         if let Some(running) = self.running.take() {
-            running.stop.stop();
+            running.cancel.cancel();
             // The task itself can't panic; its work's panics are reported by it.
             let _ = running.done.await;
         }
@@ -271,123 +314,52 @@ impl Agent {
 
 /// One rank of one generation, from the mesh to what it has to say in the end.
 async fn train(
+    generation: Generation,
     start: Start,
     listener: TcpListener,
-    stop: Stop,
+    cancel: Cancel,
     outbox: mpsc::UnboundedSender<FromWorker>,
 ) -> Body {
-    let generation = Generation(start.generation);
-    let mut asked = stop.asked.subscribe();
+    let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
-        prepared = prepare(start, listener, &stop) => prepared,
-        _ = asked.wait_for(|&stop| stop) => Err(Refused {
-            phase: "abort",
-            message: "stopped before it was connected".to_owned(),
-            collateral: true,
-            retryable: true,
-        }),
+        prepared = prepare(start, listener, &cancel) => prepared,
+        _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
     };
     let (trial, collective, run) = match prepared {
         Ok(prepared) => prepared,
-        Err(refused) => return refused.into_body(generation),
+        Err(error) => return failed(generation, error.failure()),
     };
     let env = Environment {
         collective,
         run,
         runtime: tokio::runtime::Handle::current(),
-        abort: Arc::clone(&stop.flag),
-        events: Box::new(move |event| say(&outbox, progress(generation, &event))),
+        abort: Arc::clone(&cancel.flag),
+        events: Box::new(move |event| {
+            let progress = proto::Progress {
+                generation: Some(generation.into()),
+                event: Some(event.into()),
+            };
+            say(&outbox, Body::Progress(progress));
+        }),
         slice: None,
     };
     let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
     match engine.await {
-        Ok(Ok(outcome)) => finished(generation, &outcome),
-        Ok(Err(failure)) => failed(
-            generation,
-            failure.phase(),
-            chain(&failure),
-            failure.is_collateral(),
-            failure.is_retryable(),
-        ),
-        Err(panic) => failed(
-            generation,
-            "compute",
-            format!("the engine panicked: {panic}"),
-            false,
-            true,
-        ),
+        Ok(Ok(outcome)) => Body::Finished(proto::Finished {
+            generation: Some(generation.into()),
+            outcome: Some(outcome.into()),
+        }),
+        Ok(Err(failure)) => {
+            let failure = Failure {
+                phase: failure.phase(),
+                message: chain(&failure),
+                collateral: failure.is_collateral(),
+                retryable: failure.is_retryable(),
+            };
+            failed(generation, failure)
+        }
+        Err(panic) => failed(generation, panicked("the engine", &panic)),
     }
-}
-
-struct Refused {
-    phase: &'static str,
-    message: String,
-    collateral: bool,
-    retryable: bool,
-}
-
-impl Refused {
-    fn into_body(self, generation: Generation) -> Body {
-        failed(
-            generation,
-            self.phase,
-            self.message,
-            self.collateral,
-            self.retryable,
-        )
-    }
-}
-
-async fn prepare(
-    start: Start,
-    listener: TcpListener,
-    stop: &Stop,
-) -> Result<(Trial, MeshTransport, Store), Refused> {
-    // What is wrong in a message stays wrong when it is sent again.
-    let refused = |phase, message: String| Refused {
-        phase,
-        message,
-        collateral: false,
-        retryable: false,
-    };
-    let trial: Trial = serde_json::from_str(&start.trial)
-        .map_err(|e| refused("config", format!("the trial can't be read: {e}")))?;
-    let run = Store::open(&start.run).map_err(|e| refused("storage", chain(&e)))?;
-    let peers: Vec<SocketAddr> = start
-        .peers
-        .iter()
-        .map(|p| p.parse())
-        .collect::<Result<_, _>>()
-        .map_err(|e| refused("collective", format!("a peer's address can't be read: {e}")))?;
-    let secret = <[u8; 32]>::try_from(&start.secret[..]).map_err(|_| {
-        let text = "the generation's secret is not 32 bytes";
-        refused("collective", text.to_owned())
-    })?;
-    let deadline = Duration::try_from_secs_f64(start.deadline_seconds)
-        .map_err(|e| refused("config", format!("the deadline can't be: {e}")))?;
-    let collective = if peers.len() == 1 {
-        MeshTransport::alone()
-    } else {
-        let (rank, secret) = (Rank(start.rank), Secret(secret));
-        let connect = Mesh::connect(Join {
-            rank,
-            listener,
-            peers: &peers,
-            secret: &secret,
-            locality: Locality::Machine,
-            deadline,
-        });
-        let mesh = connect.await.map_err(|e| Refused {
-            phase: "collective",
-            message: chain(&e),
-            collateral: true,
-            retryable: true,
-        })?;
-        let transport = MeshTransport::new(mesh, deadline);
-        stop.break_on_stop(transport.aborter());
-        transport
-    };
-    Ok((trial, collective, run))
 }
 
 fn say(outbox: &mpsc::UnboundedSender<FromWorker>, body: Body) {
@@ -395,34 +367,20 @@ fn say(outbox: &mpsc::UnboundedSender<FromWorker>, body: Body) {
     let _ = outbox.send(FromWorker { body: Some(body) });
 }
 
-fn progress(generation: Generation, event: &Event) -> Body {
-    Body::Progress(proto::Progress {
-        generation: generation.0,
-        event: serde_json::to_string(event).unwrap_or_default(),
-    })
-}
-
-fn finished(generation: Generation, outcome: &Outcome) -> Body {
-    Body::Finished(proto::Finished {
-        generation: generation.0,
-        outcome: serde_json::to_string(outcome).unwrap_or_default(),
-    })
-}
-
-fn failed(
-    generation: Generation,
-    phase: &str,
-    message: String,
-    collateral: bool,
-    retryable: bool,
-) -> Body {
+fn failed(generation: Generation, failure: Failure) -> Body {
     Body::Failed(proto::Failed {
-        generation: generation.0,
-        phase: phase.to_owned(),
-        message,
-        collateral,
-        retryable,
+        generation: Some(generation.into()),
+        failure: Some(failure.into()),
     })
+}
+
+fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
+    Failure {
+        phase: Phase::Compute,
+        message: format!("{what} panicked: {panic}"),
+        collateral: false,
+        retryable: true,
+    }
 }
 
 /// Host name for messages; a worker without one is still a worker.
@@ -449,6 +407,9 @@ pub struct JoinArgs {
         value_name = "TOKEN"
     )]
     token: String,
+    /// The launcher's name for this process
+    #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
+    launch: Option<String>,
 }
 
 impl JoinArgs {
@@ -458,6 +419,7 @@ impl JoinArgs {
             coordinator: self.coordinator,
             token: self.token,
             data_address: self.data_address,
+            launch: self.launch,
         }
     }
 }

@@ -8,6 +8,7 @@ mod small;
 use polestar_run::{
     Trial,
     checkpoint::{self, committed},
+    failure::Phase,
     placement::Zero,
 };
 use polestar_store::{
@@ -85,7 +86,7 @@ fn enumerate(zero: Zero, world: u32, parts: Option<usize>) {
                 }
                 // The very last answer may be one that nobody waits for.
                 if let Err(failure) = &died.ends[rank] {
-                    assert_eq!(failure.phase(), "storage", "{what}: {failure}");
+                    assert_eq!(failure.phase(), Phase::Storage, "{what}: {failure}");
                 }
                 let newest = runtime
                     .block_on(committed(&base, &trial.recipe_id()))
@@ -194,7 +195,7 @@ fn storage_trouble_of_one_rank_is_told_as_its_own_and_at_once() {
         .into_iter()
         .map(|end| end.expect_err("it can't go on"))
         .collect();
-    assert_eq!(failures[2].phase(), "storage");
+    assert_eq!(failures[2].phase(), Phase::Storage);
     assert!(!failures[2].is_collateral());
     let told = polestar_core::chain(&failures[2]);
     assert!(

@@ -6,12 +6,13 @@ use polestar_dataset::Corpus;
 use polestar_laws::report::{Report, RunComparison};
 use polestar_run::checkpoint;
 use polestar_store::Store;
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is.
 pub(super) async fn status(url: &str) -> Result<(), Error> {
     let run = Run::open(Store::open(url)?).await?;
     let results = run.results().await?;
+    let abandoned = run.abandoned().await?;
     let mut rows = Vec::new();
     for trial in &run.record.plan.trials {
         let id = &trial.config.id;
@@ -24,10 +25,12 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
             None => {
                 let listed = checkpoint::list(&run.store, &trial.config.recipe_id()).await?;
                 let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
-                match newest {
+                let (state, step, digest) = match newest {
                     Some(m) => ("begun", m.step.0, m.digest.short()),
                     None => ("missing", 0, "-".to_owned()),
-                }
+                };
+                let is_abandoned = abandoned.contains_key(id);
+                (if is_abandoned { "abandoned" } else { state }, step, digest)
             }
         };
         rows.push(vec![
@@ -58,16 +61,19 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
             &rows
         )
     );
+    for (trial, record) in &abandoned {
+        println!("{trial} was abandoned: {}", record.cause);
+    }
     Ok(())
 }
 
 /// Writes the report again.
 pub(super) async fn report(url: &str) -> Result<(), Error> {
     let (run, corpus) = open(url).await?;
-    println!(
-        "report {}",
-        write_report(&run, &corpus, &BTreeMap::new()).await?
-    );
+    println!("report {}", write_report(&run, &corpus).await?);
+    for (trial, record) in run.abandoned().await? {
+        println!("{trial} was abandoned: {}", record.cause);
+    }
     Ok(())
 }
 
@@ -84,7 +90,7 @@ pub(super) async fn open(url: &str) -> Result<(Run, Arc<Corpus>), Error> {
 pub(super) async fn compare(one: &str, other: &str, page: Option<&Path>) -> Result<(), Error> {
     let report = async |url: &str| -> Result<Report, Error> {
         let (run, corpus) = open(url).await?;
-        Ok(report_of(&run, &corpus, &BTreeMap::new()).await?)
+        Ok(report_of(&run, &corpus).await?)
     };
     let (a, b) = (report(one).await?, report(other).await?);
     let compared = RunComparison::of(&a, &b);

@@ -21,7 +21,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Pre-train POLAR reward models and measure their scaling laws.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, about, propagate_version = true)]
+#[command(name = "coordinator", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -93,6 +93,9 @@ struct LaunchArgs {
     /// Workers that train one trial together, instead of the file's
     #[arg(long, value_name = "N")]
     workers_per_trial: Option<u32>,
+    /// Try trials again that were abandoned for good, such as one whose loss diverged
+    #[arg(long)]
+    retry_abandoned: bool,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
@@ -168,12 +171,17 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints an error and what caused it, each sentence once.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    let mut said = polestar_core::causes(error).into_iter();
-    said.by_ref()
-        .take(1)
-        .for_each(|text| eprintln!("error: {text}"));
-    said.for_each(|cause| eprintln!("  because: {cause}"));
+    print_error(error);
     ExitCode::FAILURE
+}
+
+/// Prints an error and what caused it, each sentence once.
+fn print_error(error: &(dyn std::error::Error + 'static)) {
+    for (depth, text) in polestar_core::causes(error).iter().enumerate() {
+        match depth {
+            0 => eprintln!("error: {text}"),
+            _ => eprintln!("  because: {text}"),
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What a person sees while trials run: bars on a terminal, lines elsewhere.
 
+use crate::control::{Entry, Subscription};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polestar_core::{Generation, TrialId};
-use polestar_run::Event;
+use polestar_run::{Event, failure::Trouble};
 use std::{collections::BTreeMap, io::IsTerminal};
+use tokio_stream::StreamExt;
 
 /// The running display.
 pub(crate) struct Display {
@@ -42,8 +44,94 @@ impl Display {
         }
     }
 
+    /// Shows a journal until it ends.
+    pub(crate) async fn show(mut self, mut journal: Subscription) {
+        while let Some(happened) = journal.next().await {
+            self.entry(&happened.entry);
+        }
+        self.overall.finish_and_clear();
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Joined { worker, inventory } => {
+                self.line(&format!("{worker} joined ({inventory})"));
+            }
+            Entry::Left { worker } => self.line(&format!("{worker} left")),
+            Entry::Retired {
+                worker,
+                launch,
+                reason,
+            } => {
+                let process = launch.as_ref().map(|launch| format!("process {launch}"));
+                let who = worker.map(|worker| worker.to_string()).or(process);
+                let who = who.unwrap_or_else(|| "a worker".to_owned());
+                self.line(&format!("{who} is ended: {reason}"));
+            }
+            Entry::ProcessEnded {
+                status, log_tail, ..
+            } => {
+                self.line(&format!(
+                    "a worker process ended ({status}); another is started"
+                ));
+                if !log_tail.is_empty() {
+                    self.line(log_tail);
+                }
+            }
+            Entry::SpawnFailed { message } => {
+                self.line(&format!("a worker process could not be started: {message}"));
+            }
+            Entry::RankFailed {
+                trial,
+                blame,
+                members,
+                ..
+            } => {
+                let worker = blame.member.worker;
+                let ranks: Vec<String> = members
+                    .iter()
+                    .map(|member| format!("{} is {}", member.rank, member.place()))
+                    .collect();
+                if let Trouble::Failed { failure } = &blame.trouble {
+                    let ranks = ranks.join(", ");
+                    self.line(&format!("{trial}: {worker} {failure}\n({ranks})"));
+                }
+            }
+            Entry::Progress {
+                trial,
+                generation,
+                event,
+            } => self.event(*generation, trial, event),
+            Entry::Done { trial, digest } => {
+                self.over(trial, true);
+                self.line(&format!("{trial} done, digest {digest}"));
+            }
+            Entry::Retried { trial, cause, .. } => {
+                self.over(trial, false);
+                self.line(&format!(
+                    "{trial} is tried again from its newest checkpoint: {cause}"
+                ));
+            }
+            Entry::Abandoned { trial, cause } => {
+                self.over(trial, true);
+                self.line(&format!("{trial} is abandoned: {cause}"));
+            }
+            Entry::NotStored {
+                fact,
+                message,
+                again_in,
+            } => {
+                let then = match again_in {
+                    Some(seconds) => format!("tried again in {seconds} s"),
+                    None => "not tried again".to_owned(),
+                };
+                self.line(&format!("{fact} could not be stored, {then}: {message}"));
+            }
+        }
+    }
+
     /// A line that stays.
-    pub(crate) fn line(&self, text: &str) {
+    fn line(&self, text: &str) {
         if self.terminal {
             // A terminal that is gone is no reason to stop training.
             let _ = self.bars.println(text);
@@ -52,8 +140,8 @@ impl Display {
         }
     }
 
-    /// The engine of a generation told something.
-    pub(crate) fn event(&mut self, generation: Generation, trial: &TrialId, event: &Event) {
+    /// The engine of a generation reports.
+    fn event(&mut self, generation: Generation, trial: &TrialId, event: &Event) {
         let bars = &self.bars;
         let bar = self.running.entry(generation).or_insert_with(|| {
             let bar = bars.add(ProgressBar::new(0));
@@ -154,7 +242,7 @@ impl Display {
     }
 
     /// The trial's generation is over.
-    pub(crate) fn over(&mut self, trial: &TrialId, done: bool) {
+    fn over(&mut self, trial: &TrialId, done: bool) {
         self.running.retain(|_, bar| {
             if bar.trial == *trial {
                 bar.bar.finish_and_clear();
@@ -164,11 +252,6 @@ impl Display {
         if done {
             self.overall.inc(1);
         }
-    }
-
-    /// Removes all bars.
-    pub(crate) fn close(&self) {
-        self.overall.finish_and_clear();
     }
 }
 

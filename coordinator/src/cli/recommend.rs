@@ -6,7 +6,7 @@ use crate::{
     run::report_of,
     sweep::GIB,
 };
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RecommendArgs {
@@ -34,7 +34,7 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
         return Err("--flops and --memory-gib must be above zero".into());
     }
     let (run, corpus) = inspect_run::open(&args.run).await?;
-    let report = report_of(&run, &corpus, &BTreeMap::new()).await?;
+    let report = report_of(&run, &corpus).await?;
     let inputs = Inputs {
         sweep: &run.record.sweep,
         tokens_per_triplet: run.record.plan.tokens_per_triplet,
@@ -48,7 +48,12 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
         memory: args.memory_gib.map(|gib| gib * GIB),
         force: args.force,
     };
-    let found = recommend(&inputs, request)?;
+    let mut found = recommend(&inputs, request)?;
+    // What the laws were not fitted to.
+    for failed in &report.input().failed {
+        let caution = format!("{} was abandoned: {}", failed.name, failed.reason);
+        found.cautions.push(caution.replace('\n', " "));
+    }
     let text = found.toml(args.flops, &run.record.run)?;
     match args.output {
         Some(file) => {

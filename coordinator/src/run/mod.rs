@@ -5,14 +5,19 @@
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
+//!                         setbacks/                 put if absent: generations that ended before it
+//!                         abandoned.json            why it is not tried again
 //!                         checkpoints/              the worker's, as are these
 //!                         metrics/<measurement>/
 //!                         scores/<measurement>.parquet
+//!         launches/                                 put if absent: epochs that are taken
 //! ```
 //! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
+mod facts;
 mod report;
 
+pub use facts::{AbandonedTrial, Facts, Setback, Spent};
 pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, PlannedTrial, Sweep};
@@ -42,14 +47,14 @@ pub struct RunRecord {
 }
 
 /// A trial that is over.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrialResult {
     /// What came out.
     pub outcome: Outcome,
-    /// Failures on the way, in this launch.
+    /// Failures on the way.
     pub failures: u32,
-    /// Losses of a worker on the way, in this launch.
+    /// Losses of a worker on the way.
     pub losses: u32,
 }
 
@@ -93,6 +98,18 @@ pub enum RunError {
         url: String,
         /// Which trial.
         trial: TrialId,
+    },
+    /// A fact written by another version.
+    #[error(
+        "{key} has format {found}, this Polestar reads {expected}; use the version that wrote it"
+    )]
+    FactFormat {
+        /// The object.
+        key: String,
+        /// Its format.
+        found: u64,
+        /// The one that is understood.
+        expected: u32,
     },
     /// A trial has two different results.
     #[error(
@@ -221,16 +238,60 @@ impl Run {
         trials.map(PlannedTrial::own_flops).sum()
     }
 
+    /// What coordinators left in its store, apart from results.
+    pub fn facts(&self) -> Facts {
+        Facts::new(self.store.clone())
+    }
+
+    /// Trials that were abandoned and have no result since.
+    ///
+    /// # Errors
+    /// The store's, or a record that can't be read.
+    pub async fn abandoned(&self) -> Result<BTreeMap<TrialId, AbandonedTrial>, RunError> {
+        let (facts, results) = (self.facts(), self.results().await?);
+        let mut abandoned = BTreeMap::new();
+        for trial in &self.record.plan.trials {
+            let id = &trial.config.id;
+            if !results.contains_key(id)
+                && let Some(record) = facts.abandoned(&trial.config.recipe_id()).await?
+            {
+                abandoned.insert(id.clone(), record);
+            }
+        }
+        Ok(abandoned)
+    }
+
+    /// Records that a trial is abandoned, in place of an earlier time that it was.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn record_abandoned(&self, record: &AbandonedTrial) -> Result<(), RunError> {
+        let trial = self.planned(&record.trial).recipe_id();
+        self.facts().record_abandoned(&trial, record).await
+    }
+
+    /// Records that a generation ended before its trial.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn record_setback(&self, setback: &Setback) -> Result<(), RunError> {
+        let trial = self.planned(&setback.trial).recipe_id();
+        self.facts().record_setback(&trial, setback).await
+    }
+
+    fn planned(&self, id: &TrialId) -> &Trial {
+        let mut trials = self.record.plan.trials.iter().map(|t| &t.config);
+        trials
+            .find(|trial| trial.id == *id)
+            .expect("only planned trials are trained")
+    }
+
     /// Records a trial's result. An equal one there is success.
     ///
     /// # Errors
     /// [`RunError::Conflict`] when another digest is recorded already.
     pub async fn record_result(&self, result: &TrialResult) -> Result<(), RunError> {
-        let mut trials = self.record.plan.trials.iter().map(|t| &t.config);
-        let trial = trials
-            .find(|trial| trial.id == result.outcome.trial)
-            .expect("only planned trials are trained");
-        let key = result_key(trial);
+        let key = result_key(self.planned(&result.outcome.trial));
         let json = to_json(&key, result)?;
         if self.store.put_if_absent(&key, json.into()).await? == Put::Exists {
             let there: TrialResult = from_json(&key, &self.store.get(&key).await?)?;

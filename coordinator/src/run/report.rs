@@ -2,7 +2,6 @@
 
 use super::{Run, RunError, RunRecord};
 use crate::sweep::{Plan, PlannedTrial, TrialRole};
-use polestar_core::TrialId;
 use polestar_dataset::{Corpus, Split, planted_optimum};
 use polestar_laws::{
     fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
@@ -10,7 +9,6 @@ use polestar_laws::{
 };
 use polestar_run::{Outcome, metrics, scores};
 use polestar_worker::engine::VALIDATION_SEED;
-use std::collections::BTreeMap;
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +37,9 @@ const FITTED: &str = "heldout_prompts";
 ///
 /// # Errors
 /// [`ReportError`]; files written before it are overwritten by the next attempt.
-pub async fn write_report(
-    run: &Run,
-    corpus: &Corpus,
-    given_up: &BTreeMap<TrialId, String>,
-) -> Result<String, ReportError> {
+pub async fn write_report(run: &Run, corpus: &Corpus) -> Result<String, ReportError> {
     let place = run.folder.child("report");
-    for (name, bytes) in report_of(run, corpus, given_up).await?.files()? {
+    for (name, bytes) in report_of(run, corpus).await?.files()? {
         place.put(&name, bytes.into()).await?;
     }
     Ok(format!("{}/report.html", place.url().trim_end_matches('/')))
@@ -55,29 +49,22 @@ pub async fn write_report(
 ///
 /// # Errors
 /// [`ReportError`].
-pub async fn report_of(
-    run: &Run,
-    corpus: &Corpus,
-    given_up: &BTreeMap<TrialId, String>,
-) -> Result<Report, ReportError> {
-    Ok(report::build(&gather(run, corpus, given_up).await?))
+pub async fn report_of(run: &Run, corpus: &Corpus) -> Result<Report, ReportError> {
+    Ok(report::build(&gather(run, corpus).await?))
 }
 
-async fn gather(
-    run: &Run,
-    corpus: &Corpus,
-    given_up: &BTreeMap<TrialId, String>,
-) -> Result<ReportInput, ReportError> {
+async fn gather(run: &Run, corpus: &Corpus) -> Result<ReportInput, ReportError> {
     let results = run.results().await?;
+    let abandoned = run.abandoned().await?;
     let mut input = header(&run.record, corpus);
     input.optimum = optimum(&run.record, corpus).await?;
     for planned in &run.record.plan.trials {
         let id = &planned.config.id;
-        match (results.get(id), given_up.get(id)) {
+        match (results.get(id), abandoned.get(id)) {
             (Some(result), _) => add_finished(&mut input, run, planned, &result.outcome).await?,
-            (None, Some(reason)) => input.failed.push(FailedTrial {
+            (None, Some(record)) => input.failed.push(FailedTrial {
                 name: id.to_string(),
-                reason: reason.clone(),
+                reason: record.cause.to_string(),
             }),
             (None, None) => input.missing.push(id.to_string()),
         }

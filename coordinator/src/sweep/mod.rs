@@ -19,6 +19,7 @@ pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, read, read_str};
 pub use schema::schema;
 
+use crate::control::core::Deadlines;
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
@@ -116,10 +117,12 @@ pub struct PoolTable {
     pub threads: usize,
     /// A collective that waits longer than this many seconds fails.
     pub deadline_seconds: f64,
-    /// Failures (not losses of a worker) after which a trial is given up.
+    /// Failures (not losses of a worker) after which a trial is abandoned.
     pub failures: u32,
-    /// Losses of a worker after which a trial is given up.
+    /// Losses of a worker after which a trial is abandoned.
     pub losses: u32,
+    /// How long silence is waited for, in seconds by what is awaited.
+    pub deadlines: Deadlines,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
     /// can't fit isn't begun.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +146,7 @@ impl Default for PoolTable {
             deadline_seconds: 600.0,
             failures: 2,
             losses: 100,
+            deadlines: Deadlines::default(),
             memory_gib: None,
             worker_flops: None,
             worker_price: None,

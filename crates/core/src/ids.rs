@@ -43,9 +43,32 @@ number!(
     Step(u64), "step "
 );
 number!(
-    /// One grouping of workers around a trial; every change of membership makes a new one.
-    Generation(u64), "generation "
+    /// A worker of a pool, numbered as they join. Numbers begin again with each epoch.
+    WorkerId(u64), "worker "
 );
+number!(
+    /// One coordinator's time in a run. No two coordinators of a run ever have the same.
+    Epoch(u64), "epoch "
+);
+
+/// One grouping of workers around a trial; every change of membership makes a new one. The epoch keeps apart what
+/// two coordinators call by the same number.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// The coordinator's epoch.
+    pub epoch: Epoch,
+    /// Number within it, from 1.
+    pub number: u64,
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}.{}", self.epoch.0, self.number)
+    }
+}
 
 /// Name of a trial inside its run: letters, digits, `-`, `.` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ pub mod tree;
 
 pub use chain::{causes, chain};
 pub use digest::Digest;
-pub use ids::{Generation, Lane, Rank, RecipeId, Step, TrialId, WorldSize};
+pub use ids::{Epoch, Generation, Lane, Rank, RecipeId, Step, TrialId, WorkerId, WorldSize};
 pub use objective::Objective;
 pub use precision::Precision;
 pub use span::Span;

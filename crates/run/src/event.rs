@@ -55,3 +55,16 @@ pub enum Event {
         parts: Vec<(String, f64)>,
     },
 }
+
+impl Event {
+    /// Steps done when it happened, where that is part of it.
+    pub fn step(&self) -> Option<Step> {
+        match self {
+            Event::Begun { step, .. }
+            | Event::Stepped { step, .. }
+            | Event::Validated { step, .. }
+            | Event::Saved { step, .. } => Some(*step),
+            Event::Underway { .. } => None,
+        }
+    }
+}

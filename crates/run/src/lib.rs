@@ -4,10 +4,12 @@
 pub mod checkpoint;
 pub mod config;
 pub mod event;
+pub mod failure;
 pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;
+pub mod protocol;
 pub mod recipe;
 pub mod schedule;
 pub mod scores;
@@ -20,6 +22,7 @@ pub mod proto {
 
 pub use config::TrainConfig;
 pub use event::Event;
+pub use failure::{Cause, Failure};
 pub use outcome::{Consumed, Outcome, SetScore};
 pub use recipe::{
     Arithmetic, BatchRecipe, DataRecipe, EvaluationSet, Execution, Measurement, Order, Recipe,

@@ -28,7 +28,7 @@ pub use trainer::{Environment, run};
 
 use crate::collective::CollectiveError;
 use polestar_core::{Lane, Step};
-use polestar_run::checkpoint;
+use polestar_run::{checkpoint, failure::Phase};
 
 /// Why a rank stopped before the end.
 #[derive(Debug, thiserror::Error)]
@@ -118,17 +118,17 @@ impl Failure {
     }
 
     /// In which kind of work it happened.
-    pub fn phase(&self) -> &'static str {
+    pub fn phase(&self) -> Phase {
         match self {
-            Failure::Aborted => "abort",
-            Failure::Config(_) => "config",
-            Failure::Data(_) | Failure::OtherCorpus { .. } => "data",
+            Failure::Aborted => Phase::Abort,
+            Failure::Config(_) => Phase::Config,
+            Failure::Data(_) | Failure::OtherCorpus { .. } => Phase::Data,
             Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
             | Failure::Norm { .. }
-            | Failure::Diverged { .. } => "compute",
-            Failure::Collective(_) => "collective",
-            Failure::Storage(_) | Failure::Metrics(_) => "storage",
+            | Failure::Diverged { .. } => Phase::Compute,
+            Failure::Collective(_) => Phase::Collective,
+            Failure::Storage(_) | Failure::Metrics(_) => Phase::Storage,
         }
     }
 

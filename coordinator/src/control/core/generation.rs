@@ -1,0 +1,206 @@
+//! A generation's way: its ranks get ready, run, fail or stop, and what that means for its trial.
+
+use super::{
+    Command, Fact, Order, RetireReason,
+    group::{Group, stopped_unasked},
+    state::{Core, Standing},
+    timers::Timer,
+};
+use crate::{control::journal::Entry, run::Setback};
+use polestar_core::{Generation, WorkerId};
+use polestar_run::{
+    Cause, Event, Outcome,
+    failure::{Stage, Trouble},
+};
+use std::net::SocketAddr;
+
+impl Core {
+    /// A generation is in a stage from now on, or shows a sign of life in it.
+    pub(super) fn enter(&mut self, generation: Generation, stage: Stage) {
+        if let Some(group) = self.groups.get_mut(&generation) {
+            group.stage = stage;
+            let limit = self.options.deadlines.of_stage(stage);
+            let timer = Timer::Generation(generation);
+            self.timers.set(timer, self.now.after(limit));
+        }
+    }
+
+    pub(super) fn ready(&mut self, worker: WorkerId, generation: Generation, endpoint: SocketAddr) {
+        let Some(group) = self.groups.get_mut(&generation) else {
+            return;
+        };
+        if group.stage != Stage::Preparing {
+            return;
+        }
+        let trial = self.trials[group.trial].job.trial.clone();
+        let Some((peers, members)) = group.ready(worker, endpoint) else {
+            return;
+        };
+        self.enter(generation, Stage::Connecting);
+        for (rank, worker) in members {
+            let (peers, trial) = (peers.clone(), trial.clone());
+            let order = Order::Start {
+                generation,
+                rank,
+                peers,
+                trial,
+            };
+            self.commands.push(Command::Send(worker, order));
+        }
+    }
+
+    pub(super) fn progress(&mut self, worker: WorkerId, generation: Generation, event: Event) {
+        let Some(group) = self.groups.get(&generation) else {
+            return;
+        };
+        if group.member(worker).is_none() {
+            return;
+        }
+        if matches!(group.stage, Stage::Connecting | Stage::Running) {
+            let trial = &mut self.trials[group.trial];
+            trial.step = event.step().unwrap_or(trial.step);
+            let trial = trial.job.trial.clone();
+            self.enter(generation, Stage::Running);
+            self.publish(Entry::Progress {
+                trial,
+                generation,
+                event,
+            });
+        }
+    }
+
+    pub(super) fn finished(&mut self, worker: WorkerId, generation: Generation, outcome: Outcome) {
+        let Some(group) = self.groups.get_mut(&generation) else {
+            return;
+        };
+        group.finished(worker, outcome);
+        if group.stage != Stage::Stopping {
+            // The others have as long as for a step from here on.
+            self.enter(generation, Stage::Running);
+        }
+        self.settle(generation);
+    }
+
+    pub(super) fn stopped(&mut self, worker: WorkerId, generation: Generation) {
+        let Some(group) = self.groups.get_mut(&generation) else {
+            return;
+        };
+        if group.stage == Stage::Stopping {
+            group.released(worker);
+            self.settle(generation);
+        } else if group.busy().contains(&worker) {
+            self.trouble(worker, generation, stopped_unasked());
+        }
+    }
+
+    /// Something is wrong with a member: the whole generation has to end.
+    pub(super) fn trouble(&mut self, worker: WorkerId, generation: Generation, trouble: Trouble) {
+        let Some(group) = self.groups.get_mut(&generation) else {
+            return;
+        };
+        group.released(worker);
+        let trial = self.trials[group.trial].job.trial.clone();
+        let members = group.members().cloned().collect();
+        let failed = matches!(trouble, Trouble::Failed { .. });
+        if let Some(blame) = group.blame(worker, trouble)
+            && failed
+        {
+            // At once: what follows may have to wait for somebody who doesn't answer.
+            let blame = blame.clone();
+            self.publish(Entry::RankFailed {
+                trial,
+                generation,
+                blame,
+                members,
+            });
+        }
+        self.stop(generation);
+    }
+
+    /// Begins to stop a generation that has a cause to; otherwise only looks whether it is over.
+    fn stop(&mut self, generation: Generation) {
+        if let Some(group) = self.groups.get(&generation)
+            && group.has_trouble()
+            && group.stage != Stage::Stopping
+        {
+            let (cause, busy) = (group.cause(), group.busy());
+            self.enter(generation, Stage::Stopping);
+            for worker in busy {
+                let cause = cause.clone();
+                let order = Order::Abort { generation, cause };
+                self.commands.push(Command::Send(worker, order));
+            }
+        }
+        self.settle(generation);
+    }
+
+    /// Ends a generation none of whose members is busy any more.
+    fn settle(&mut self, generation: Generation) {
+        if !self.groups.get(&generation).is_some_and(Group::is_over) {
+            return;
+        }
+        let group = self
+            .groups
+            .remove(&generation)
+            .expect("it was there a line ago");
+        self.timers.clear(&Timer::Generation(generation));
+        for member in group.members() {
+            if let Some(worker) = self.workers.get_mut(&member.worker) {
+                worker.generation = None;
+                self.idle.insert(member.worker);
+            }
+        }
+        match group.outcome() {
+            Some(outcome) => self.complete(group.trial, outcome.clone()),
+            None => self.setback(group.trial, generation, group.cause()),
+        }
+    }
+
+    /// A trial's generation ended before it: try it again, or not.
+    fn setback(&mut self, index: usize, generation: Generation, cause: Cause) {
+        let limits = self.options.limits;
+        let trial = &mut self.trials[index];
+        trial.spent.add(&cause);
+        let spent = trial.spent;
+        let name = trial.job.trial.clone();
+        let record = Setback::new(name.clone(), generation, cause.clone());
+        self.persist(Fact::Ended(record));
+        let too_often = spent.failures > limits.failures || spent.losses > limits.losses;
+        if too_often || !cause.is_retryable() {
+            self.abandon(index, cause);
+        } else {
+            self.stand(index, Standing::Waiting);
+            self.publish(Entry::Retried {
+                trial: name,
+                generation,
+                cause,
+            });
+        }
+    }
+
+    /// A generation's stage took too long.
+    pub(super) fn late(&mut self, generation: Generation) {
+        let Some(group) = self.groups.get_mut(&generation) else {
+            return;
+        };
+        let stage = group.stage;
+        let seconds = self.options.deadlines.of_stage(stage).as_secs();
+        let culprits = match stage {
+            Stage::Preparing => group.without_endpoint(),
+            Stage::Stopping => group.busy(),
+            // Ranks wait for each other, so none can be told to be the one; the engines' own deadline, which
+            // is shorter, names the rank where it can.
+            Stage::Connecting | Stage::Running => {
+                group.stall(seconds);
+                Vec::new()
+            }
+        };
+        for worker in culprits {
+            self.retire(worker, RetireReason::Stuck { stage, seconds });
+            if let Some(group) = self.groups.get_mut(&generation) {
+                group.blame(worker, Trouble::Stuck { stage, seconds });
+            }
+        }
+        self.stop(generation);
+    }
+}

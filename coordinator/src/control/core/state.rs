@@ -1,0 +1,343 @@
+//! The state, and how it takes events in.
+
+use super::{
+    Command, Deadlines, Event, History, Inventory, Job, Limits, Moment, StoreTrouble, Ticket,
+    Verdict, WorkerEvent,
+    group::Group,
+    persist::Pending,
+    timers::{Timer, Timers},
+};
+use crate::{control::journal::Entry, launcher::LaunchId, run::Spent};
+use polestar_core::{Epoch, Generation, Step, TrialId, WorkerId};
+use polestar_run::{Cause, failure::Trouble};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the core is to keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The coordinator's own epoch; all its generations carry it.
+    pub epoch: Epoch,
+    /// Worker processes to have.
+    pub workers: u32,
+    /// Budgets of each trial.
+    pub limits: Limits,
+    /// How long to wait for answers.
+    pub deadlines: Deadlines,
+}
+
+/// Why jobs can't be scheduled.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum JobError {
+    /// A start that isn't among them.
+    #[error("{trial} starts from {after}, which is not a trial of this run")]
+    UnknownStart {
+        /// Which.
+        trial: TrialId,
+        /// Its start.
+        after: TrialId,
+    },
+    /// A world that can never be there.
+    #[error(
+        "{trial} needs {world} workers, the pool has {workers}; raise pool.workers, or lower pool.workers_per_trial"
+    )]
+    TooLarge {
+        /// Which.
+        trial: TrialId,
+        /// Workers it needs.
+        world: u32,
+        /// Workers there are.
+        workers: u32,
+    },
+}
+
+/// The whole state of a pool and its trials.
+#[derive(Clone, Debug)]
+pub struct Core {
+    pub(super) options: Options,
+    /// The moment of the event that is being handled.
+    pub(super) now: Moment,
+    /// What it has led to so far.
+    pub(super) commands: Vec<Command>,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    /// Those that are in no generation.
+    pub(super) idle: BTreeSet<WorkerId>,
+    /// Processes that a launcher started, and whether their worker has joined.
+    pub(super) launches: BTreeMap<LaunchId, bool>,
+    /// Processes in a row that ended before their worker joined.
+    pub(super) failed_spawns: u32,
+    pub(super) trials: Vec<Trial>,
+    /// Trials that can begin as soon as there are workers: indices by their place in the order of cost.
+    pub(super) ready: BTreeMap<usize, usize>,
+    /// Trials that are neither done nor abandoned.
+    open: usize,
+    pub(super) groups: BTreeMap<Generation, Group>,
+    pub(super) next_generation: u64,
+    pub(super) timers: Timers,
+    /// What the driver was last asked to wake us for.
+    wake: Option<Moment>,
+    pub(super) pending: BTreeMap<Ticket, Pending>,
+    pub(super) next_ticket: u64,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) inventory: Inventory,
+    pub(super) generation: Option<Generation>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Trial {
+    pub(super) job: Job,
+    /// Its place in the order of cost.
+    place: usize,
+    /// The trial that must be done before it.
+    pub(super) after: Option<usize>,
+    /// Trials that it must be done before.
+    pub(super) dependents: Vec<usize>,
+    pub(super) standing: Standing,
+    pub(super) spent: Spent,
+    /// When a smaller trial first took workers that it could have used.
+    pub(super) overtaken: Option<Moment>,
+    /// Steps done, as last reported.
+    pub(super) step: Step,
+}
+
+/// How far a trial is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Standing {
+    Waiting,
+    Running(Generation),
+    /// Trained; its result is on its way to the store.
+    Saving,
+    Done,
+    Abandoned(Cause),
+}
+
+impl Standing {
+    fn is_open(&self) -> bool {
+        !matches!(self, Standing::Done | Standing::Abandoned(_))
+    }
+}
+
+impl Core {
+    /// A pool without workers.
+    ///
+    /// # Errors
+    /// [`JobError`] when a job can never begin.
+    pub fn new(options: Options, jobs: Vec<Job>) -> Result<Core, JobError> {
+        let names: BTreeMap<TrialId, usize> = jobs
+            .iter()
+            .enumerate()
+            .map(|(index, job)| (job.trial.clone(), index))
+            .collect();
+        let mut order: Vec<usize> = (0..jobs.len()).collect();
+        order.sort_by(|&a, &b| jobs[b].cost.total_cmp(&jobs[a].cost).then(a.cmp(&b)));
+        let mut places = vec![0; jobs.len()];
+        for (place, &index) in order.iter().enumerate() {
+            places[index] = place;
+        }
+        let mut trials = Vec::with_capacity(jobs.len());
+        for (job, place) in jobs.into_iter().zip(places) {
+            trials.push(Trial::new(job, place, &names, options.workers)?);
+        }
+        for index in 0..trials.len() {
+            if let Some(after) = trials[index].after {
+                trials[after].dependents.push(index);
+            }
+        }
+        let mut core = Core {
+            options,
+            now: Moment::default(),
+            commands: Vec::new(),
+            workers: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            launches: BTreeMap::new(),
+            failed_spawns: 0,
+            open: trials.iter().filter(|t| t.standing.is_open()).count(),
+            trials,
+            ready: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            next_generation: 1,
+            timers: Timers::default(),
+            wake: None,
+            pending: BTreeMap::new(),
+            next_ticket: 1,
+            verdict: None,
+        };
+        for index in 0..core.trials.len() {
+            core.note_ready(index);
+        }
+        Ok(core)
+    }
+
+    /// The first commands.
+    pub fn begin(&mut self, now: Moment) -> Vec<Command> {
+        self.now = now;
+        for index in 0..self.trials.len() {
+            if matches!(self.trials[index].standing, Standing::Abandoned(_)) {
+                self.abandon_dependents(index);
+            }
+        }
+        if self.open > 0 {
+            self.commands.push(Command::Scale(self.options.workers));
+        }
+        self.conclude()
+    }
+
+    /// Takes an event in and says what is to be done, in order. `now` never goes back.
+    pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
+        self.now = now;
+        match event {
+            Event::Worker(worker, event) => self.worker(worker, event),
+            Event::Launcher(event) => self.launcher(event),
+            Event::Stored(ticket, result) => self.stored(ticket, result),
+            Event::Tick => {}
+            Event::Stop => self.conclude_with(Verdict::Stopped),
+        }
+        while let Some(timer) = self.timers.pop(now) {
+            self.expired(timer);
+        }
+        self.conclude()
+    }
+
+    /// How it ended, if it has.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// Why each abandoned trial is.
+    pub fn abandoned(&self) -> BTreeMap<TrialId, Cause> {
+        let abandoned = self.trials.iter().filter_map(|t| match &t.standing {
+            Standing::Abandoned(cause) => Some((t.job.trial.clone(), cause.clone())),
+            _ => None,
+        });
+        abandoned.collect()
+    }
+
+    /// It ends with this, unless it has ended before.
+    pub(super) fn conclude_with(&mut self, verdict: Verdict) {
+        self.verdict.get_or_insert(verdict);
+    }
+
+    /// What follows from any change: new generations, the next wake-up, the end.
+    fn conclude(&mut self) -> Vec<Command> {
+        self.schedule();
+        if self.open == 0 && self.groups.is_empty() && self.pending.is_empty() {
+            self.conclude_with(Verdict::Complete);
+        }
+        let next = self.timers.next();
+        if let Some(next) = next
+            && self.wake != Some(next)
+        {
+            self.commands.push(Command::WakeAt(next));
+        }
+        self.wake = next;
+        std::mem::take(&mut self.commands)
+    }
+
+    pub(super) fn publish(&mut self, entry: Entry) {
+        self.commands.push(Command::Publish(entry));
+    }
+
+    fn worker(&mut self, worker: WorkerId, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Joined(inventory) => self.joined(worker, inventory),
+            WorkerEvent::Left => self.left(worker),
+            WorkerEvent::Ready {
+                generation,
+                endpoint,
+            } => self.ready(worker, generation, endpoint),
+            WorkerEvent::Progress { generation, event } => {
+                self.progress(worker, generation, event);
+            }
+            WorkerEvent::Finished {
+                generation,
+                outcome,
+            } => self.finished(worker, generation, outcome),
+            WorkerEvent::Failed {
+                generation,
+                failure,
+            } => self.trouble(worker, generation, Trouble::Failed { failure }),
+            WorkerEvent::Stopped { generation } => self.stopped(worker, generation),
+        }
+    }
+
+    /// Changes how far a trial is.
+    pub(super) fn stand(&mut self, index: usize, standing: Standing) {
+        let trial = &mut self.trials[index];
+        let (was, is) = (trial.standing.is_open(), standing.is_open());
+        trial.standing = standing;
+        self.open = self.open + usize::from(is) - usize::from(was);
+        self.note_ready(index);
+    }
+
+    /// Keeps [`Core::ready`] true to what a trial has become.
+    pub(super) fn note_ready(&mut self, index: usize) {
+        let trial = &self.trials[index];
+        let done = |after: usize| self.trials[after].standing == Standing::Done;
+        if trial.standing == Standing::Waiting && trial.after.is_none_or(done) {
+            self.ready.insert(trial.place, index);
+        } else {
+            self.ready.remove(&trial.place);
+        }
+    }
+
+    fn expired(&mut self, timer: Timer) {
+        match timer {
+            Timer::Generation(generation) => self.late(generation),
+            Timer::Fact(ticket) => self.fact_is_due(ticket),
+            Timer::Joining(launch) => self.never_joined(launch),
+            Timer::Scaling => self.commands.push(Command::Scale(self.options.workers)),
+        }
+    }
+
+    fn stored(&mut self, ticket: Ticket, result: Result<(), StoreTrouble>) {
+        match result {
+            Ok(()) => self.fact_is_stored(ticket),
+            Err(trouble) => self.fact_has_trouble(ticket, trouble),
+        }
+    }
+}
+
+impl Trial {
+    fn new(
+        job: Job,
+        place: usize,
+        names: &BTreeMap<TrialId, usize>,
+        workers: u32,
+    ) -> Result<Trial, JobError> {
+        let after = match &job.after {
+            None => None,
+            Some(after) => {
+                let index = names.get(after).ok_or_else(|| JobError::UnknownStart {
+                    trial: job.trial.clone(),
+                    after: after.clone(),
+                })?;
+                Some(*index)
+            }
+        };
+        let (standing, spent) = match &job.history {
+            History::Missing(spent) => (Standing::Waiting, *spent),
+            History::Done => (Standing::Done, Spent::default()),
+            History::Abandoned(cause) => (Standing::Abandoned(cause.clone()), Spent::default()),
+        };
+        if standing == Standing::Waiting && job.world > workers {
+            return Err(JobError::TooLarge {
+                trial: job.trial,
+                world: job.world,
+                workers,
+            });
+        }
+        Ok(Trial {
+            job,
+            place,
+            after,
+            dependents: Vec::new(),
+            standing,
+            spent,
+            overtaken: None,
+            step: Step(0),
+        })
+    }
+}

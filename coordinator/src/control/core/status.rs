@@ -1,0 +1,205 @@
+//! How far everything is, for people.
+
+use super::{
+    Moment, Verdict,
+    state::{Core, Standing, Trial},
+};
+use polestar_core::{Generation, Step, TrialId};
+use polestar_run::{Cause, failure::Stage};
+use serde::Serialize;
+use std::{fmt, time::Duration};
+
+/// A look at a pool and its trials.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// When.
+    pub at: Moment,
+    /// Workers in the pool.
+    pub workers: usize,
+    /// Workers that train nothing.
+    pub idle: usize,
+    /// Facts on their way to the store.
+    pub unsaved: usize,
+    /// The trials, in the order of the plan.
+    pub trials: Vec<TrialStatus>,
+}
+
+/// A trial and how far it is. Displayed, it is a sentence.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrialStatus {
+    /// Which.
+    pub trial: TrialId,
+    /// How far.
+    pub state: TrialState,
+}
+
+/// How far a trial is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TrialState {
+    /// Another one must be done first.
+    WaitsForStart {
+        /// Which.
+        trial: TrialId,
+    },
+    /// There are not enough free workers.
+    WaitsForWorkers {
+        /// Workers it needs.
+        needs: u32,
+        /// Workers that are free.
+        idle: usize,
+        /// Workers there are.
+        workers: usize,
+        /// Whether those that get free are kept for it.
+        next: bool,
+    },
+    /// It has its workers.
+    Running {
+        /// They.
+        generation: Generation,
+        /// How far they are.
+        stage: Stage,
+        /// Steps done.
+        step: Step,
+    },
+    /// It is trained; its result is not stored yet.
+    Saving,
+    /// It has its result.
+    Done,
+    /// It is not tried again.
+    Abandoned {
+        /// Why.
+        cause: Cause,
+    },
+}
+
+impl fmt::Display for TrialStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.trial)?;
+        match &self.state {
+            TrialState::WaitsForStart { trial } => write!(f, "waits: {trial} must be done first"),
+            TrialState::WaitsForWorkers {
+                needs,
+                idle,
+                workers,
+                next,
+            } => {
+                write!(
+                    f,
+                    "waits: it needs {needs} free workers; {idle} of {workers} are free"
+                )?;
+                if *next {
+                    f.write_str(", and those that get free are kept for it")?;
+                }
+                Ok(())
+            }
+            TrialState::Running {
+                generation,
+                stage: Stage::Running,
+                step,
+            } => write!(f, "is at step {} ({generation})", step.0),
+            TrialState::Running {
+                generation, stage, ..
+            } => write!(f, "is {stage} ({generation})"),
+            TrialState::Saving => f.write_str("is trained; its result is being stored"),
+            TrialState::Done => f.write_str("is done"),
+            TrialState::Abandoned { cause } => write!(f, "is abandoned: {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |wanted: fn(&TrialState) -> bool| {
+            self.trials.iter().filter(|t| wanted(&t.state)).count()
+        };
+        let running = count(|s| matches!(s, TrialState::Running { .. } | TrialState::Saving));
+        let waiting = count(|s| {
+            use TrialState as T;
+            matches!(s, T::WaitsForStart { .. } | T::WaitsForWorkers { .. })
+        });
+        write!(
+            f,
+            "{} trials done, {running} running, {waiting} waiting, {} abandoned; {} of {} workers free",
+            count(|s| matches!(s, TrialState::Done)),
+            count(|s| matches!(s, TrialState::Abandoned { .. })),
+            self.idle,
+            self.workers
+        )?;
+        for trial in &self.trials {
+            if trial.state != TrialState::Done {
+                write!(f, "\n  {trial}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// How far everything is.
+    pub fn status(&self) -> Status {
+        let trials = self.trials.iter().map(|trial| TrialStatus {
+            trial: trial.job.trial.clone(),
+            state: self.state_of(trial),
+        });
+        Status {
+            at: self.now,
+            workers: self.workers.len(),
+            idle: self.idle.len(),
+            unsaved: self.pending.len(),
+            trials: trials.collect(),
+        }
+    }
+
+    /// The index of a trial.
+    pub(super) fn index_of(&self, trial: &TrialId) -> Option<usize> {
+        self.trials.iter().position(|t| t.job.trial == *trial)
+    }
+
+    fn state_of(&self, trial: &Trial) -> TrialState {
+        match &trial.standing {
+            Standing::Waiting => self.why_waiting(trial),
+            Standing::Running(generation) => TrialState::Running {
+                generation: *generation,
+                stage: self.groups[generation].stage,
+                step: trial.step,
+            },
+            Standing::Saving => TrialState::Saving,
+            Standing::Done => TrialState::Done,
+            Standing::Abandoned(cause) => TrialState::Abandoned {
+                cause: cause.clone(),
+            },
+        }
+    }
+
+    fn why_waiting(&self, trial: &Trial) -> TrialState {
+        if let Some(after) = trial.after
+            && self.trials[after].standing != Standing::Done
+        {
+            return TrialState::WaitsForStart {
+                trial: self.trials[after].job.trial.clone(),
+            };
+        }
+        let patience = Duration::from_secs(self.options.deadlines.overtaking_seconds);
+        let overtaken = trial.overtaken.map(|since| self.now.since(since));
+        TrialState::WaitsForWorkers {
+            needs: trial.job.world,
+            idle: self.idle.len(),
+            workers: self.workers.len(),
+            next: overtaken.is_some_and(|time| time >= patience),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Complete => f.write_str("every trial is done or abandoned"),
+            Verdict::Stopped => f.write_str("it was asked to stop"),
+            Verdict::NoWorkers { failed, last } => write!(
+                f,
+                "{failed} worker processes in a row ended before they joined; the last said:\n{last}"
+            ),
+        }
+    }
+}

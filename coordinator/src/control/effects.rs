@@ -1,0 +1,222 @@
+//! What the core's commands do to the world, and what comes of it: the real one, behind a trait so that a virtual
+//! one can stand in.
+
+use super::{
+    core::{Command, Event, Fact, Moment, Order, StoreTrouble, Ticket, WorkerEvent},
+    journal::{Journal, JournalEntry},
+    server::Server,
+};
+use crate::{
+    launcher::Launcher,
+    run::{Run, RunError},
+};
+use polestar_core::{Generation, TrialId, WorkerId, chain};
+use polestar_run::{
+    proto::{self, to_worker::Body},
+    protocol::TRIAL_FORMAT,
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+
+/// The world as the loop sees it.
+pub trait Effects: Send {
+    /// The time. It never goes back.
+    fn now(&self) -> Moment;
+
+    /// Begins what a command says, and waits for nothing: what comes of it is an event.
+    fn perform(&mut self, command: Command);
+
+    /// The next event. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When there can be none any more.
+    fn next(&mut self) -> impl Future<Output = Result<Event, EffectError>> + Send;
+}
+
+/// Why the world gives no events any more.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// The service that workers talk to is gone.
+    #[error("the pool service ended; workers can't be heard any more")]
+    ServerEnded(#[source] Option<tonic::transport::Error>),
+}
+
+/// Workers over gRPC, facts in the store, processes by a launcher.
+pub(super) struct World<L> {
+    began: Instant,
+    server: Server,
+    launcher: L,
+    run: Run,
+    /// What workers are sent of each trial.
+    trials: BTreeMap<TrialId, Vec<u8>>,
+    /// A collective that waits longer fails.
+    collective_deadline: Duration,
+    /// The secret of the generation that was last started. The core starts all ranks of one in a row.
+    secret: Option<(Generation, [u8; 32])>,
+    puts: JoinSet<(Ticket, Result<(), StoreTrouble>)>,
+    wake: Option<Moment>,
+    journal: Journal,
+}
+
+impl<L: Launcher> World<L> {
+    pub(super) fn new(
+        server: Server,
+        launcher: L,
+        run: Run,
+        collective_deadline: Duration,
+        journal: Journal,
+    ) -> Result<World<L>, serde_json::Error> {
+        let mut trials = BTreeMap::new();
+        for planned in &run.record.plan.trials {
+            let bytes = serde_json::to_vec(&planned.config)?;
+            trials.insert(planned.config.id.clone(), bytes);
+        }
+        Ok(World {
+            began: Instant::now(),
+            server,
+            launcher,
+            run,
+            trials,
+            collective_deadline,
+            secret: None,
+            puts: JoinSet::new(),
+            wake: None,
+            journal,
+        })
+    }
+
+    /// Ends workers in order, and lets what is on its way to the store arrive.
+    pub(super) async fn close(mut self, grace: Duration) {
+        self.server.broadcast(&Body::Shutdown(proto::Shutdown {}));
+        let puts = async { while self.puts.join_next().await.is_some() {} };
+        let (killed, stored) = tokio::join!(
+            self.launcher.close(grace),
+            tokio::time::timeout(grace, puts)
+        );
+        if killed > 0 {
+            tracing::warn!("{killed} workers did not end in time and were killed");
+        }
+        if stored.is_err() {
+            tracing::warn!("the store did not answer in time; something may not have been stored");
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, order: Order) {
+        let body = match order {
+            Order::Prepare { generation } => Body::Prepare(proto::Prepare {
+                generation: Some(generation.into()),
+            }),
+            Order::Abort { generation, cause } => Body::Abort(proto::Abort {
+                generation: Some(generation.into()),
+                cause: Some(cause.into()),
+            }),
+            Order::Start {
+                generation,
+                rank,
+                peers,
+                trial,
+            } => {
+                let json = self.trials.get(&trial);
+                let json = json.expect("the core's trials are the plan's").clone();
+                let format = TRIAL_FORMAT;
+                Body::Start(proto::Start {
+                    generation: Some(generation.into()),
+                    rank: rank.0,
+                    peers: peers.iter().map(ToString::to_string).collect(),
+                    secret: self.secret_of(generation).to_vec(),
+                    run: self.run.store.url().to_owned(),
+                    trial: Some(proto::Trial { format, json }),
+                    deadline_seconds: self.collective_deadline.as_secs_f64(),
+                })
+            }
+        };
+        self.server.send(worker, body);
+    }
+
+    fn secret_of(&mut self, generation: Generation) -> [u8; 32] {
+        match self.secret {
+            Some((of, secret)) if of == generation => secret,
+            _ => {
+                let secret = rand::random();
+                self.secret = Some((generation, secret));
+                secret
+            }
+        }
+    }
+}
+
+impl<L: Launcher> Effects for World<L> {
+    fn now(&self) -> Moment {
+        Moment(self.began.elapsed())
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Send(worker, order) => self.send(worker, order),
+            Command::Persist(ticket, fact) => {
+                let run = self.run.clone();
+                self.puts
+                    .spawn(async move { (ticket, store(&run, &fact).await) });
+            }
+            Command::Scale(workers) => self.launcher.scale(workers),
+            Command::Retire { worker, launch, .. } => {
+                if let Some(worker) = worker {
+                    self.server.disconnect(worker);
+                }
+                if let Some(launch) = launch {
+                    self.launcher.retire(&launch);
+                }
+            }
+            Command::WakeAt(moment) => self.wake = Some(moment),
+            Command::Publish(entry) => {
+                let at = self.now();
+                self.journal.publish(&JournalEntry { at, entry });
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Event, EffectError> {
+        let wake = self.wake.map(|moment| self.began + moment.0);
+        let alarm = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            said = self.server.next() => {
+                let (worker, event) = said.map_err(EffectError::ServerEnded)?;
+                if event == WorkerEvent::Left {
+                    self.server.disconnect(worker);
+                }
+                Ok(Event::Worker(worker, event))
+            }
+            event = self.launcher.next() => Ok(Event::Launcher(event)),
+            Some(put) = self.puts.join_next() => match put {
+                Ok((ticket, result)) => Ok(Event::Stored(ticket, result)),
+                // Its ticket is lost with it: this is a bug, and nothing to go on from.
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            () = alarm => {
+                self.wake = None;
+                Ok(Event::Tick)
+            }
+        }
+    }
+}
+
+async fn store(run: &Run, fact: &Fact) -> Result<(), StoreTrouble> {
+    let stored = match fact {
+        Fact::Done(result) => run.record_result(result).await,
+        Fact::Abandoned(record) => run.record_abandoned(record).await,
+        Fact::Ended(setback) => run.record_setback(setback).await,
+    };
+    stored.map_err(|error| StoreTrouble {
+        message: chain(&error),
+        // Only the store itself can think better of it.
+        retryable: matches!(error, RunError::Store(_)),
+    })
+}

@@ -1,0 +1,318 @@
+//! The gRPC service that workers dial into: streams in, events out.
+
+use super::core::{Inventory, WorkerEvent};
+use crate::launcher::{Contact, LaunchId};
+use polestar_core::WorkerId;
+use polestar_run::{
+    proto::{
+        FromWorker, ToWorker, Welcome,
+        from_worker::Body,
+        pool_server::{Pool, PoolServer},
+        to_worker,
+    },
+    protocol::{self, ProtocolError},
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// A worker that is silent this long is asked whether it lives, and gets as long to answer.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Why the pool can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port is taken or not ours.
+    #[error("{address} can't be listened on")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The outbox of each worker.
+type Outboxes = BTreeMap<WorkerId, mpsc::UnboundedSender<Result<ToWorker, Status>>>;
+
+#[derive(Clone, Debug, Default)]
+struct Streams(Arc<Mutex<Outboxes>>);
+
+impl Streams {
+    fn lock(&self) -> MutexGuard<'_, Outboxes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running pool service.
+#[derive(Debug)]
+pub struct Server {
+    contact: Contact,
+    streams: Streams,
+    inbox: mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// Listens on `address` for workers that know a token, which is made here.
+    ///
+    /// # Errors
+    /// When the address can't be bound.
+    pub async fn bind(address: SocketAddr) -> Result<Server, ServeError> {
+        let bind = |source| ServeError::Bind { address, source };
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let token: [u8; 32] = rand::random();
+        let token = blake3::Hash::from(token).to_hex().to_string();
+        let streams = Streams::default();
+        let (events, inbox) = mpsc::unbounded_channel();
+        let service = PoolService {
+            token: token.clone(),
+            streams: streams.clone(),
+            events,
+            joined: AtomicU64::new(0),
+        };
+        let serving = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(SILENCE))
+            .http2_keepalive_timeout(Some(SILENCE))
+            .add_service(PoolServer::new(service))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        Ok(Server {
+            contact: Contact { address, token },
+            streams,
+            inbox,
+            task: tokio::spawn(serving),
+        })
+    }
+
+    /// How workers find it.
+    pub fn contact(&self) -> Contact {
+        self.contact.clone()
+    }
+
+    /// Sends a message; a worker that is gone is told of by its broken stream, not here.
+    pub(super) fn send(&self, worker: WorkerId, body: to_worker::Body) {
+        if let Some(outbox) = self.streams.lock().get(&worker) {
+            let _ = outbox.send(Ok(ToWorker { body: Some(body) }));
+        }
+    }
+
+    /// Sends a message to all.
+    pub(super) fn broadcast(&self, body: &to_worker::Body) {
+        for outbox in self.streams.lock().values() {
+            let body = Some(body.clone());
+            let _ = outbox.send(Ok(ToWorker { body }));
+        }
+    }
+
+    /// Ends a worker's stream; an agent that still lives stops its work and leaves.
+    pub(super) fn disconnect(&self, worker: WorkerId) {
+        self.streams.lock().remove(&worker);
+    }
+
+    /// What a worker says next. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The end of the service, with its cause if it has one.
+    pub(super) async fn next(
+        &mut self,
+    ) -> Result<(WorkerId, WorkerEvent), Option<tonic::transport::Error>> {
+        tokio::select! {
+            Some(said) = self.inbox.recv() => Ok(said),
+            ended = &mut self.task => Err(match ended {
+                Ok(served) => served.err(),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }),
+        }
+    }
+}
+
+struct PoolService {
+    token: String,
+    streams: Streams,
+    events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
+    joined: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl Pool for PoolService {
+    type JoinStream = UnboundedReceiverStream<Result<ToWorker, Status>>;
+
+    async fn join(
+        &self,
+        request: Request<Streaming<FromWorker>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
+        let bearer = request.metadata().get("authorization");
+        let given = bearer.and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+        // Comparing hashes takes the same time wherever two tokens differ.
+        let right = given
+            .is_some_and(|g| blake3::hash(g.as_bytes()) == blake3::hash(self.token.as_bytes()));
+        if !right {
+            return Err(Status::unauthenticated(
+                "the token is not this run's; take it from the output of `coordinator launch`",
+            ));
+        }
+        let mut incoming = request.into_inner();
+        let hello = match incoming.message().await? {
+            Some(FromWorker {
+                body: Some(Body::Hello(hello)),
+            }) => hello,
+            _ => return Err(Status::invalid_argument("the first message must be Hello")),
+        };
+        let ours = env!("CARGO_PKG_VERSION");
+        if hello.version != ours {
+            return Err(Status::failed_precondition(format!(
+                "the worker is version {}, the coordinator {ours}; one run needs one version",
+                hello.version
+            )));
+        }
+        let worker = WorkerId(self.joined.fetch_add(1, Ordering::Relaxed) + 1);
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        let _ = outbox.send(Ok(ToWorker {
+            body: Some(to_worker::Body::Welcome(Welcome { worker: worker.0 })),
+        }));
+        self.streams.lock().insert(worker, outbox);
+        let launch = (!hello.launch.is_empty()).then_some(LaunchId(hello.launch));
+        let joined = WorkerEvent::Joined(Inventory {
+            host: hello.host,
+            pid: hello.pid,
+            launch,
+        });
+        // The loop that listens may have ended.
+        let _ = self.events.send((worker, joined));
+        tokio::spawn(listen(worker, incoming, self.events.clone()));
+        Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
+    }
+}
+
+/// Hands on what a worker says, until its stream ends or it says what nobody understands.
+async fn listen(
+    worker: WorkerId,
+    mut incoming: Streaming<FromWorker>,
+    events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
+) {
+    // An error and an end are the same news: the worker is gone.
+    while let Ok(Some(message)) = incoming.message().await {
+        match message.body.map(understand).transpose() {
+            Ok(event) => {
+                let event = event.flatten();
+                let _ = event.map(|event| events.send((worker, event)));
+            }
+            Err(error) => {
+                tracing::error!(%worker, %error, "a message can't be understood; the worker is let go");
+                break;
+            }
+        }
+    }
+    let _ = events.send((worker, WorkerEvent::Left));
+}
+
+/// Why a worker's message can't be understood.
+#[derive(Debug, thiserror::Error)]
+enum MessageError {
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error("{text:?} is no address of a worker's port")]
+    Address {
+        text: String,
+        #[source]
+        source: std::net::AddrParseError,
+    },
+}
+
+fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
+    let missing = |field| ProtocolError::Missing { field };
+    Ok(Some(match body {
+        // Said once, before this.
+        Body::Hello(_) => return Ok(None),
+        Body::Ready(m) => WorkerEvent::Ready {
+            generation: protocol::generation(m.generation)?,
+            endpoint: m.address.parse().map_err(|source| MessageError::Address {
+                text: m.address.clone(),
+                source,
+            })?,
+        },
+        Body::Progress(m) => WorkerEvent::Progress {
+            generation: protocol::generation(m.generation)?,
+            event: m
+                .event
+                .ok_or_else(|| missing("progress.event"))?
+                .try_into()?,
+        },
+        Body::Finished(m) => WorkerEvent::Finished {
+            generation: protocol::generation(m.generation)?,
+            outcome: m
+                .outcome
+                .ok_or_else(|| missing("finished.outcome"))?
+                .try_into()?,
+        },
+        Body::Failed(m) => WorkerEvent::Failed {
+            generation: protocol::generation(m.generation)?,
+            failure: m
+                .failure
+                .ok_or_else(|| missing("failed.failure"))?
+                .try_into()?,
+        },
+        Body::Stopped(m) => WorkerEvent::Stopped {
+            generation: protocol::generation(m.generation)?,
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polestar_run::proto;
+    use polestar_worker::agent::{self, Options};
+
+    #[tokio::test]
+    async fn a_worker_with_a_wrong_token_is_refused() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server::bind(loopback).await.unwrap();
+        let Contact { address, token } = server.contact();
+        let options = |token: &str| Options {
+            coordinator: format!("http://{address}"),
+            token: token.to_owned(),
+            data_address: loopback.ip(),
+            launch: Some("l".to_owned()),
+        };
+        let refused = agent::join(options("wrong")).await.unwrap_err();
+        assert!(refused.to_string().contains("not this run's"), "{refused}");
+
+        let joined = tokio::spawn(agent::join(options(&token)));
+        let (worker, event) = server.next().await.unwrap();
+        assert_eq!(worker, WorkerId(1), "the refused one never counted");
+        let WorkerEvent::Joined(inventory) = event else {
+            panic!("{event:?}");
+        };
+        assert_eq!(inventory.launch, Some(LaunchId("l".to_owned())));
+        server.broadcast(&to_worker::Body::Shutdown(proto::Shutdown {}));
+        joined.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_not_taken_for_one() {
+        let ready = proto::Ready {
+            generation: Some(proto::Generation::default()),
+            address: String::new(),
+        };
+        let error = understand(Body::Ready(ready)).unwrap_err();
+        assert!(error.to_string().contains("no address"), "{error}");
+    }
+}

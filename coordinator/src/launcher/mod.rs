@@ -1,0 +1,71 @@
+//! Where worker processes come from: a [`Launcher`] starts and ends them, and tells what became of them.
+
+mod local;
+
+pub use local::{Local, threads_each};
+
+use serde::Serialize;
+use std::{fmt, time::Duration};
+
+/// A launcher's name for a process that it started, unique in a run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct LaunchId(pub String);
+
+impl fmt::Display for LaunchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How workers find their pool.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// Where the pool listens.
+    pub address: std::net::SocketAddr,
+    /// What lets a worker in.
+    pub token: String,
+}
+
+/// What became of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaunchEvent {
+    /// It was started.
+    Started {
+        /// Which.
+        launch: LaunchId,
+    },
+    /// It ended.
+    Ended {
+        /// Which.
+        launch: LaunchId,
+        /// How, for people.
+        status: String,
+        /// The end of what it logged.
+        log_tail: String,
+    },
+    /// One could not be started.
+    Failed {
+        /// What happened and what caused it, in one line.
+        message: String,
+    },
+}
+
+/// Starts and ends worker processes.
+///
+/// Nothing here waits for a process: what is asked for is begun, and what comes of it is told by
+/// [`next`](Launcher::next).
+pub trait Launcher: Send {
+    /// Has this many processes, those that are being ended not counted: starts what is missing. It never ends
+    /// one.
+    fn scale(&mut self, workers: u32);
+
+    /// Ends a process, however deaf it is. One that has ended is no trouble.
+    fn retire(&mut self, launch: &LaunchId);
+
+    /// The next thing that became of a process. Dropping the future loses nothing.
+    fn next(&mut self) -> impl Future<Output = LaunchEvent> + Send;
+
+    /// Waits until all processes have ended by themselves, and ends those that haven't in time. Returns how many
+    /// that were.
+    fn close(&mut self, grace: Duration) -> impl Future<Output = usize> + Send;
+}

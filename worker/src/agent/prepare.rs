@@ -1,0 +1,129 @@
+//! From a coordinator's `Start` to a rank that can train.
+
+use super::Cancel;
+use crate::collective::{Join, Locality, Mesh, MeshError, MeshTransport, Secret};
+use polestar_core::{Rank, chain};
+use polestar_run::{
+    Failure, Trial,
+    failure::Phase,
+    proto::Start,
+    protocol::{self, ProtocolError},
+};
+use polestar_store::Store;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use tokio::net::TcpListener;
+
+/// Why a rank can't begin to train.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PrepareError {
+    #[error("no port on {address}")]
+    NoPort {
+        address: IpAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("asked to start a generation that was not prepared")]
+    NotPrepared,
+    #[error("stopped before it was connected")]
+    Cancelled,
+    #[error("the coordinator's message can't be understood")]
+    Protocol(#[from] ProtocolError),
+    #[error(
+        "the trial is in format {found}, this worker reads {}",
+        protocol::TRIAL_FORMAT
+    )]
+    Format { found: u32 },
+    #[error("the trial can't be read")]
+    Trial(#[source] serde_json::Error),
+    #[error("the run's store can't be opened")]
+    Store(#[source] polestar_store::Error),
+    #[error("a peer's address, {text:?}, can't be read")]
+    Peer {
+        text: String,
+        #[source]
+        source: std::net::AddrParseError,
+    },
+    #[error("the generation's secret has {0} bytes instead of 32")]
+    Secret(usize),
+    #[error("the deadline can't be {seconds} s")]
+    Deadline {
+        seconds: f64,
+        #[source]
+        source: std::time::TryFromFloatSecsError,
+    },
+    #[error(transparent)]
+    Connect(MeshError),
+}
+
+impl PrepareError {
+    /// As the coordinator is told.
+    pub(super) fn failure(&self) -> Failure {
+        use PrepareError as E;
+        let phase = match self {
+            E::NoPort { .. } | E::NotPrepared | E::Peer { .. } | E::Secret(_) | E::Connect(_) => {
+                Phase::Collective
+            }
+            E::Cancelled => Phase::Abort,
+            E::Store(_) => Phase::Storage,
+            E::Protocol(_) | E::Format { .. } | E::Trial(_) | E::Deadline { .. } => Phase::Config,
+        };
+        // What is wrong in a message stays wrong when it is sent again.
+        let for_good = matches!(phase, Phase::Config | Phase::Storage)
+            || matches!(self, E::Peer { .. } | E::Secret(_));
+        Failure {
+            phase,
+            message: chain(self),
+            // Whoever can't be reached has trouble of its own, which is told of apart from this.
+            collateral: matches!(self, E::Cancelled | E::Connect(_)),
+            retryable: !for_good,
+        }
+    }
+}
+
+/// Understands the message and connects to the other ranks.
+pub(super) async fn prepare(
+    start: Start,
+    listener: TcpListener,
+    cancel: &Cancel,
+) -> Result<(Trial, MeshTransport, Store), PrepareError> {
+    let field = "start.trial";
+    let trial = start.trial.ok_or(ProtocolError::Missing { field })?;
+    if trial.format != protocol::TRIAL_FORMAT {
+        let found = trial.format;
+        return Err(PrepareError::Format { found });
+    }
+    let trial: Trial = serde_json::from_slice(&trial.json).map_err(PrepareError::Trial)?;
+    let run = Store::open(&start.run).map_err(PrepareError::Store)?;
+    let address = |text: &String| {
+        text.parse().map_err(|source| PrepareError::Peer {
+            text: text.clone(),
+            source,
+        })
+    };
+    let peers: Vec<SocketAddr> = start.peers.iter().map(address).collect::<Result<_, _>>()?;
+    let secret = <[u8; 32]>::try_from(&start.secret[..])
+        .map_err(|_| PrepareError::Secret(start.secret.len()))?;
+    let seconds = start.deadline_seconds;
+    let deadline = Duration::try_from_secs_f64(seconds)
+        .map_err(|source| PrepareError::Deadline { seconds, source })?;
+    let collective = if peers.len() == 1 {
+        MeshTransport::alone()
+    } else {
+        let (rank, secret) = (Rank(start.rank), Secret(secret));
+        let connect = Mesh::connect(Join {
+            rank,
+            listener,
+            peers: &peers,
+            secret: &secret,
+            locality: Locality::Machine,
+            deadline,
+        });
+        let mesh = connect.await.map_err(PrepareError::Connect)?;
+        cancel.break_when_asked(mesh.aborter());
+        MeshTransport::new(mesh, deadline)
+    };
+    Ok((trial, collective, run))
+}
