@@ -39,6 +39,7 @@ use crate::{
 };
 use polestar_core::{Generation, Rank, TrialId, WorkerId};
 use polestar_run::{Cause, Failure, Outcome, failure::Stage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -70,7 +71,7 @@ pub struct Limits {
 
 /// How long the loop waits before it takes silence for an answer, in seconds. All are generous: what is really
 /// broken mostly says so at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deadlines {
     /// For a process that was started to join the pool.
