@@ -12,20 +12,12 @@ use polestar_dataset::{
 };
 use polestar_store::Store;
 
-#[tokio::test]
-async fn real_trajectories_import_verify_and_load() {
-    let Some(folder) = std::env::var_os("POLESTAR_DATA") else {
-        println!("skipped: POLESTAR_DATA is not set");
-        return;
-    };
-    let input = std::path::Path::new(&folder).join("traj_oasst_model_eval.jsonl.zst");
-    let kept = std::env::var("POLESTAR_CORPUS").ok();
-    let output = tempfile::tempdir().unwrap();
-    let output = kept.unwrap_or_else(|| output.path().to_str().unwrap().into());
+/// How these trajectories are imported.
+fn options(input: std::path::PathBuf, output: String) -> ImportOptions {
     let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-    let options = ImportOptions {
+    ImportOptions {
         inputs: vec![input],
-        output: output.clone(),
+        output,
         columns: ColumnMapping {
             policy: vec!["policy".into(), "config".into()],
             sample: Some("sample_id".into()),
@@ -46,7 +38,20 @@ async fn real_trajectories_import_verify_and_load() {
         ],
         vocab_size: 4096,
         ..ImportOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn real_trajectories_import_verify_and_load() {
+    let Some(folder) = std::env::var_os("POLESTAR_DATA") else {
+        println!("skipped: POLESTAR_DATA is not set");
+        return;
     };
+    let input = std::path::Path::new(&folder).join("traj_oasst_model_eval.jsonl.zst");
+    let kept = std::env::var("POLESTAR_CORPUS").ok();
+    let output = tempfile::tempdir().unwrap();
+    let output = kept.unwrap_or_else(|| output.path().to_str().unwrap().into());
+    let options = options(input, output.clone());
 
     let started = Instant::now();
     let manifest = import(options, &|_| {}).await.unwrap();

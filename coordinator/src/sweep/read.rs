@@ -201,7 +201,7 @@ steps = [10]
         );
         let text = refusal(&format!("{GOOD}lr = \"polr\"\n"));
         assert!(
-            text.starts_with("t.toml:14: sweep.lr = \"polr\" is no law; did you mean \"polar\"?"),
+            text.starts_with("t.toml:13: sweep.lr = \"polr\" is no law; did you mean \"polar\"?"),
             "{text}"
         );
     }

@@ -173,7 +173,7 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         ("sizes = [\"nano\"]\nbudgets = [1e3]", "Raise the budget"),
         (
             "sizes = [\"nano\"]\nsteps = [100]\ntrunk = { warmup = 90, decay = 0.2 }",
-            "warmup = 90 and decay = 20 are more than the trial's 100 steps",
+            "nano-trunk-s1 can't be trained as it is configured: train.schedule: warmup = 90 and decay = 0 are more",
         ),
         (
             "sizes = [\"nano\"]\nsteps = [9]\nseeds = [1, 1]",
