@@ -231,7 +231,7 @@ impl Agent {
                 self.prepare(protocol::generation(p.generation)?).await;
             }
             to_worker::Body::Start(start) => {
-                let generation = protocol::generation(start.generation.clone())?;
+                let generation = protocol::generation(start.generation)?;
                 self.start(generation, start).await;
             }
             to_worker::Body::Abort(a) => {

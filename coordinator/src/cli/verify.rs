@@ -154,7 +154,7 @@ impl Candidate<'_> {
     fn world(&self, wanted: Option<u32>) -> u32 {
         match self.trial.recipe.arithmetic.order {
             Order::Fast { world, .. } => world,
-            Order::Canonical => wanted.unwrap_or(match self.ranks {
+            Order::Canonical => wanted.unwrap_or_else(|| match self.ranks {
                 1 => 2.min(self.trial.recipe.batch.lanes),
                 _ => 1,
             }),

@@ -211,8 +211,10 @@ async fn listen(
     while let Ok(Some(message)) = incoming.message().await {
         match message.body.map(understand).transpose() {
             Ok(event) => {
-                let event = event.flatten();
-                let _ = event.map(|event| events.send((worker, event)));
+                if let Some(event) = event.flatten() {
+                    // Without a receiver the loop has ended, and so will this stream.
+                    let _ = events.send((worker, event));
+                }
             }
             Err(error) => {
                 tracing::error!(%worker, %error, "a message can't be understood; the worker is let go");

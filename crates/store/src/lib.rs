@@ -275,10 +275,6 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unfenced`]; or the store's.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the name of a throw-away object: no answer depends on it"
-    )]
     pub async fn check_conditional_puts(&self) -> Result<()> {
         #[expect(
             clippy::disallowed_types,

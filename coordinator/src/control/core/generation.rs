@@ -33,12 +33,12 @@ impl Core {
             return;
         }
         let trial = self.trials[group.trial].job.trial.clone();
-        let Some((peers, members)) = group.ready(worker, endpoint) else {
+        let Some(roster) = group.ready(worker, endpoint) else {
             return;
         };
         self.enter(generation, Stage::Connecting);
-        for (rank, worker) in members {
-            let (peers, trial) = (peers.clone(), trial.clone());
+        for (rank, worker) in roster.members {
+            let (peers, trial) = (roster.endpoints.clone(), trial.clone());
             let order = Order::Start {
                 generation,
                 rank,

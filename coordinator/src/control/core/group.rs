@@ -29,6 +29,14 @@ struct Seat {
     busy: bool,
 }
 
+/// Where the members of a group are.
+pub(super) struct Roster {
+    /// Addresses of all data ports, by rank.
+    pub(super) endpoints: Vec<SocketAddr>,
+    /// The members, by rank.
+    pub(super) members: Vec<(Rank, WorkerId)>,
+}
+
 impl Group {
     pub(super) fn new(trial: usize, members: Vec<Member>) -> Group {
         let seat = |member| Seat {
@@ -71,16 +79,14 @@ impl Group {
         waiting.map(|seat| seat.member.worker).collect()
     }
 
-    /// A member opened its port. Returns all members' addresses once they are known, with their workers by rank.
-    pub(super) fn ready(
-        &mut self,
-        worker: WorkerId,
-        endpoint: SocketAddr,
-    ) -> Option<(Vec<SocketAddr>, Vec<(Rank, WorkerId)>)> {
+    /// A member opened its port. Returns where all of them are, once that is known.
+    pub(super) fn ready(&mut self, worker: WorkerId, endpoint: SocketAddr) -> Option<Roster> {
         self.seat(worker)?.endpoint = Some(endpoint);
         let endpoints: Option<Vec<_>> = self.seats.iter().map(|seat| seat.endpoint).collect();
-        let members = self.members().map(|m| (m.rank, m.worker)).collect();
-        Some((endpoints?, members))
+        Some(Roster {
+            endpoints: endpoints?,
+            members: self.members().map(|m| (m.rank, m.worker)).collect(),
+        })
     }
 
     /// A member reached the end.
