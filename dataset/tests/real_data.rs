@@ -55,11 +55,8 @@ async fn real_trajectories_import_verify_and_load() {
 
     let started = Instant::now();
     let manifest = import(options, &|_| {}).await.unwrap();
-    println!(
-        "imported in {:.1?}, peak memory {}",
-        started.elapsed(),
-        peak_memory()
-    );
+    let took = started.elapsed();
+    println!("imported in {took:.1?}, peak memory {}", peak_memory());
     let files: Vec<_> = manifest
         .files
         .iter()
