@@ -44,7 +44,8 @@ fn a_branch_ends_where_the_whole_trial_does() {
         )
     };
     digest(&trunk, &place, 1, 0);
-    for (steps, decay) in [(5, 2), (9, 2)] {
+    // The last leaves where the trunk kept no checkpoint, and begins at the one before.
+    for (steps, decay, begun) in [(5, 2, 3), (9, 2, 7), (7, 2, 3)] {
         let alone = of_length(&small, &format!("alone-{steps}"), steps, decay);
         let mut branch = of_length(&small, &format!("branch-{steps}"), steps, decay);
         let left = Step(steps - decay);
@@ -54,7 +55,7 @@ fn a_branch_ends_where_the_whole_trial_does() {
         });
         assert_eq!(branch.recipe_id(), alone.recipe_id());
         assert_eq!(
-            digest(&branch, &place, 2, left.0),
+            digest(&branch, &place, 2, begun),
             digest(&alone, &apart, 1, 0)
         );
     }

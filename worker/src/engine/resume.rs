@@ -47,8 +47,13 @@ pub(super) fn resume<E: Engine, T: Transport<E>>(
         candidates = vec![own(slice.from)];
         candidates.retain(|(_, step)| leads && step.0 > 0);
     } else if leads {
-        let trunk = trial.execution.trunk.iter();
-        candidates.extend(trunk.map(|t| (t.recipe, t.step)));
+        // A trunk only spares work: whatever is left of the common path will do. Another sweep may have
+        // grown it, and kept other checkpoints than this trial leaves it at.
+        if let Some(trunk) = &trial.execution.trunk {
+            let common = runtime.block_on(checkpoint::committed(&run, &trunk.recipe))?;
+            let common = common.into_iter().filter(|step| *step <= trunk.step);
+            candidates.extend(common.map(|step| (trunk.recipe, step)));
+        }
         let committed = runtime.block_on(checkpoint::committed(&run, &recipe))?;
         // Who measures on the way can't begin where another run's trial went without measuring.
         let furthest = match trial.measurement.every {
