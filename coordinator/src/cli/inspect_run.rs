@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc};
 pub(super) async fn status(url: &str) -> Result<(), Error> {
     let run = Run::open(Store::open(url)?).await?;
     let results = run.results().await?;
-    let abandoned = run.abandoned().await?;
+    let abandoned = run.abandoned(&results).await?;
     let mut rows = Vec::new();
     for trial in &run.record.plan.trials {
         let id = &trial.config.id;
@@ -23,7 +23,7 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
                 result.outcome.digest.short(),
             ),
             None => {
-                let listed = checkpoint::list(&run.store, &trial.config.recipe_id()).await?;
+                let listed = checkpoint::list(&run.store, &trial.recipe_id).await?;
                 let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
                 let (state, step, digest) = match newest {
                     Some(m) => ("begun", m.step.0, m.digest.short()),
@@ -38,7 +38,7 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
             state.to_owned(),
             format!("{step}/{}", trial.config.recipe.steps),
             digest,
-            trial.config.recipe_id().folder(),
+            trial.recipe_id.folder(),
         ]);
     }
     println!(
@@ -71,7 +71,8 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
 pub(super) async fn report(url: &str) -> Result<(), Error> {
     let (run, corpus) = open(url).await?;
     println!("report {}", write_report(&run, &corpus).await?);
-    for (trial, record) in run.abandoned().await? {
+    let results = run.results().await?;
+    for (trial, record) in run.abandoned(&results).await? {
         println!("{trial} was abandoned: {}", record.cause);
     }
     Ok(())

@@ -222,14 +222,12 @@ async fn jobs(options: &Options, run: &Run) -> Result<Vec<Job>, RunError> {
         let history = if results.contains_key(&config.id) {
             History::Done
         } else {
-            let abandoned = facts.abandoned(&config.recipe_id()).await?;
+            let abandoned = facts.abandoned(&planned.recipe_id).await?;
             match abandoned {
                 Some(record) if !record.cause.is_retryable() && !options.retry_abandoned => {
                     History::Abandoned(record.cause)
                 }
-                record => {
-                    History::Missing(facts.spent(&config.recipe_id(), record.as_ref()).await?)
-                }
+                record => History::Missing(facts.spent(&planned.recipe_id, record.as_ref()).await?),
             }
         };
         jobs.push(Job {

@@ -158,16 +158,19 @@ impl Run {
         };
         let json = to_json("run.json", &record)?;
         store.check_conditional_puts().await?;
+        // Before the record: where that is, so are these, and launching again writes none.
+        if !folder.exists("run.json").await? {
+            for trial in &record.plan.trials {
+                let key = format!("{}/recipe.json", trial.recipe_id.folder());
+                let json = to_json(&key, &trial.config.recipe)?;
+                store.put_if_absent(&key, json.into()).await?;
+            }
+        }
         match folder.put_if_absent("run.json", json.into()).await? {
             Put::Created => {}
             // The name says that the plans' identities are equal. Where the corpus lies and how
             // often to save are taken from this launch.
             Put::Exists => drop(Run::open(folder.clone()).await?),
-        }
-        for trial in &record.plan.trials {
-            let key = format!("{}/recipe.json", trial.config.recipe_id().folder());
-            let json = to_json(&key, &trial.config.recipe)?;
-            store.put_if_absent(&key, json.into()).await?;
         }
         Ok(Run {
             store: store.clone(),
@@ -243,17 +246,20 @@ impl Run {
         Facts::new(self.store.clone())
     }
 
-    /// Trials that were abandoned and have no result since.
+    /// Trials that were abandoned and have none of these [results](Run::results) since.
     ///
     /// # Errors
     /// The store's, or a record that can't be read.
-    pub async fn abandoned(&self) -> Result<BTreeMap<TrialId, AbandonedTrial>, RunError> {
-        let (facts, results) = (self.facts(), self.results().await?);
+    pub async fn abandoned(
+        &self,
+        results: &BTreeMap<TrialId, TrialResult>,
+    ) -> Result<BTreeMap<TrialId, AbandonedTrial>, RunError> {
+        let facts = self.facts();
         let mut abandoned = BTreeMap::new();
         for trial in &self.record.plan.trials {
             let id = &trial.config.id;
             if !results.contains_key(id)
-                && let Some(record) = facts.abandoned(&trial.config.recipe_id()).await?
+                && let Some(record) = facts.abandoned(&trial.recipe_id).await?
             {
                 abandoned.insert(id.clone(), record);
             }

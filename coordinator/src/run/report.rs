@@ -55,7 +55,7 @@ pub async fn report_of(run: &Run, corpus: &Corpus) -> Result<Report, ReportError
 
 async fn gather(run: &Run, corpus: &Corpus) -> Result<ReportInput, ReportError> {
     let results = run.results().await?;
-    let abandoned = run.abandoned().await?;
+    let abandoned = run.abandoned(&results).await?;
     let mut input = header(&run.record, corpus);
     input.optimum = optimum(&run.record, corpus).await?;
     for planned in &run.record.plan.trials {

@@ -33,7 +33,7 @@ impl Begin {
         Begin {
             trial: start.config.id.clone(),
             weights: StartFrom {
-                recipe: start.config.recipe_id(),
+                recipe: start.recipe_id,
                 step: Step(start.config.recipe.steps),
             },
         }
@@ -183,7 +183,7 @@ impl Maker<'_> {
                 // A trunk comes after the start that both have.
                 branch.after = Some(trunk.config.id.clone());
                 branch.trunk = Some(Trunk {
-                    recipe: trunk.config.recipe_id(),
+                    recipe: trunk.recipe_id,
                     step,
                 });
             }
