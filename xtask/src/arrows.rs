@@ -1,7 +1,7 @@
 //! The one direction of dependence: which crate may use which. The table here is what
 //! docs/architecture.md draws, and what the manifests are checked against.
 
-use crate::{Trouble, output, pages};
+use crate::{Trouble, metadata, output, pages};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,16 +116,7 @@ type Found = BTreeMap<String, BTreeSet<String>>;
 /// # Errors
 /// Every arrow that the table hasn't, and every one that is only there.
 pub(crate) fn verify() -> Result<String, Trouble> {
-    let metadata = output(&[
-        "cargo",
-        "metadata",
-        "--format-version=1",
-        "--no-deps",
-        "--locked",
-    ])?;
-    let metadata = serde_json::from_str(&metadata)
-        .map_err(|error| format!("`cargo metadata` printed no JSON: {error}"))?;
-    let found = found(&metadata);
+    let found = found(&metadata()?);
     let faults = compare(&ROOMS, &found);
     if !faults.is_empty() {
         return Err(faults.join("\n"));

@@ -57,3 +57,16 @@ fn output(command: &[&str]) -> Result<String, Trouble> {
     String::from_utf8(output.stdout)
         .map_err(|_| format!("`{said}` prints something that is no text"))
 }
+
+/// What cargo knows of the workspace's members.
+fn metadata() -> Result<serde_json::Value, Trouble> {
+    let text = output(&[
+        "cargo",
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--locked",
+    ])?;
+    serde_json::from_str(&text)
+        .map_err(|error| format!("`cargo metadata` printed no JSON: {error}"))
+}

@@ -1,7 +1,7 @@
 //! Pages of docs/ that are made from the code: written by `cargo xtask generate`, held against it by
 //! `cargo xtask verify`.
 
-use crate::{Trouble, arrows, output, reference};
+use crate::{Trouble, arrows, metadata, output, reference};
 use serde_json::Value;
 
 /// A part of a page that is made from the code, between two comments that name it.
@@ -96,15 +96,7 @@ vocabulary that `corpus import` trains unless it is told another (`coordinator p
 ";
 
 fn target_folder() -> Result<String, Trouble> {
-    let metadata = output(&[
-        "cargo",
-        "metadata",
-        "--format-version=1",
-        "--no-deps",
-        "--locked",
-    ])?;
-    let metadata: Value = serde_json::from_str(&metadata)
-        .map_err(|error| format!("`cargo metadata` printed no JSON: {error}"))?;
+    let metadata = metadata()?;
     let folder = metadata["target_directory"].as_str();
     folder
         .map(str::to_owned)
