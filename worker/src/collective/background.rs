@@ -3,11 +3,15 @@
 use super::{Cause, CollectiveError, FlightRecord, Pending, operation::Core};
 use polestar_core::Rank;
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
 };
 
 type Job = Box<dyn FnOnce(&mut Core) + Send>;
+
+/// A started operation until somebody runs it: the thread, or whoever waits for it first.
+type Slot = Arc<Mutex<Option<Job>>>;
 
 /// The links of a rank, and the thread that uses them for what was started.
 pub(super) struct Background {
@@ -18,7 +22,7 @@ pub(super) struct Background {
 }
 
 struct Thread {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Slot>,
     handle: JoinHandle<()>,
 }
 
@@ -98,16 +102,24 @@ impl Background {
             // Whoever started it may have stopped waiting.
             let _ = sender.send(result);
         });
+        let slot: Slot = Arc::new(Mutex::new(Some(job)));
         match &mut self.thread {
-            Some(thread) => thread.run(job),
+            Some(thread) => thread.run(&slot),
             none => match Thread::spawn(&self.core) {
-                Ok(thread) => none.insert(thread).run(job),
+                Ok(thread) => none.insert(thread).run(&slot),
                 // No thread to be had: the operation takes place here.
-                Err(_) => job(&mut lock(&self.core)),
+                Err(_) => run(&slot, &self.core),
             },
         }
         let rank = self.rank;
+        let (core, started) = (Arc::clone(&self.core), Arc::clone(&self.started));
         Pending::running(move || {
+            // A caller that waits at once need not wait for a thread to wake up: if nothing was started
+            // before this, it does the work itself.
+            if *lock(&started.pending) == 1 {
+                // A panic is told by the result, wherever it happened.
+                let _ = catch_unwind(AssertUnwindSafe(|| run(&slot, &core)));
+            }
             let panicked = |_| {
                 Err(CollectiveError {
                     rank,
@@ -133,21 +145,30 @@ impl Background {
 
 impl Thread {
     fn spawn(core: &Arc<Mutex<Core>>) -> std::io::Result<Thread> {
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (jobs, queue) = mpsc::channel::<Slot>();
         let core = Arc::clone(core);
         let handle = std::thread::Builder::new()
             .name("collectives".to_owned())
             .spawn(move || {
-                for job in queue {
-                    job(&mut lock(&core));
+                for slot in queue {
+                    run(&slot, &core);
                 }
             })?;
         Ok(Thread { jobs, handle })
     }
 
-    fn run(&self, job: Job) {
-        // If the thread has panicked, dropping the job tells whoever waits for it.
-        drop(self.jobs.send(job));
+    fn run(&self, slot: &Slot) {
+        // If the thread has panicked, whoever waits finds the job where it is.
+        drop(self.jobs.send(Arc::clone(slot)));
+    }
+}
+
+/// Runs the operation unless somebody has begun it.
+fn run(slot: &Slot, core: &Mutex<Core>) {
+    // Its lock is held no longer than this: the operation may take a while.
+    let job = lock(slot).take();
+    if let Some(job) = job {
+        job(&mut lock(core));
     }
 }
 
