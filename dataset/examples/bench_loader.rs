@@ -17,11 +17,9 @@ const LANES: u32 = 8;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let rows = PathBuf::from(
-        arguments
-            .next()
-            .ok_or("bench_loader ROWS.jsonl CORPUS SECONDS")?,
-    );
+    let rows = arguments
+        .next()
+        .ok_or("bench_loader ROWS.jsonl CORPUS SECONDS")?;
     let corpus = arguments.next().ok_or("no folder for the corpus")?;
     let seconds: f64 = arguments.next().unwrap_or_default().parse().unwrap_or(10.0);
     let runtime = tokio::runtime::Runtime::new()?;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
+use crate::account::{Accounts, InputAccount};
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{Counts, FileSplit};
 use crate::reader::PromptSamples;
@@ -33,6 +34,8 @@ pub struct Inspection {
     pub fingerprint: String,
     /// Its totals.
     pub counts: Counts,
+    /// What became of the records that it was made from.
+    pub inputs: Vec<InputAccount>,
     /// Tokens in the tokenizer.
     pub vocab_size: u32,
     /// Files, row groups and their bytes.
@@ -194,6 +197,7 @@ pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
         url: corpus.url().into(),
         fingerprint: corpus.fingerprint().to_string(),
         counts: manifest.counts,
+        inputs: manifest.inputs.clone(),
         vocab_size: manifest.tokenizer.vocab_size,
         storage: (
             files.len(),
@@ -308,8 +312,6 @@ impl Inspection {
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts {
             trajectories,
-            duplicates,
-            near_duplicates,
             prompts,
             train_prompts,
             heldout_prompts,
@@ -319,15 +321,9 @@ impl Inspection {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "corpus        {}", self.url)?;
         writeln!(f, "fingerprint   {}", self.fingerprint)?;
-        writeln!(
-            f,
-            "trajectories  {trajectories} distinct ({duplicates} repeated ones left out)"
-        )?;
-        if near_duplicates > 0 {
-            writeln!(
-                f,
-                "              {near_duplicates} more left out, which resembled one of the same policy"
-            )?;
+        writeln!(f, "trajectories  {trajectories}")?;
+        for line in Accounts(&self.inputs).to_string().lines() {
+            writeln!(f, "              {line}")?;
         }
         writeln!(
             f,

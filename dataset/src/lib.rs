@@ -5,6 +5,7 @@
 //! a training step contains is a pure function of the manifest and a seed; [`Loader`] only fetches
 //! it ahead of time.
 
+pub mod account;
 mod assemble;
 pub mod corpus;
 pub mod distance;
@@ -14,6 +15,8 @@ pub mod inspect;
 pub mod lanes;
 pub mod loader;
 pub mod manifest;
+pub mod mapping;
+mod normal;
 pub mod origin;
 pub mod pack;
 pub mod reader;
@@ -26,15 +29,18 @@ pub mod tokenizer;
 pub mod triplet;
 pub mod verify;
 
+pub use account::{Account, Accounts, InputAccount};
 pub use assemble::Error as AssembleError;
 pub use corpus::{Corpus, LeftOut};
 pub use distance::PolicyDistances;
-pub use import::{ImportOptions, Progress, Stage, import, leftovers};
+pub use import::{BadRows, Detection, ImportOptions, Prepared, Progress, Stage, import, leftovers};
 pub use inspect::{Inspection, inspect};
 pub use lanes::{LaneOrder, Visit};
 pub use loader::{LanePacks, LaneTriplets, LoadPlan, Loader, StepBatch};
 pub use manifest::{Fingerprint, Manifest, PromptRef, RowGroupRef};
-pub use origin::{ColumnMapping, FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
+pub use mapping::{Column, ColumnMapping, MappingRecipe, recipes};
+pub use normal::Changes;
+pub use origin::{FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
 pub use pack::{Pack, PackCost, Packer};
 pub use sample::{Layout, SampleConfig, SpecialTokens, TokenTriplet, Wrapper};
 pub use sampler::Split;

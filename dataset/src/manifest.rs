@@ -7,13 +7,14 @@
 use polestar_core::format;
 use serde::{Deserialize, Serialize};
 
-use crate::origin::{Origin, is_false, is_zero};
+use crate::account::InputAccount;
+use crate::origin::{Origin, is_false};
 
 /// The key of the manifest in a corpus.
 pub const MANIFEST_KEY: &str = "corpus.json";
 
 /// The only schema version that this crate reads and writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -30,20 +31,22 @@ pub enum Error {
         /// The version found.
         found: u64,
     },
-    /// The manifest does not hash to its fingerprint.
+    /// The manifest does not hash to its seal.
     #[error(
-        "{MANIFEST_KEY} was changed after it was written: its content has the fingerprint \
-         {actual}, but it records {recorded}; restore it or import the corpus anew"
+        "{MANIFEST_KEY} was changed after it was written: it hashes to {actual}, but records \
+         {recorded}; restore it or import the corpus anew"
     )]
-    Fingerprint {
-        /// What the content hashes to.
-        actual: Fingerprint,
-        /// What the manifest says.
-        recorded: Fingerprint,
+    Changed {
+        /// What it hashes to.
+        actual: String,
+        /// What it says.
+        recorded: String,
     },
 }
 
-/// Names a corpus by its content: blake3, in hex, over the canonical manifest without this field.
+/// Names a corpus by its content: blake3, in hex, over the canonical manifest without this field and
+/// without what says where the content came from. The same rows from a file of another name make the
+/// same corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(String);
@@ -67,10 +70,15 @@ impl std::fmt::Display for Fingerprint {
 pub struct Manifest {
     /// Version of this format.
     pub schema_version: u32,
-    /// Over everything below.
+    /// Over the content: everything but the three that follow.
     pub fingerprint: Fingerprint,
+    /// blake3 of the whole manifest without this field, in hex.
+    pub seal: String,
     /// How the corpus was made.
     pub origin: Origin,
+    /// What became of the records of the inputs that it was imported from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputAccount>,
     /// Totals.
     pub counts: Counts,
     /// The tokenizer.
@@ -87,13 +95,6 @@ pub struct Manifest {
 pub struct Counts {
     /// Distinct trajectories.
     pub trajectories: u64,
-    /// Trajectories left out because the same policy gave the same response to the same prompt
-    /// before.
-    pub duplicates: u64,
-    /// Trajectories left out because they resemble another that the same policy gave to the same
-    /// prompt, where the import was asked to.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub near_duplicates: u64,
     /// Prompts.
     pub prompts: u64,
     /// Prompts of the training split that have a triplet.
@@ -219,25 +220,45 @@ pub struct PromptRef {
     pub prompt: usize,
 }
 
+const PLAIN: &str = "a manifest has text keys and finite numbers only";
+
 impl Manifest {
     /// Seals the manifest with the fingerprint of its content.
     pub(crate) fn seal(mut self) -> Self {
         self.fingerprint = self.content_fingerprint();
+        self.seal = self.digest();
         self
     }
 
     fn content_fingerprint(&self) -> Fingerprint {
+        // Named one by one: whatever is added has to say whether it is content.
+        let Self {
+            schema_version,
+            fingerprint: _,
+            seal: _,
+            origin: _,
+            inputs: _,
+            counts,
+            tokenizer,
+            policies,
+            files,
+        } = self;
+        let content = (schema_version, counts, tokenizer, policies, files);
+        let json = serde_json::to_vec(&content).expect(PLAIN);
+        Fingerprint(blake3::hash(&json).to_hex().to_string())
+    }
+
+    fn digest(&self) -> String {
         let unsealed = Self {
-            fingerprint: Fingerprint::default(),
+            seal: String::new(),
             ..self.clone()
         };
-        Fingerprint(blake3::hash(&unsealed.to_json()).to_hex().to_string())
+        blake3::hash(&unsealed.to_json()).to_hex().to_string()
     }
 
     /// The bytes of `corpus.json`.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut json = serde_json::to_vec_pretty(self)
-            .expect("a manifest has text keys and finite numbers only");
+        let mut json = serde_json::to_vec_pretty(self).expect(PLAIN);
         json.push(b'\n');
         json
     }
@@ -246,18 +267,18 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Error::Version`] for another schema version, [`Error::Parse`] for unknown fields and what is no
-    /// manifest, [`Error::Fingerprint`] for content that doesn't match the fingerprint.
+    /// manifest, [`Error::Changed`] for one that was changed since it was written.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         format::check(json, "schema_version", SCHEMA_VERSION).map_err(|error| match error {
             format::Error::Unreadable(source) => Error::Parse(source),
             format::Error::Other { found } => Error::Version { found },
         })?;
         let manifest: Self = serde_json::from_slice(json).map_err(Error::Parse)?;
-        let actual = manifest.content_fingerprint();
-        if actual != manifest.fingerprint {
-            return Err(Error::Fingerprint {
+        let actual = manifest.digest();
+        if actual != manifest.seal {
+            return Err(Error::Changed {
                 actual,
-                recorded: manifest.fingerprint,
+                recorded: manifest.seal,
             });
         }
         Ok(manifest)
@@ -294,6 +315,8 @@ impl Manifest {
         Self {
             schema_version: SCHEMA_VERSION,
             fingerprint: Fingerprint::default(),
+            seal: String::new(),
+            inputs: vec![],
             origin: Origin::Synth((&options).into()),
             counts: Counts::default(),
             tokenizer: TokenizerEntry {
@@ -321,15 +344,15 @@ mod tests {
         let changed = text.replace("\"vocab_size\": 300", "\"vocab_size\": 301");
         assert!(matches!(
             Manifest::from_json(changed.as_bytes()),
-            Err(Error::Fingerprint { .. })
+            Err(Error::Changed { .. })
         ));
         let newer = text.replace(
-            "\"schema_version\": 1",
-            "\"schema_version\": 2, \"novelty\": 0",
+            "\"schema_version\": 2",
+            "\"schema_version\": 3, \"novelty\": 0",
         );
         assert!(matches!(
             Manifest::from_json(newer.as_bytes()),
-            Err(Error::Version { found: 2 })
+            Err(Error::Version { found: 3 })
         ));
         let unknown = text.replace("\"counts\"", "\"surprise\": 1, \"counts\"");
         assert!(matches!(

@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::import::BadRows;
+use crate::mapping::ColumnMapping;
+
 /// How a corpus was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -13,57 +16,17 @@ pub enum Origin {
     Synth(SynthOrigin),
 }
 
-/// Which columns hold what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub struct ColumnMapping {
-    /// Column of the prompt: text, or a list of {role, content}.
-    #[arg(long, value_name = "COLUMN", default_value_t = Self::default().prompt)]
-    pub prompt: String,
-    /// Column of the policy; several columns, joined with " | ", make the strict policy (say, model and
-    /// decoding settings).
-    #[arg(long, value_name = "COLUMN", value_delimiter = ',', default_values_t = Self::default().policy)]
-    pub policy: Vec<String>,
-    /// Column that tells a policy's answers to one prompt apart: a number, or text that is replaced by its
-    /// rank. Not given: the column "sample" where there is one, the order of the rows elsewhere.
-    #[arg(long, value_name = "COLUMN")]
-    pub sample: Option<String>,
-    /// Column of the answer: text, or a list of texts, {text} or {message: {content}}.
-    #[arg(long, value_name = "COLUMN", default_value_t = Self::default().response)]
-    pub response: String,
-    /// Column that names the prompt. Not given: 16 hex digits of the prompt's hash.
-    #[arg(long, value_name = "COLUMN")]
-    pub prompt_id: Option<String>,
-    /// Columns to keep as JSON.
-    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-    pub meta: Vec<String>,
-}
-
-impl Default for ColumnMapping {
-    fn default() -> Self {
-        Self {
-            prompt: "prompt".into(),
-            policy: vec!["policy".into()],
-            sample: None,
-            response: "response".into(),
-            prompt_id: None,
-            meta: vec![],
-        }
-    }
-}
-
 /// How a corpus was imported: all that its content depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportOrigin {
     /// The inputs, in order.
     pub inputs: Vec<InputFile>,
-    /// Requests, where the inputs were outputs of batch inference.
+    /// The files that were joined to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requests: Vec<InputFile>,
-    /// Outputs of batch inference that held a failure and were left out.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub failed: u64,
+    pub joined: Vec<InputFile>,
+    /// What became of records that can't be used.
+    pub bad_rows: BadRows,
     /// Which columns held what.
     pub columns: ColumnMapping,
     /// Prompts held out.
@@ -263,8 +226,4 @@ impl Default for FileLayout {
 
 pub(crate) fn is_false(flag: &bool) -> bool {
     !flag
-}
-
-pub(crate) fn is_zero(number: &u64) -> bool {
-    *number == 0
 }

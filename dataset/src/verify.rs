@@ -105,10 +105,7 @@ impl<'a> Scan<'a> {
             table: PolicyTable::new(&manifest.policies),
             found: Verification::default(),
             prompts: BTreeSet::new(),
-            counts: Counts {
-                duplicates: manifest.counts.duplicates,
-                ..Counts::default()
-            },
+            counts: Counts::default(),
             policies: vec![(0, 0); manifest.policies.len()],
             complete: true,
         }

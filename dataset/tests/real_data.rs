@@ -16,7 +16,7 @@ use polestar_store::Store;
 fn options(input: std::path::PathBuf, output: String) -> ImportOptions {
     let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
     ImportOptions {
-        inputs: vec![input],
+        inputs: vec![input.to_str().unwrap().to_owned()],
         output,
         columns: ColumnMapping {
             policy: vec!["policy".into(), "config".into()],

@@ -1,4 +1,4 @@
-//! `corpus import | synth | inspect | verify`.
+//! `corpus import | recipes | synth | inspect | verify`.
 
 use super::{
     Error,
@@ -7,21 +7,29 @@ use super::{
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
-    Corpus, ImportOptions, Manifest, Progress, Stage, SynthOptions, import, inspect, leftovers,
-    synth, verify,
+    Accounts, BadRows, Corpus, Detection, ImportOptions, Manifest, MappingRecipe, Prepared,
+    Progress, Stage, SynthOptions, import::QUARANTINE_KEY, inspect, leftovers, recipes, synth,
+    verify,
 };
 use polestar_store::Store;
 use std::{
     cell::Cell,
+    fmt,
     io::IsTerminal,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a corpus from JSONL (.jsonl, .zst, .gz) and Parquet files of trajectories; goes on with an
-    /// import to the same output that was stopped
-    Import(Box<ImportOptions>),
+    /// Make a corpus of the answers of several policies, from files of most forms; goes on with an import to
+    /// the same output that was stopped
+    Import(Box<ImportArgs>),
+    /// List the ready mappings of known dumps, or print one as a file to copy and change
+    Recipes {
+        /// Name of a recipe
+        name: Option<String>,
+    },
     /// Make a corpus of synthetic policies with a computable optimum
     Synth(SynthArgs),
     /// Show what is in a corpus
@@ -34,6 +42,15 @@ pub(crate) enum Command {
         /// Object store URL of the corpus
         url: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    options: ImportOptions,
+    /// Only look at the first records: say which columns would be taken, show three trajectories, and end
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -54,11 +71,23 @@ pub(crate) struct SynthArgs {
 
 pub(crate) async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Import(options) => {
-            let store = Store::open(&options.output)?;
-            let output = store.url().to_owned();
-            let manifest = watched_import(ImportOptions { output, ..*options }).await?;
-            describe(&store, &manifest);
+        Command::Import(args) if args.dry_run => {
+            let detection = look(args.options).await?.detection().clone();
+            print!("{}", Look(&detection));
+        }
+        Command::Import(args) => {
+            let manifest = watched_import(args.options.clone()).await?;
+            describe(&Store::open(&args.options.output)?, &manifest);
+            print!("{}", Accounts(&manifest.inputs));
+        }
+        Command::Recipes { name: None } => {
+            for recipe in recipes() {
+                println!("{:16} {}", recipe.name, recipe.about);
+            }
+        }
+        Command::Recipes { name: Some(name) } => {
+            MappingRecipe::load(&name)?;
+            print!("{}", MappingRecipe::text(&name).unwrap_or_default());
         }
         Command::Synth(args) => {
             let store = Store::open(&args.output)?;
@@ -101,22 +130,105 @@ fn describe(store: &Store, manifest: &Manifest) {
     );
 }
 
-/// Imports and shows how far it is; if it fails, says what it leaves for the next try.
+/// Finds the inputs and looks at their first records, which blocks.
+async fn look(options: ImportOptions) -> Result<Prepared, Error> {
+    let prepared = tokio::task::spawn_blocking(|| Prepared::new(options)).await;
+    Ok(prepared.map_err(|_| "looking at the inputs panicked; see above")??)
+}
+
+/// Imports, says what it takes for what, and shows how far it is; if it fails, says what it leaves for the
+/// next try.
 pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, Error> {
+    let prepared = look(options.clone()).await?;
+    eprint!("{}", Look(prepared.detection()));
+    let output = local_folder(&options.output);
+    let existed = output.as_ref().is_some_and(|folder| folder.exists());
     let watcher = Watcher::new();
-    let imported = import(options.clone(), &|progress| watcher.show(progress)).await;
+    let imported = prepared.import(&|progress| watcher.show(progress)).await;
     watcher.done();
-    if imported.is_err()
-        && let Some((folder, size)) = leftovers(&options)
-    {
-        eprintln!(
-            "{} ({}) keeps what was read: the next import to {} goes on from there",
-            folder.display(),
-            bytes(size),
-            options.output
-        );
+    match &imported {
+        Ok(manifest) => warn_of_quarantine(&options, manifest),
+        Err(_) => {
+            if let Some((folder, size)) = leftovers(&options) {
+                eprintln!(
+                    "{} ({}) keeps what was read: the next import to {} goes on from there",
+                    folder.display(),
+                    bytes(size),
+                    options.output
+                );
+            }
+            // Only an empty one goes.
+            if let Some(folder) = output.filter(|_| !existed) {
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
     }
     Ok(imported?)
+}
+
+/// The folder that an output is, if it is one.
+fn local_folder(url: &str) -> Option<PathBuf> {
+    match url.split_once("://") {
+        None => Some(PathBuf::from(url)),
+        Some(("file", _)) => url::Url::parse(url).ok()?.to_file_path().ok(),
+        Some(_) => None,
+    }
+}
+
+fn warn_of_quarantine(options: &ImportOptions, manifest: &Manifest) {
+    let bad = Accounts(&manifest.inputs).total().bad();
+    if bad > 0 && options.bad_rows == BadRows::Quarantine {
+        eprintln!(
+            "{bad} records are set aside in {}/{QUARANTINE_KEY}, each with its file, place and reason",
+            options.output.trim_end_matches('/')
+        );
+    }
+}
+
+/// What was found in the inputs, as text.
+struct Look<'a>(&'a Detection);
+
+impl fmt::Display for Look<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Detection {
+            inputs,
+            skipped,
+            why,
+            columns: _,
+            rows,
+            trouble,
+        } = self.0;
+        match &inputs[..] {
+            [one] => writeln!(f, "input: {one}")?,
+            [first, .., last] => writeln!(f, "input: {} files, {first} to {last}", inputs.len())?,
+            [] => {}
+        }
+        for file in skipped {
+            writeln!(f, "skipped: {file}")?;
+        }
+        for reason in why {
+            writeln!(f, "found: {reason}")?;
+        }
+        for row in rows {
+            writeln!(f, "  {}", row.policy)?;
+            writeln!(f, "    prompt    {}", shown(&row.prompt.text()))?;
+            writeln!(f, "    response  {}", shown(&row.response))?;
+        }
+        match trouble {
+            Some(trouble) => writeln!(f, "the first records give no trajectory: {trouble}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The beginning of a text, in one line.
+fn shown(text: &str) -> String {
+    const MOST: usize = 160;
+    let mut line: String = text.chars().take(MOST).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line.replace('\n', "⏎")
 }
 
 /// Shows an import's progress: a bar on a terminal, a line now and then elsewhere.

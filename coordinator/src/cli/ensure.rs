@@ -4,11 +4,11 @@ use super::{Error, corpus::watched_import};
 use crate::sweep::{CorpusFacts, Plan, Sweep, Work, plan};
 use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::{
-    Corpus, ImportOptions, LoadPlan, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
+    Accounts, Corpus, ImportOptions, LoadPlan, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
     TokenTriplet, manifest::MANIFEST_KEY, synth,
 };
 use polestar_store::Store;
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
 pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
@@ -31,7 +31,8 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
                 output: store.url().to_owned(),
                 ..options.clone()
             })?;
-            watched_import(options).await?;
+            let manifest = watched_import(options).await?;
+            eprint!("{}", Accounts(&manifest.inputs));
         }
         _ => {}
     }
@@ -70,16 +71,17 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
 
 /// `$NAME/rest` with the variable's value.
 fn with_variables(mut options: ImportOptions) -> Result<ImportOptions, Error> {
-    for path in &mut options.inputs {
-        let text = path.to_string_lossy().into_owned();
-        let Some(rest) = text.strip_prefix('$') else {
-            continue;
-        };
-        let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
-        let value = std::env::var(name).map_err(|_| {
-            format!("corpus.import.inputs has {text}, but the environment has no {name}; set it to the folder that holds the file")
-        })?;
-        *path = PathBuf::from(value).join(rest);
+    for (key, paths) in [("inputs", &mut options.inputs), ("join", &mut options.join)] {
+        for path in paths {
+            let Some(rest) = path.strip_prefix('$') else {
+                continue;
+            };
+            let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            let value = std::env::var(name).map_err(|_| {
+                format!("corpus.import.{key} has {path}, but the environment has no {name}; set it to the folder that holds the file")
+            })?;
+            *path = format!("{}/{rest}", value.trim_end_matches('/'));
+        }
     }
     Ok(options)
 }

@@ -15,6 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::account::{Account, InputAccount};
 use crate::files;
 use crate::manifest::{
     File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
@@ -102,6 +103,17 @@ pub enum Error {
     /// What was found could not be saved.
     #[error("could not record how far the import is; choose a temp_dir with enough free space")]
     Journal(#[source] std::io::Error),
+    /// Rows are lost, or counted twice.
+    #[error(
+        "the rows of {input} don't add up: {account:?}; nothing was imported. This is a fault of the \
+         program: please report it with this line"
+    )]
+    Account {
+        /// The input.
+        input: String,
+        /// Its account.
+        account: Box<Account>,
+    },
     /// The store failed.
     #[error("could not write the corpus to {url}")]
     Store {
@@ -168,10 +180,19 @@ pub(crate) struct Group {
     pub(crate) prompt_id: String,
     pub(crate) prompt: Prompt,
     pub(crate) answers: Vec<Answer>,
-    /// Answers left out because they repeat another of the same policy.
-    pub(crate) duplicates: u64,
-    /// Answers left out because they resemble another of the same policy.
-    pub(crate) near_duplicates: u64,
+    /// What became of the answers, by the number of the input that has them.
+    pub(crate) inputs: BTreeMap<u32, InputCounts>,
+}
+
+/// What became of an input's answers when they were grouped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InputCounts {
+    /// In the corpus.
+    pub(crate) kept: u64,
+    /// Left out because they repeat another of the same policy.
+    pub(crate) repeats: u64,
+    /// Left out because they resemble another of the same policy.
+    pub(crate) similar: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,6 +272,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) pretokenize: bool,
     pub(crate) layout: FileLayout,
     pub(crate) origin: Origin,
+    /// What became of every input's records until their answers were grouped.
+    pub(crate) inputs: Vec<InputAccount>,
 }
 
 /// A group's place in its source.
@@ -330,11 +353,15 @@ pub(crate) async fn assemble<S: Source>(
     )
     .await?;
     let files = write_files(&source, writer, &heldout, progress).await?;
+    let counts = tally.counts(&files);
+    let inputs = tally.complete(recipe.inputs, counts.trajectories)?;
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         fingerprint: Fingerprint::default(),
+        seal: String::new(),
         origin: recipe.origin,
-        counts: tally.counts(&files),
+        counts,
+        inputs,
         tokenizer: TokenizerEntry {
             path: TOKENIZER_KEY.into(),
             digest: hex(&tokenizer),

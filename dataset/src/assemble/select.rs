@@ -9,7 +9,8 @@ use std::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
+use super::{Error, InputCounts, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
+use crate::account::{Account, Accounts, InputAccount};
 use crate::manifest::{Counts, File, FileSplit, Policy};
 use crate::origin::HeldOut;
 use crate::triplet::{PolicyTable, Task};
@@ -36,8 +37,8 @@ pub(super) struct Tally {
     /// Trajectories and cells by policy.
     policies: BTreeMap<String, (u64, u64)>,
     prompts: u64,
-    duplicates: u64,
-    near_duplicates: u64,
+    /// What became of the answers, by input.
+    inputs: BTreeMap<u32, InputCounts>,
     text_bytes: u64,
     /// Texts to train the tokenizer on.
     pub(super) sample: Vec<String>,
@@ -59,8 +60,12 @@ impl Tally {
         while let Some((part, groups)) = walk.try_next().await? {
             for group in groups {
                 tally.prompts += 1;
-                tally.duplicates += group.duplicates;
-                tally.near_duplicates += group.near_duplicates;
+                for (input, counts) in &group.inputs {
+                    let sum = tally.inputs.entry(*input).or_default();
+                    sum.kept += counts.kept;
+                    sum.repeats += counts.repeats;
+                    sum.similar += counts.similar;
+                }
                 for answers in group.by_policy() {
                     let (trajectories, cells) =
                         tally.policies.entry(answers[0].policy.clone()).or_default();
@@ -93,13 +98,42 @@ impl Tally {
         };
         Counts {
             trajectories: files.iter().map(|file| file.rows).sum(),
-            duplicates: self.duplicates,
-            near_duplicates: self.near_duplicates,
             prompts: self.prompts,
             train_prompts: usable(FileSplit::Train),
             heldout_prompts: usable(FileSplit::Heldout),
             text_bytes: self.text_bytes,
         }
+    }
+}
+
+impl Tally {
+    /// The accounts of the inputs with what became of their answers; refused unless everything adds up.
+    pub(super) fn complete(
+        &self,
+        mut inputs: Vec<InputAccount>,
+        trajectories: u64,
+    ) -> Result<Vec<InputAccount>, Error> {
+        for (number, input) in (0..).zip(&mut inputs) {
+            let counts = self.inputs.get(&number).copied().unwrap_or_default();
+            input.account.kept = counts.kept;
+            input.account.repeats = counts.repeats;
+            input.account.similar = counts.similar;
+            if !input.account.is_balanced() {
+                return Err(unbalanced(&input.name, input.account));
+            }
+        }
+        let total = Accounts(&inputs).total();
+        match total.kept == trajectories {
+            true => Ok(inputs),
+            false => Err(unbalanced("all inputs", total)),
+        }
+    }
+}
+
+fn unbalanced(input: &str, account: Account) -> Error {
+    Error::Account {
+        input: input.into(),
+        account: Box::new(account),
     }
 }
 

@@ -1,105 +1,123 @@
 //! What can be wrong with an import.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::InputError;
 use crate::assemble;
+use crate::mapping::{RecipeError, Unusable};
 use polestar_store;
 
 /// Why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing to import.
-    #[error(
-        "there is nothing to import: give at least one .jsonl, .jsonl.zst, .jsonl.gz or \
-         .parquet file"
-    )]
+    #[error("there is nothing to import: name at least one file, folder, pattern or URL")]
     NoInput,
-    /// No column names the policy.
-    #[error("no policy column is given; name at least one")]
-    NoPolicyColumn,
-    /// The file's ending is unknown.
-    #[error("{} is of no known format; give .jsonl, .jsonl.zst, .jsonl.gz or .parquet", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
+    /// An input can't be found or read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// There is no such recipe.
+    #[error("could not use the recipe")]
+    Recipe(#[source] RecipeError),
+    /// The columns are not known.
+    #[error("{what}; the records have {available}")]
+    Mapping {
+        /// What is missing or wrong.
+        what: Unusable,
+        /// The columns that there are.
+        available: String,
     },
-    /// The file could not be read.
-    #[error("could not read {} ({place}); check that the file is there and whole", path.display())]
-    Read {
+    /// There is nothing in the inputs.
+    #[error("there is no record in {inputs}; check that these are the right files")]
+    NoRecords {
+        /// The inputs.
+        inputs: String,
+    },
+    /// Inputs of several kinds.
+    #[error(
+        "the inputs are of several kinds: {kinds}; import one kind at a time, or say with --recipe how all \
+         are to be read"
+    )]
+    Mixed {
+        /// An input of each kind.
+        kinds: String,
+    },
+    /// Requests in place of answers.
+    #[error(
+        "{input} holds the requests of a batch, not its outputs; import the outputs, and give this file \
+         with --join"
+    )]
+    Requests {
+        /// The input.
+        input: String,
+    },
+    /// What has to be joined was not given.
+    #[error("the prompts of these records are in another file: give {what} with --join FILE")]
+    NeedsJoin {
+        /// Which file.
+        what: String,
+    },
+    /// Files are to be joined, but not by what.
+    #[error(
+        "files are to be joined, but by which column isn't known: give --join-on COLUMN, and use joined.NAME \
+         for their columns; the records have {available}"
+    )]
+    JoinKey {
+        /// The columns that there are.
+        available: String,
+    },
+    /// A record can't be used.
+    #[error(
+        "{path}, {place}: {reason} (--bad-rows skip leaves such records out and counts them, quarantine sets \
+         them aside)"
+    )]
+    Record {
+        /// The input.
+        path: String,
+        /// "line 3".
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A record of a joined file can't be used.
+    #[error("{path}, {place} can't be joined: {reason}")]
+    Joined {
+        /// The file.
+        path: String,
+        /// "line 3".
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A path doesn't name its policy.
+    #[error("{path}: {reason}")]
+    Path {
+        /// The input.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The tokenizer can't be read.
+    #[error("could not read the tokenizer {}; give the path of a tokenizer.json", path.display())]
+    Tokenizer {
         /// The file.
         path: PathBuf,
-        /// Where reading stopped.
-        place: String,
         /// What went wrong.
         source: std::io::Error,
     },
-    /// The file is no Parquet file.
-    #[error("could not read {} as Parquet; check that the file is whole", path.display())]
-    Parquet {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: parquet::errors::ParquetError,
-    },
-    /// A line is no JSON object.
-    #[error("{}, line {line} is not a JSON object; every line must be one", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// What went wrong.
-        source: serde_json::Error,
-    },
-    /// A line is no request of a batch.
+    /// There is no place for temporary files.
     #[error(
-        "{}, line {line} is no request of a batch; it needs custom_id and body.messages or \
-         body.prompt", path.display()
+        "could not make a folder in {}, {}",
+        folder.display(),
+        if *given { "which temp_dir names" } else { "the system's place for temporary files; set TMPDIR, or give --temp-dir" }
     )]
-    Request {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-    },
-    /// An output whose request is not there.
-    #[error(
-        "{}, line {line} answers the request '{custom_id}', which is in no file of requests; give \
-         the input file of every batch", path.display()
-    )]
-    Unasked {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// The request.
-        custom_id: String,
-    },
-    /// A row lacks a column.
-    #[error("{}, {row} has no column '{column}'; it has {available}: map the column to one of these", path.display())]
-    MissingColumn {
-        /// The file.
-        path: PathBuf,
-        /// "line 3" or "row 3", counted from 1.
-        row: String,
-        /// The column.
-        column: String,
-        /// The columns that exist.
-        available: String,
-    },
-    /// A value has the wrong type.
-    #[error("{}, {row}: the column '{column}' holds {found}, but {expected} is needed", path.display())]
-    WrongType {
-        /// The file.
-        path: PathBuf,
-        /// "line 3" or "row 3", counted from 1.
-        row: String,
-        /// The column.
-        column: String,
-        /// What it must be.
-        expected: &'static str,
-        /// What it is.
-        found: &'static str,
+    TempDir {
+        /// The place.
+        folder: PathBuf,
+        /// Whether the options name it.
+        given: bool,
+        /// What went wrong.
+        source: std::io::Error,
     },
     /// One id, two prompts.
     #[error(
@@ -140,23 +158,10 @@ pub enum Error {
         needed_mib: u64,
     },
     /// One input, twice.
-    #[error("{} is given twice, perhaps under another name; give it once", path.display())]
+    #[error("{path} is given twice, perhaps under another name; give it once")]
     Twice {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Two questions under one name.
-    #[error(
-        "{}, line {line} asks something else under the custom_id '{custom_id}' than a line before; \
-         answers could not be told apart: give the batches of one to one import", path.display()
-    )]
-    Ambiguous {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// The request.
-        custom_id: String,
+        /// The input.
+        path: String,
     },
     /// Temporary files failed.
     #[error("could not use the temporary file {}; choose a temp_dir with enough free space", path.display())]
@@ -172,13 +177,4 @@ pub enum Error {
     /// The rows were read, but no corpus could be made of them.
     #[error(transparent)]
     Assemble(#[from] assemble::Error),
-}
-
-/// [`Error::Read`] of a file, at a place in it.
-pub(super) fn unreadable(path: &Path, place: String, source: std::io::Error) -> Error {
-    Error::Read {
-        path: path.into(),
-        place,
-        source,
-    }
 }

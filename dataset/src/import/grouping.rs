@@ -1,6 +1,6 @@
 //! How finely prompts are scattered, so that memory suffices to group them.
 
-use super::{Error, ImportOptions, InputFile, input, spill};
+use super::{Error, read::Input, spill};
 use spill::MOST_PARTITIONS;
 
 /// What decides over how many partitions prompts are scattered, and how many of them are grouped at a
@@ -16,12 +16,13 @@ pub(super) struct Grouping {
 }
 
 impl Grouping {
-    pub(super) fn of(options: &ImportOptions, inputs: &[InputFile]) -> Self {
-        let estimates = options.inputs.iter().zip(inputs);
-        let estimates = estimates.map(|(path, input)| input::text_estimate(path, input.bytes));
+    pub(super) fn of(memory: u64, inputs: &[Input]) -> Self {
         Self {
-            text: estimates.sum(),
-            memory: options.memory,
+            text: inputs
+                .iter()
+                .map(|i| i.text_estimate().unwrap_or(UNKNOWN_BYTES))
+                .sum(),
+            memory,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -48,6 +49,9 @@ impl Grouping {
         Ok(parts.next_power_of_two().min(MOST_PARTITIONS))
     }
 }
+
+/// Of an input whose size its server doesn't tell.
+const UNKNOWN_BYTES: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests {

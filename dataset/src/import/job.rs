@@ -7,24 +7,24 @@
 //!   job.json              into how many partitions prompts are scattered
 //!   <input>.rows          rows of one input: frames, each of one partition
 //!   <input>.json          where the frames lie: the input is read
+//!   <input>.bad           records of the input that can't be used, where they are set aside
 //!   <inputs, recipe>-*    findings of the walks
 //!   stored.json           how far the corpus files are, and of which recipe
 //! ```
 //! Inputs are named by path, size and time of change, and by what of them is read: one that has changed
 //! is read again, the others are not.
 
-use super::{Error, ImportOptions, grouping::Grouping};
+use super::{Error, ImportOptions, Prepared, grouping::Grouping, read::Input};
 use crate::assemble::{Journal, load, save};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 /// What is in the folder is of no use to a version that would write something else.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// An import's folder, locked.
 #[derive(Debug)]
@@ -46,20 +46,17 @@ const RECORD: &str = "job.json";
 
 impl Job {
     /// Opens the folder of this import.
-    pub(super) fn open(
-        options: &ImportOptions,
-        url: &str,
-        grouping: &Grouping,
-    ) -> Result<Self, Error> {
-        let inputs = names(&options.inputs)?;
+    pub(super) fn open(prepared: &Prepared, url: &str, grouping: &Grouping) -> Result<Self, Error> {
+        let options = &prepared.options;
+        let inputs = names(&prepared.inputs);
         for (at, name) in inputs.iter().enumerate() {
             if inputs[..at].contains(name) {
-                let path = options.inputs[at].clone();
+                let path = prepared.inputs[at].shown.clone();
                 return Err(Error::Twice { path });
             }
         }
-        let asked = names(&options.requests)?;
-        let what = serde_json::json!([options.columns, asked]).to_string();
+        let joined = names(&prepared.joined);
+        let what = serde_json::json!([options.columns, options.bad_rows, joined]).to_string();
         let folder = folder(options, url);
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -111,6 +108,11 @@ impl Job {
         self.folder.join(format!("{}.rows", self.inputs[input]))
     }
 
+    /// Where the records of an input lie that can't be used.
+    pub(super) fn bad(&self, input: usize) -> PathBuf {
+        self.folder.join(format!("{}.bad", self.inputs[input]))
+    }
+
     /// Where it is recorded that an input is read.
     pub(super) fn index(&self, input: usize) -> PathBuf {
         self.folder.join(format!("{}.json", self.inputs[input]))
@@ -129,6 +131,28 @@ impl Job {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// The folder of an import to this output, with the bytes in it, if the next import can use what is there;
+/// otherwise it is removed.
+pub(super) fn leftovers(options: &ImportOptions, url: &str) -> Option<(PathBuf, u64)> {
+    let folder = folder(options, url);
+    let entries = fs::read_dir(&folder).ok()?.flatten();
+    let (mut bytes, mut useful) = (0, false);
+    for entry in entries {
+        let name = entry.file_name();
+        useful |= name != "lock" && name != RECORD && name.to_string_lossy().ends_with(".json");
+        bytes += entry.metadata().map_or(0, |metadata| metadata.len());
+    }
+    if useful {
+        return Some((folder, bytes));
+    }
+    // An import that is running has a lock on it.
+    let lock = File::open(folder.join("lock")).ok()?;
+    if lock.try_lock().is_ok() && clear(&folder).is_ok() {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    None
 }
 
 /// Where the folder of an import to this output is.
@@ -155,21 +179,9 @@ fn clear(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Names by path, size and time of change.
-fn names(files: &[PathBuf]) -> Result<Vec<String>, Error> {
-    let name = |path: &PathBuf| {
-        let unreadable = |source| super::error::unreadable(path, "from the start".into(), source);
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        let changed = metadata.modified().map_err(unreadable)?;
-        let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let path = path.canonicalize().map_err(unreadable)?;
-        let path = path.as_os_str().as_encoded_bytes();
-        let mut identity = path.to_vec();
-        identity.extend_from_slice(&metadata.len().to_le_bytes());
-        identity.extend_from_slice(&changed.as_nanos().to_le_bytes());
-        Ok(short(&identity))
-    };
-    files.iter().map(name).collect()
+/// Names by place, size and time of change.
+fn names(inputs: &[Input]) -> Vec<String> {
+    inputs.iter().map(|input| short(&input.identity)).collect()
 }
 
 /// 16 hex digits of a digest.

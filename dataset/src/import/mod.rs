@@ -1,39 +1,46 @@
 //! Import: files of trajectories in, a corpus out, in bounded memory, on all cores.
 //!
 //! ```text
-//! inputs --read, several at a time--> rows --hash of the prompt--> partitions on disk
+//! what is named --read--> records --map--> rows --hash of the prompt--> partitions on disk
 //!        --load a few at a time, group, sort--> assemble --> corpus
 //! ```
 //! Prompts stand in the order of their hash, whatever the number of partitions: neither the memory
 //! limit nor the number of cores shows in the corpus. What is done stays on disk until the corpus is
 //! there, so an import that was stopped goes on when it is given again.
 
-mod batch;
+mod convert;
 mod error;
 mod grouping;
-mod input;
 mod job;
 mod options;
-mod row;
+mod prepare;
+mod quarantine;
+mod read;
 mod scatter;
 mod spill;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::account::InputAccount;
 pub use crate::assemble::{Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
 use crate::manifest::Manifest;
-use crate::origin::{ImportOrigin, InputFile, Origin};
+use crate::origin::{InputFile, Origin};
 pub use error::Error;
-use error::unreadable;
 use grouping::Grouping;
 use job::Job;
-pub use options::ImportOptions;
 pub(crate) use options::bytes_of_mib;
+pub use options::{BadRows, ImportOptions};
 use polestar_core::digest::hex;
 use polestar_store::Store;
+pub use prepare::{Detection, Prepared};
+use read::Input;
+pub use read::InputError;
 use spill::Partitions;
+
+/// Where the records that were set aside lie, beside the corpus.
+pub const QUARANTINE_KEY: &str = "quarantine.jsonl";
 
 /// Imports a corpus and commits it. The same inputs and options give the same bytes; over a corpus
 /// with the same content the import is a success that writes nothing. Blocks its thread while it
@@ -46,74 +53,101 @@ pub async fn import(
     options: ImportOptions,
     progress: &dyn Fn(Progress),
 ) -> Result<Manifest, Error> {
-    if options.inputs.is_empty() {
-        return Err(Error::NoInput);
-    }
-    if options.columns.policy.is_empty() {
-        return Err(Error::NoPolicyColumn);
-    }
-    if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
-        return Err(Error::Similar { given });
-    }
-    let store = Store::open(&options.output).map_err(Error::Output)?;
-    let tokenizer = match &options.tokenizer {
-        Some(path) => Some(
-            std::fs::read(path)
-                .map_err(|source| unreadable(path, "from the start".into(), source))?,
-        ),
-        None => None,
+    let prepared = tokio::task::spawn_blocking(|| Prepared::new(options)).await;
+    let prepared = match prepared {
+        Ok(prepared) => prepared?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
-    let inputs = named(&options.inputs)?;
-    let requests = named(&options.requests)?;
-    let tokenizer_digest = tokenizer.as_deref().map(hex);
-    let origin = options.origin(inputs, requests, tokenizer_digest);
-    // Hours of reading are not spent on a place that is taken.
-    let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == ImportOrigin { failed: 0, ..*there.clone() });
-    present(&store, same).await?;
-    let grouping = Grouping::of(&options, &origin.inputs);
-    let job = Job::open(&options, store.url(), &grouping)?;
-    let read = scatter::scatter(&job, &options, &origin.inputs, grouping.cores, progress)?;
-    let failed = read.iter().map(|(_, index)| index.failed).sum();
-    let origin = Origin::Import(Box::new(ImportOrigin { failed, ..origin }));
-    let (parts, ahead) = (job.parts(), grouping.ahead(job.parts()).unwrap_or(1));
-    let journal = job.journal(&origin);
-    let source = Partitions::new(read, parts, ahead, options.drop_similar, journal);
-    let recipe = Recipe {
-        heldout_prompts: options.heldout_prompts,
-        heldout_named: &options.heldout_policies,
-        heldout_chosen: options.heldout_policy_count,
-        aliases: &options.aliases,
-        seed: options.seed,
-        vocab_size: options.vocab_size,
-        tokenizer,
-        pretokenize: options.pretokenize,
-        layout: options.layout,
-        origin,
-    };
-    let manifest = assemble(&store, Arc::new(source), recipe, progress).await?;
-    job.done();
-    Ok(manifest)
+    prepared.import(progress).await
+}
+
+impl Prepared {
+    /// Imports the corpus, as [`import`] does.
+    ///
+    /// # Errors
+    /// As [`import`].
+    pub async fn import(self, progress: &dyn Fn(Progress)) -> Result<Manifest, Error> {
+        let options = &self.options;
+        if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
+            return Err(Error::Similar { given });
+        }
+        let store = Store::open(&options.output).map_err(Error::Output)?;
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Some(std::fs::read(path).map_err(|source| Error::Tokenizer {
+                path: path.clone(),
+                source,
+            })?),
+            None => None,
+        };
+        let tokenizer_digest = tokenizer.as_deref().map(hex);
+        let origin = options.origin(named(&self.inputs), named(&self.joined), tokenizer_digest);
+        // Hours of reading are not spent on a place that is taken.
+        let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == **there);
+        present(&store, same).await?;
+        let grouping = Grouping::of(options.memory, &self.inputs);
+        let job = Job::open(&self, store.url(), &grouping)?;
+        let read = scatter::scatter(&job, &self, grouping.cores, progress)?;
+        let origin = Origin::Import(Box::new(origin));
+        let account = |(input, (_, index)): (&Input, &(PathBuf, spill::Index))| InputAccount {
+            name: input.name.clone(),
+            account: index.account,
+        };
+        let inputs = self.inputs.iter().zip(&read).map(account).collect();
+        if options.bad_rows == BadRows::Quarantine {
+            quarantine(&store, &job, self.inputs.len()).await?;
+        }
+        let (parts, ahead) = (job.parts(), grouping.ahead(job.parts()).unwrap_or(1));
+        let journal = job.journal(&origin);
+        let source = Partitions::new(read, parts, ahead, options.drop_similar, journal);
+        let recipe = Recipe {
+            heldout_prompts: options.heldout_prompts,
+            heldout_named: &options.heldout_policies,
+            heldout_chosen: options.heldout_policy_count,
+            aliases: &options.aliases,
+            seed: options.seed,
+            vocab_size: options.vocab_size,
+            tokenizer,
+            pretokenize: options.pretokenize,
+            layout: options.layout,
+            origin,
+            inputs,
+        };
+        let manifest = assemble(&store, Arc::new(source), recipe, progress).await?;
+        job.done();
+        Ok(manifest)
+    }
+}
+
+/// Puts the records that were set aside beside the corpus, all inputs' in one object.
+async fn quarantine(store: &Store, job: &Job, inputs: usize) -> Result<(), Error> {
+    let mut all = Vec::new();
+    for input in 0..inputs {
+        let path = job.bad(input);
+        match std::fs::read(&path) {
+            Ok(mut lines) => all.append(&mut lines),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Spill { path, source }),
+        }
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
+    let put = store.put(QUARANTINE_KEY, all.into()).await;
+    put.map_err(Error::Output)
 }
 
 /// What an import that failed or was stopped has left for the next one: its folder, and the bytes in it.
+/// A folder in which nothing is of use is removed.
 pub fn leftovers(options: &ImportOptions) -> Option<(PathBuf, u64)> {
     let store = Store::open(&options.output).ok()?;
-    let folder = job::folder(options, store.url());
-    let entries = std::fs::read_dir(&folder).ok()?;
-    let sizes = entries.map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
-    Some((folder, sizes.flatten().sum()))
+    job::leftovers(options, store.url())
 }
 
 /// Names and sizes of files.
-fn named(paths: &[PathBuf]) -> Result<Vec<InputFile>, Error> {
-    let file = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path)
-            .map_err(|source| unreadable(path, "from the start".into(), source))?;
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        Ok(InputFile {
-            name: name.to_string_lossy().into_owned(),
-            bytes: metadata.len(),
-        })
+fn named(inputs: &[Input]) -> Vec<InputFile> {
+    let file = |input: &Input| InputFile {
+        name: input.name.clone(),
+        bytes: input.bytes.unwrap_or(0),
     };
-    paths.iter().map(file).collect()
+    inputs.iter().map(file).collect()
 }

@@ -1,33 +1,44 @@
 //! What an import is asked for: the keys of `[corpus.import]` and the flags of `corpus import` are the
 //! same fields of one struct, with one set of defaults.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::origin::{ColumnMapping, FileLayout, HeldOut, ImportOrigin, InputFile};
+use crate::mapping::ColumnMapping;
+use crate::origin::{FileLayout, HeldOut, ImportOrigin, InputFile};
 
 /// What to import and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImportOptions {
-    /// Files to read: .jsonl, .jsonl.zst, .jsonl.gz or .parquet. In a sweep file, `$NAME` at the start of a
-    /// path is an environment variable.
+    /// What to read: files, folders, patterns such as 'dump/*.jsonl.gz', URLs (s3://, gs://, az://, https://),
+    /// data sets of the Hugging Face hub (hf://datasets/OWNER/NAME), or - for standard input. JSON lines,
+    /// JSON, CSV, TSV, Parquet or Arrow IPC; plain or in gzip, zstd, xz, bzip2, zip or tar. In a sweep file,
+    /// `$NAME` at the start of a path is an environment variable.
     #[arg(required = true)]
-    pub inputs: Vec<PathBuf>,
+    pub inputs: Vec<String>,
     /// Object store URL of the corpus to make.
     #[arg(long, value_name = "URL")]
     #[serde(skip)]
     pub output: String,
-    /// What was asked, where the inputs are outputs of batch inference (OpenAI, vLLM run-batch): the input
-    /// files of the batches. Requests that failed are left out.
-    #[arg(long = "batch-requests", value_name = "FILE")]
-    #[serde(rename = "batch_requests", skip_serializing_if = "Vec::is_empty")]
-    pub requests: Vec<PathBuf>,
+    /// Files whose records are joined to those of the inputs by a key (--join-on): the requests of a batch,
+    /// the questions of a benchmark.
+    #[arg(long, value_name = "FILE", alias = "batch-requests")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub join: Vec<String>,
+    /// Name of a ready mapping, or path of a .toml file with one. Not given: the first records say which
+    /// fits. `corpus recipes` lists them; columns that are given stand above it.
+    #[arg(long, value_name = "NAME|FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// Which columns hold what.
     #[command(flatten)]
     pub columns: ColumnMapping,
+    /// What becomes of records that can't be parsed or lack a value that is needed.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Self::default().bad_rows)]
+    pub bad_rows: BadRows,
     /// Usable prompts to validate on: a number of them, or a fraction.
     #[arg(long, value_name = "N", default_value_t = Self::default().heldout_prompts)]
     pub heldout_prompts: HeldOut,
@@ -39,7 +50,8 @@ pub struct ImportOptions {
     /// median number of prompts.
     #[arg(long = "heldout-policies", value_name = "N", default_value_t = Self::default().heldout_policy_count)]
     pub heldout_policy_count: usize,
-    /// Groups of names of one and the same policy, which never meet.
+    /// Groups of names of one and the same policy, which never meet. As a flag, with spaces about the
+    /// equals sign where a name has one itself.
     #[arg(long = "alias", value_name = "NAME=NAME", value_parser = alias)]
     pub aliases: Vec<Vec<String>>,
     /// Decides what is held out and which texts train the tokenizer.
@@ -79,7 +91,9 @@ impl Default for ImportOptions {
     fn default() -> Self {
         Self {
             inputs: vec![],
-            requests: vec![],
+            join: vec![],
+            recipe: None,
+            bad_rows: BadRows::default(),
             output: String::new(),
             columns: ColumnMapping::default(),
             heldout_prompts: HeldOut::Fraction(0.1),
@@ -103,14 +117,16 @@ impl ImportOptions {
     pub(super) fn origin(
         &self,
         inputs: Vec<InputFile>,
-        requests: Vec<InputFile>,
+        joined: Vec<InputFile>,
         tokenizer: Option<String>,
     ) -> ImportOrigin {
         // Named one by one: a new option has to say whether the content depends on it.
         let ImportOptions {
             inputs: _,
             output: _,
-            requests: _,
+            join: _,
+            recipe: _,
+            bad_rows,
             columns,
             heldout_prompts,
             heldout_policies,
@@ -127,9 +143,9 @@ impl ImportOptions {
         } = self.clone();
         ImportOrigin {
             inputs,
-            requests,
-            failed: 0,
+            joined,
             columns,
+            bad_rows,
             heldout_prompts,
             heldout_policies,
             heldout_policy_count,
@@ -144,11 +160,43 @@ impl ImportOptions {
     }
 }
 
-/// Reads `NAME=NAME`.
+/// What becomes of records that can't be used.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum BadRows {
+    /// The first one ends the import.
+    #[default]
+    Refuse,
+    /// They are left out and counted.
+    Skip,
+    /// They are left out, counted, and written to quarantine.jsonl beside the corpus, each with its file,
+    /// place and reason.
+    Quarantine,
+}
+
+impl fmt::Display for BadRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::Skip => "skip",
+            Self::Quarantine => "quarantine",
+        })
+    }
+}
+
+/// Reads `NAME=NAME`, or `NAME = NAME` where a name has an equals sign itself.
 fn alias(text: &str) -> Result<Vec<String>, String> {
-    let names: Vec<String> = text.split('=').map(str::to_owned).collect();
+    let separator = match text.contains(" = ") {
+        true => " = ",
+        false => "=",
+    };
+    let names: Vec<String> = text.split(separator).map(str::to_owned).collect();
     match names.len() < 2 || names.iter().any(String::is_empty) {
-        true => Err("write it as NAME=NAME".into()),
+        true => Err(
+            "write it as NAME=NAME; where a name has a = itself, with spaces: NAME = NAME".into(),
+        ),
         false => Ok(names),
     }
 }
@@ -222,7 +270,7 @@ mod tests {
         ]);
         let keys = r#"{
             "inputs": ["in.jsonl"], "heldout_prompts": {"count": 50},
-            "columns": {"policy": ["model", "config"]}, "aliases": [["a", "b"]],
+            "columns": {"policy": ["model,config"]}, "aliases": [["a", "b"]],
             "layout": {"row_group_bytes": 2097152}, "memory_mib": 64
         }"#;
         let keys: ImportOptions = serde_json::from_str(keys).unwrap();
@@ -233,6 +281,8 @@ mod tests {
                 ..keys
             }
         );
+        let equals = flags(&["--alias", "a=v1 = b=v1"]).unwrap();
+        assert_eq!(equals.aliases, [["a=v1", "b=v1"]]);
         let refused = flags(&["--alias", "a="]).unwrap_err();
         assert!(refused.contains("write it as NAME=NAME"), "{refused}");
         let refused = flags(&["--heldout-prompts", "1.5"]).unwrap_err();

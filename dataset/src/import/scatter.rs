@@ -1,13 +1,17 @@
 //! Reading the inputs, several at a time, each into a file of its own.
 
 use super::{
-    Error, ImportOptions, InputFile,
-    batch::Requests,
-    input,
+    BadRows, Error, Prepared,
+    convert::{Converted, Converter},
     job::Job,
+    quarantine::Quarantine,
+    read::{self, Batch, Input},
     spill::{Index, Spill},
 };
+use crate::account::Account;
 use crate::assemble::{Progress, Stage, load, save};
+use crate::mapping::join::Joined;
+use rayon::prelude::*;
 use std::{
     path::PathBuf,
     sync::{
@@ -30,11 +34,11 @@ struct Advance {
 /// Reads what no earlier import has read. Every input's file and index, in order.
 pub(super) fn scatter(
     job: &Job,
-    options: &ImportOptions,
-    inputs: &[InputFile],
+    prepared: &Prepared,
     cores: usize,
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<(PathBuf, Index)>, Error> {
+    let inputs = &prepared.inputs;
     let mut read: Vec<Option<Index>> = (0..inputs.len())
         .map(|input| {
             let index: Option<Index> = load(&job.index(input));
@@ -44,22 +48,23 @@ pub(super) fn scatter(
     let open: Vec<usize> = (0..inputs.len())
         .filter(|&input| read[input].is_none())
         .collect();
-    let bytes = |inputs: &mut dyn Iterator<Item = &InputFile>| inputs.map(|i| i.bytes).sum::<u64>();
+    let bytes = |inputs: &mut dyn Iterator<Item = &Input>| {
+        inputs.map(|input| input.bytes.unwrap_or(0)).sum::<u64>()
+    };
     let total = bytes(&mut inputs.iter());
     let before = total - bytes(&mut open.iter().map(|&input| &inputs[input]));
-    let requests = match &options.requests[..] {
-        [] => None,
-        _ if open.is_empty() => None,
-        paths => Some(Requests::read(paths)?),
+    let joined = match open.is_empty() {
+        true => None,
+        false => prepared.read_joined()?,
     };
     // As many as can hold frames that are worth being one.
-    let room = options.memory / 4;
+    let room = prepared.options.memory / 4;
     let threads = (room / (job.parts() as u64 * FRAME)).clamp(1, cores as u64) as usize;
     let threads = threads.min(open.len());
     let reading = Reading {
         job,
-        options,
-        requests,
+        prepared,
+        joined,
         held: (room / threads.max(1) as u64).max(1) as usize,
         stop: AtomicBool::new(false),
     };
@@ -125,8 +130,8 @@ pub(super) fn scatter(
 
 struct Reading<'a> {
     job: &'a Job,
-    options: &'a ImportOptions,
-    requests: Option<Requests>,
+    prepared: &'a Prepared,
+    joined: Option<Joined>,
     /// Bytes of rows that an input holds in memory.
     held: usize,
     /// Another input failed.
@@ -135,35 +140,86 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads one input to its end, or gives up: `None`.
-    fn one(&self, input: usize, progressed: &Sender<Advance>) -> Result<Option<Index>, Error> {
-        let path = &self.options.inputs[input];
-        let mut spill = Spill::create(self.job.rows(input), self.job.parts(), self.held)?;
-        let (mut consumed, mut failed) = (0, 0);
-        input::read(
-            path,
-            &self.options.columns,
-            self.requests.as_ref(),
-            self.job.parts(),
-            &mut |batch| {
-                // The receiver may be gone after a panic; the work is the same.
-                let _ = progressed.send(Advance {
-                    bytes: batch.consumed - consumed,
-                    rows: batch.rows.len() as u64,
-                });
-                consumed = batch.consumed;
-                failed += batch.failed;
-                for row in batch.rows {
-                    spill.push(row)?;
-                }
-                Ok(!self.stop.load(Ordering::Relaxed))
-            },
-        )?;
+    fn one(&self, number: usize, progressed: &Sender<Advance>) -> Result<Option<Index>, Error> {
+        let input = &self.prepared.inputs[number];
+        let mut writing = Writing {
+            input,
+            bad_rows: self.prepared.options.bad_rows,
+            spill: Spill::create(self.job.rows(number), self.job.parts(), self.held)?,
+            quarantine: Quarantine::new(self.job.bad(number)),
+            account: Account::default(),
+        };
+        let mapping = &self.prepared.mapping;
+        let policy = mapping.policy_of_path(&input.shown);
+        let policy = policy.map_err(|problem| Error::Path {
+            path: input.shown.clone(),
+            reason: problem.to_string(),
+        })?;
+        let converter = Converter {
+            mapping,
+            joined: self.joined.as_ref(),
+            wanted: &self.prepared.wanted,
+            parts: self.job.parts(),
+            policy,
+        };
+        let mut consumed = 0;
+        read::read(input, &self.prepared.wanted, &mut |batch: Batch| {
+            let records = batch.records.par_iter();
+            let converted: Vec<Converted> =
+                records.map(|record| converter.convert(record)).collect();
+            // The receiver may be gone after a panic; the work is the same.
+            let _ = progressed.send(Advance {
+                bytes: batch.consumed.saturating_sub(consumed),
+                rows: converted
+                    .iter()
+                    .map(|record| record.rows.len() as u64)
+                    .sum(),
+            });
+            consumed = batch.consumed;
+            for record in converted {
+                writing.take(record)?;
+            }
+            Ok(!self.stop.load(Ordering::Relaxed))
+        })?;
         if self.stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let index = spill.finish(failed)?;
-        let path = self.job.index(input);
+        writing.quarantine.finish()?;
+        let index = writing.spill.finish(writing.account)?;
+        let path = self.job.index(number);
         save(&path, &index).map_err(|source| Error::Spill { path, source })?;
         Ok(Some(index))
+    }
+}
+
+/// What an input's records become, on the way to the disk.
+struct Writing<'a> {
+    input: &'a Input,
+    bad_rows: BadRows,
+    spill: Spill,
+    quarantine: Quarantine,
+    account: Account,
+}
+
+impl Writing<'_> {
+    fn take(&mut self, record: Converted) -> Result<(), Error> {
+        if let Some(bad) = record.bad {
+            match self.bad_rows {
+                BadRows::Skip => {}
+                BadRows::Quarantine => self.quarantine.add(&self.input.shown, &bad)?,
+                BadRows::Refuse => {
+                    return Err(Error::Record {
+                        path: self.input.shown.clone(),
+                        place: bad.place,
+                        reason: bad.reason,
+                    });
+                }
+            }
+        }
+        self.account += record.account;
+        for row in record.rows {
+            self.spill.push(row)?;
+        }
+        Ok(())
     }
 }

@@ -16,8 +16,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::row::{Row, SampleLabel};
-use crate::assemble::{Answer, Group, Journal, Source};
+use crate::account::Account;
+use crate::assemble::{Answer, Group, InputCounts, Journal, Source};
+use crate::mapping::SampleLabel;
 use crate::schema::Prompt;
 use crate::similarity::Sketch;
 
@@ -36,7 +37,19 @@ pub(super) fn partitions(text: u64, memory: u64, ahead: usize) -> u64 {
         .max(1)
 }
 
+/// An answer that is kept, as far as its input alone can tell.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) prompt: Prompt,
+    pub(super) prompt_id: Option<String>,
+    pub(super) policy: String,
+    pub(super) sample: SampleLabel,
+    pub(super) response: String,
+    pub(super) meta: Option<String>,
+}
+
 /// A row, ready to be written.
+#[derive(Debug)]
 pub(super) struct Encoded {
     part: usize,
     bytes: Vec<u8>,
@@ -81,8 +94,8 @@ pub(super) struct Index {
     /// Bytes of the file.
     end: u64,
     pub(super) rows: u64,
-    /// Outputs of batch inference that hold a failure.
-    pub(super) failed: u64,
+    /// What became of the input's records; of the answers only what is known before they are grouped.
+    pub(super) account: Account,
     pub(super) text_bytes: u64,
     /// Partition and bytes of each frame, in the order of the file.
     frames: Vec<(u32, u32)>,
@@ -135,7 +148,7 @@ impl Spill {
     }
 
     /// All rows are on disk when this returns.
-    pub(super) fn finish(mut self, failed: u64) -> Result<Index, Error> {
+    pub(super) fn finish(mut self, account: Account) -> Result<Index, Error> {
         self.write()?;
         let synced = self.file.sync_all();
         synced.map_err(|source| Error::Spill {
@@ -143,7 +156,7 @@ impl Spill {
             source,
         })?;
         Ok(Index {
-            failed,
+            account,
             ..self.index
         })
     }
@@ -229,7 +242,14 @@ impl Partitions {
 /// The answers to one prompt, in input order.
 struct Answers {
     prompt: String,
-    rows: Vec<(SampleLabel, Answer)>,
+    rows: Vec<Found>,
+}
+
+/// An answer, and which input has it.
+struct Found {
+    label: SampleLabel,
+    input: u32,
+    answer: Answer,
 }
 
 impl Source for Partitions {
@@ -266,7 +286,7 @@ impl Source for Partitions {
                 let rows = read.and_then(|()| zstd::decode_all(&packed[..]));
                 let mut records = Records(&rows.map_err(failed)?[..]);
                 while let Some(record) = records.next().map_err(failed)? {
-                    take(&mut prompts, record)?;
+                    take(&mut prompts, record, frame.input)?;
                 }
             }
         }
@@ -282,7 +302,11 @@ impl Source for Partitions {
     }
 }
 
-fn take(prompts: &mut BTreeMap<(u128, String), Answers>, record: Record) -> Result<(), Error> {
+fn take(
+    prompts: &mut BTreeMap<(u128, String), Answers>,
+    record: Record,
+    input: u32,
+) -> Result<(), Error> {
     let Record {
         prompt_id,
         prompt,
@@ -290,13 +314,18 @@ fn take(prompts: &mut BTreeMap<(u128, String), Answers>, record: Record) -> Resu
         answer,
     } = record;
     let key = (order(&prompt_id), prompt_id);
+    let found = Found {
+        label,
+        input,
+        answer,
+    };
     if let Some(known) = prompts.get_mut(&key) {
         if known.prompt != prompt {
             return Err(Error::PromptClash { prompt_id: key.1 });
         }
-        known.rows.push((label, answer));
+        known.rows.push(found);
     } else {
-        let rows = vec![(label, answer)];
+        let rows = vec![found];
         prompts.insert(key, Answers { prompt, rows });
     }
     Ok(())
@@ -304,50 +333,48 @@ fn take(prompts: &mut BTreeMap<(u128, String), Answers>, record: Record) -> Resu
 
 /// Numbers the samples, sorts, and drops answers of a policy that repeat one before, or resemble it too
 /// much.
-fn group(
-    prompt_id: String,
-    prompt: Prompt,
-    mut rows: Vec<(SampleLabel, Answer)>,
-    similar: Option<f64>,
-) -> Group {
-    let found = rows.len();
+fn group(prompt_id: String, prompt: Prompt, mut rows: Vec<Found>, similar: Option<f64>) -> Group {
     // Stable: without labels the order of the input remains.
-    rows.sort_by(|(a_label, a), (b_label, b)| (&a.policy, a_label).cmp(&(&b.policy, b_label)));
-    let mut answers: Vec<Answer> = Vec::with_capacity(found);
-    let mut near_duplicates = 0;
-    for cell in rows.chunk_by_mut(|(_, a), (_, b)| a.policy == b.policy) {
+    rows.sort_by(|a, b| (&a.answer.policy, &a.label).cmp(&(&b.answer.policy, &b.label)));
+    let mut answers: Vec<Answer> = Vec::with_capacity(rows.len());
+    let mut inputs: BTreeMap<u32, InputCounts> = BTreeMap::new();
+    for cell in rows.chunk_by_mut(|a, b| a.answer.policy == b.answer.policy) {
         let numbered = cell
             .iter()
-            .all(|(label, _)| matches!(label, SampleLabel::Number(_)));
-        for (rank, (label, answer)) in cell.iter_mut().enumerate() {
-            answer.sample = match label {
+            .all(|found| matches!(found.label, SampleLabel::Number(_)));
+        for (rank, found) in cell.iter_mut().enumerate() {
+            found.answer.sample = match &found.label {
                 SampleLabel::Number(number) if numbered => *number,
                 _ => rank as u32,
             };
         }
-        cell.sort_by(|(_, a), (_, b)| (a.sample, &a.response).cmp(&(b.sample, &b.response)));
+        cell.sort_by(|a, b| {
+            (a.answer.sample, &a.answer.response).cmp(&(b.answer.sample, &b.answer.response))
+        });
         let mut seen = BTreeSet::new();
-        let distinct = cell
-            .iter()
-            .filter(|(_, answer)| seen.insert(&answer.response));
         let mut sketches: Vec<Sketch> = Vec::new();
-        for (_, answer) in distinct {
+        for Found { input, answer, .. } in cell.iter() {
+            let counts = inputs.entry(*input).or_default();
+            if !seen.insert(&answer.response) {
+                counts.repeats += 1;
+                continue;
+            }
             if let Some(similar) = similar {
                 let sketch = Sketch::of(&answer.response);
                 if sketches.iter().any(|kept| kept.resembles(&sketch, similar)) {
-                    near_duplicates += 1;
+                    counts.similar += 1;
                     continue;
                 }
                 sketches.push(sketch);
             }
+            counts.kept += 1;
             answers.push(answer.clone());
         }
     }
     Group {
         prompt_id,
         prompt,
-        duplicates: (found - answers.len()) as u64 - near_duplicates,
-        near_duplicates,
+        inputs,
         answers,
     }
 }

@@ -9,9 +9,11 @@
 mod chains;
 pub mod planted;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::assemble::{self, Answer, Group, Recipe, Source, assemble};
+use crate::account::{Account, InputAccount};
+use crate::assemble::{self, Answer, Group, InputCounts, Recipe, Source, assemble};
 use crate::manifest::Manifest;
 use crate::origin::{FileLayout, Origin, SynthOptions, SynthOrigin};
 use crate::schema::Prompt;
@@ -76,6 +78,14 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
         names,
         options: options.clone(),
     });
+    let made =
+        u64::from(options.prompts) * u64::from(options.policies) * u64::from(options.samples);
+    let account = Account {
+        records: made,
+        used: made,
+        answers: made,
+        ..Account::default()
+    };
     let recipe = Recipe {
         heldout_prompts: options.heldout_prompts,
         heldout_named: &[],
@@ -87,6 +97,10 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
         pretokenize: false,
         layout: FileLayout::default(),
         origin: Origin::Synth(SynthOrigin::from(&options)),
+        inputs: vec![InputAccount {
+            name: "synthesis".into(),
+            account,
+        }],
     };
     assemble(&store, source, recipe, &|_| {}).await
 }
@@ -214,13 +228,17 @@ impl Artificial {
             }
         }
         let made = samples as usize * self.chains.len();
-        let duplicates = (made - answers.len()) as u64;
+        let kept = answers.len() as u64;
+        let counts = InputCounts {
+            kept,
+            repeats: made as u64 - kept,
+            similar: 0,
+        };
         Group {
             prompt_id: format!("prompt-{prompt:08}"),
             prompt: Prompt::plain(text.join(" ")),
             answers,
-            duplicates,
-            near_duplicates: 0,
+            inputs: BTreeMap::from([(0, counts)]),
         }
     }
 }

@@ -46,13 +46,13 @@ async fn outputs_of_batch_inference_are_joined_with_what_was_asked() {
     };
 
     let joined = imported(ImportOptions {
-        requests: vec![asked.clone()],
+        join: vec![text(&asked)],
         ..base(&answered, "joined")
     });
     let joined = joined.await.unwrap();
     assert_eq!(joined.counts.trajectories, 180);
     let columns = ColumnMapping {
-        response: "outputs".into(),
+        response: Some("outputs".into()),
         ..ColumnMapping::default()
     };
     let lists = imported(ImportOptions {
@@ -70,17 +70,17 @@ async fn outputs_of_batch_inference_are_joined_with_what_was_asked() {
     let again = requests.replace("Question", "Quiz");
     let again = write(&folder, "again.jsonl", again.as_bytes());
     let ambiguous = imported(ImportOptions {
-        requests: vec![asked, again],
+        join: vec![text(&asked), text(&again)],
         ..base(&answered, "ambiguous")
     });
     let ambiguous = told(&ambiguous.await.unwrap_err());
     assert!(
-        ambiguous.contains("again.jsonl, line 1") && ambiguous.contains("'big-0'"),
+        ambiguous.contains("outputs.jsonl, line 1") && ambiguous.contains("'big-0'"),
         "{ambiguous}"
     );
     let none = write(&folder, "none.jsonl", b"");
     let unasked = imported(ImportOptions {
-        requests: vec![none],
+        join: vec![text(&none)],
         ..base(&answered, "unasked")
     });
     let unasked = told(&unasked.await.unwrap_err());

@@ -2,6 +2,7 @@
 //! named.
 
 mod batch;
+mod cases;
 mod resume;
 mod similar;
 
@@ -15,9 +16,9 @@ use polestar_dataset::import::Error;
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::manifest::FileSplit;
 use polestar_dataset::{
-    AssembleError, ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, LoadPlan, Loader,
-    Manifest, Progress, Prompt, SampleConfig, Split, Stage, StepBatch, TokenTriplet, Trajectory,
-    Weighting, import, inspect, schema, verify,
+    Accounts, AssembleError, ColumnMapping, Corpus, FileLayout, HeldOut, ImportOptions, LoadPlan,
+    Loader, Manifest, Progress, Prompt, SampleConfig, Split, Stage, StepBatch, TokenTriplet,
+    Trajectory, Weighting, import, inspect, schema, verify,
 };
 use polestar_store::Store;
 use rand::{RngExt, SeedableRng};
@@ -63,9 +64,13 @@ fn write(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
 fn options(input: &Path, output: &Path) -> ImportOptions {
     ImportOptions {
-        inputs: vec![input.into()],
+        inputs: vec![text(input)],
         output: output.to_str().unwrap().into(),
         heldout_prompts: HeldOut::Count(8),
         heldout_policies: vec!["e".into()],
@@ -133,7 +138,7 @@ async fn every_format_gives_the_same_corpus() {
     assert_eq!(manifests[3].files, first.files);
 
     assert_eq!(
-        first.counts.duplicates,
+        Accounts(&first.inputs).total().repeats,
         6 * 2,
         "two repeats in every seventh prompt"
     );
@@ -296,12 +301,12 @@ async fn strict_policies_join_columns_and_text_samples_are_ranked() {
     let input = write(&folder, "rows.jsonl", lines.join("\n").as_bytes());
     let output = folder.path().join("corpus");
     let columns = ColumnMapping {
-        prompt: "q".into(),
+        prompt: Some("q".into()),
         policy: vec!["m".into(), "c".into()],
         sample: Some("id".into()),
-        response: "r".into(),
-        prompt_id: None,
+        response: Some("r".into()),
         meta: vec!["k".into()],
+        ..ColumnMapping::default()
     };
     let options = ImportOptions {
         columns,
@@ -363,17 +368,17 @@ async fn what_is_wrong_is_named() {
         (
             "json.jsonl",
             format!("{good}\n{{\"prompt\": "),
-            &["json.jsonl", "line 4", "JSON"],
+            &["json.jsonl", "line 4", "cut off"],
         ),
         (
             "column.jsonl",
-            "{\"prompt\": \"p\", \"model\": \"a\", \"response\": \"r\"}".into(),
-            &["line 1", "'policy'", "model"],
+            "{\"prompt\": \"p\", \"who\": \"a\", \"response\": \"r\"}".into(),
+            &["--policy", "prompt, who, response"],
         ),
         (
             "type.jsonl",
-            good.replace("\"3\"", "3"),
-            &["line 3", "'response'", "a number", "text"],
+            good.replace("\"3\"", "{\"score\": 3}"),
+            &["line 3", "'response'", "an object", "text", "--bad-rows"],
         ),
         (
             "chat.jsonl",
@@ -393,8 +398,16 @@ async fn what_is_wrong_is_named() {
             [row("a", "1"), row("a", "1"), row("b", "2")].join("\n"),
             &["1 have no policy with two distinct samples"],
         ),
-        ("not.parquet", good.clone(), &["not.parquet", "Parquet"]),
-        ("rows.csv", good.clone(), &["rows.csv", ".jsonl.zst"]),
+        (
+            "page.jsonl",
+            "<!DOCTYPE html><html></html>".into(),
+            &["page.jsonl", "HTML"],
+        ),
+        (
+            "null.jsonl",
+            good.replace("\"3\"", "null"),
+            &["line 3", "'response' is null"],
+        ),
     ];
     for (name, content, parts) in cases {
         let input = write(&folder, name, content.as_bytes());
@@ -418,7 +431,7 @@ async fn what_is_wrong_is_named() {
             .unwrap_err(),
     );
     assert!(
-        error.contains("cut.jsonl.zst") && error.contains("whole"),
+        error.contains("cut.jsonl.zst") && error.contains("cut off"),
         "{error}"
     );
     let good = write(&folder, "good.jsonl", good.as_bytes());

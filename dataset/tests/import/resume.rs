@@ -20,7 +20,7 @@ async fn an_import_that_is_stopped_anywhere_goes_on_and_makes_the_same_corpus() 
         .map(|(at, rows)| write(&folder, &format!("{at}.jsonl"), json_lines(rows).as_bytes()))
         .collect();
     let of = |name: &str| ImportOptions {
-        inputs: inputs.clone(),
+        inputs: inputs.iter().map(|input| text(input)).collect(),
         memory: 1 << 16,
         layout: FileLayout {
             row_group_rows: 40,
@@ -96,7 +96,7 @@ async fn what_is_read_is_not_read_again_when_more_comes_or_options_change() {
     let refused = told(&imported(wrong.clone()).await.unwrap_err());
     assert!(refused.contains("'nobody'"), "{refused}");
     let both = |output: &Path| ImportOptions {
-        inputs: vec![first.clone(), second.clone()],
+        inputs: vec![text(&first), text(&second)],
         ..options(&first, output)
     };
     let begun = std::cell::RefCell::new(None);
@@ -133,7 +133,7 @@ async fn what_is_read_is_not_read_again_when_more_comes_or_options_change() {
     assert_eq!(imported(both(&cut)).await.unwrap(), resumed);
 
     let twice = ImportOptions {
-        inputs: vec![first.clone(), second.clone(), first.clone()],
+        inputs: vec![text(&first), text(&second), text(&first)],
         ..options(&first, &folder.path().join("twice"))
     };
     let refused = told(&imported(twice).await.unwrap_err());

@@ -42,11 +42,17 @@ async fn answers_that_nearly_repeat_each_other_are_found_and_left_out() {
     let all = imported(of("all", None)).await.unwrap();
     let some = imported(of("some", Some(0.9))).await.unwrap();
     assert_eq!(
-        (all.counts.trajectories, all.counts.near_duplicates),
+        (
+            all.counts.trajectories,
+            Accounts(&all.inputs).total().similar
+        ),
         (270, 0)
     );
     assert_eq!(
-        (some.counts.trajectories, some.counts.near_duplicates),
+        (
+            some.counts.trajectories,
+            Accounts(&some.inputs).total().similar
+        ),
         (180, 90)
     );
     let look = async |name: &str| {
