@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::assemble;
+use crate::{assemble, tokenizer};
 use polestar_store;
 
 /// Why an import failed.
@@ -165,6 +165,14 @@ pub enum Error {
         path: PathBuf,
         /// What went wrong.
         source: std::io::Error,
+    },
+    /// The given tokenizer is of no use.
+    #[error("could not use the tokenizer {}", path.display())]
+    Tokenizer {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: tokenizer::Error,
     },
     /// The output is no store.
     #[error("could not open the output")]

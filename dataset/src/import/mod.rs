@@ -25,6 +25,7 @@ pub use crate::assemble::{Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
 use crate::manifest::Manifest;
 use crate::origin::{ImportOrigin, InputFile, Origin};
+use crate::tokenizer::Tokenizer;
 pub use error::Error;
 use error::unreadable;
 use grouping::Grouping;
@@ -56,16 +57,16 @@ pub async fn import(
         return Err(Error::Similar { given });
     }
     let store = Store::open(&options.output).map_err(Error::Output)?;
-    let tokenizer = match &options.tokenizer {
-        Some(path) => Some(
-            std::fs::read(path)
-                .map_err(|source| unreadable(path, "from the start".into(), source))?,
-        ),
-        None => None,
-    };
+    let tokenizer = options.tokenizer.as_deref().map(|path| {
+        Tokenizer::given(path).map_err(|source| Error::Tokenizer {
+            path: path.into(),
+            source,
+        })
+    });
+    let tokenizer = tokenizer.transpose()?;
     let inputs = named(&options.inputs)?;
     let requests = named(&options.requests)?;
-    let tokenizer_digest = tokenizer.as_deref().map(hex);
+    let tokenizer_digest = tokenizer.as_ref().map(|given| hex(&given.bytes));
     let origin = options.origin(inputs, requests, tokenizer_digest);
     // Hours of reading are not spent on a place that is taken.
     let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == ImportOrigin { failed: 0, ..*there.clone() });

@@ -4,6 +4,7 @@
 mod batch;
 mod resume;
 mod similar;
+mod tokenizer;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
