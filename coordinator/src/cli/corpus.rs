@@ -7,8 +7,8 @@ use super::{
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
-    Corpus, ImportOptions, Manifest, Progress, Stage, SynthOptions, import, inspect, leftovers,
-    synth, verify,
+    Corpus, ImportOptions, Manifest, Progress, Stage, SynthOptions, Tokenizer, import, inspect,
+    leftovers, synth, verify,
 };
 use polestar_store::Store;
 use std::{
@@ -103,6 +103,14 @@ fn describe(store: &Store, manifest: &Manifest) {
 
 /// Imports and shows how far it is; if it fails, says what it leaves for the next try.
 pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, Error> {
+    // What is wrong with it, the import says itself.
+    if let Some(path) = &options.tokenizer
+        && let Ok(given) = Tokenizer::given(path)
+    {
+        for note in given.tokenizer.notes() {
+            eprintln!("tokenizer {}: {note}", path.display());
+        }
+    }
     let watcher = Watcher::new();
     let imported = import(options.clone(), &|progress| watcher.show(progress)).await;
     watcher.done();
