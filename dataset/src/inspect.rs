@@ -38,6 +38,8 @@ pub struct Inspection {
     pub inputs: Vec<InputAccount>,
     /// Tokens in the tokenizer.
     pub vocab_size: u32,
+    /// What may surprise about the tokenizer.
+    pub tokenizer_notes: Vec<String>,
     /// Files, row groups and their bytes.
     pub storage: (usize, usize, u64),
     /// All policies, by name.
@@ -199,6 +201,7 @@ pub async fn inspect(corpus: &Corpus) -> Result<Inspection, Error> {
         counts: manifest.counts,
         inputs: manifest.inputs.clone(),
         vocab_size: manifest.tokenizer.vocab_size,
+        tokenizer_notes: corpus.tokenizer().notes().to_vec(),
         storage: (
             files.len(),
             files.iter().map(|file| file.row_groups.len()).sum(),
@@ -347,6 +350,9 @@ impl Inspection {
             mib(bytes)
         )?;
         writeln!(f, "tokenizer     {} tokens", self.vocab_size)?;
+        for note in &self.tokenizer_notes {
+            writeln!(f, "              {note}")?;
+        }
         let held_out = self
             .policies
             .iter()

@@ -47,6 +47,6 @@ pub use sampler::Split;
 pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};
 pub use synth::synth;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{GivenTokenizer, Tokenizer};
 pub use triplet::{PolicyChoice, TripletChoice, Weighting};
 pub use verify::{Verification, verify};

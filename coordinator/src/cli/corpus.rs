@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
     Accounts, BadRows, Corpus, Detection, ImportOptions, Manifest, MappingRecipe, Prepared,
-    Progress, Stage, SynthOptions, import::QUARANTINE_KEY, inspect, leftovers, recipes, synth,
+    Progress, Stage, SynthOptions, Tokenizer, import::QUARANTINE_KEY, inspect, leftovers, recipes, synth,
     verify,
 };
 use polestar_store::Store;
@@ -143,6 +143,14 @@ pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, E
     eprint!("{}", Look(prepared.detection()));
     let output = local_folder(&options.output);
     let existed = output.as_ref().is_some_and(|folder| folder.exists());
+    // What is wrong with it, the import says itself.
+    if let Some(path) = &options.tokenizer
+        && let Ok(given) = Tokenizer::given(path)
+    {
+        for note in given.tokenizer.notes() {
+            eprintln!("tokenizer {}: {note}", path.display());
+        }
+    }
     let watcher = Watcher::new();
     let imported = prepared.import(&|progress| watcher.show(progress)).await;
     watcher.done();

@@ -22,7 +22,7 @@ use crate::manifest::{
 };
 use crate::origin::{FileLayout, HeldOut, Origin};
 use crate::schema::Prompt;
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::{self, GivenTokenizer, Tokenizer};
 use crate::triplet::{PolicySamples, PolicyTable};
 pub(crate) use journal::{Journal, load, save};
 use polestar_core::digest::hex;
@@ -32,8 +32,11 @@ use select::{HeldOutPrompts, PolicySelection, Tally};
 use walk::walk;
 use write::CorpusWriter;
 
-/// Text that the tokenizer is trained on, at most about this much.
+/// Text that the tokenizer is trained on, at most about this much,
 const TOKENIZER_SAMPLE_BYTES: u64 = 32 << 20;
+/// of which one text gives at most its first so many bytes: an answer that repeats itself without end would
+/// otherwise be most of the sample.
+const TOKENIZER_TEXT_BYTES: usize = 1 << 20;
 const TOKENIZER_KEY: &str = "tokenizer.json";
 
 /// Why a corpus could not be assembled.
@@ -266,8 +269,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) aliases: &'a [Vec<String>],
     pub(crate) seed: u64,
     pub(crate) vocab_size: u32,
-    /// A tokenizer.json to use instead of training one.
-    pub(crate) tokenizer: Option<Vec<u8>>,
+    /// A tokenizer to use instead of training one.
+    pub(crate) tokenizer: Option<GivenTokenizer>,
     /// Whether the files hold tokens beside the texts.
     pub(crate) pretokenize: bool,
     pub(crate) layout: FileLayout,
@@ -316,16 +319,17 @@ pub(crate) async fn assemble<S: Source>(
     let table = PolicyTable::new(&policies);
     progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
-        Some(bytes) => bytes,
+        Some(given) => given,
         None => {
             let train = async {
-                let trained = Tokenizer::train(tally.sample.iter(), recipe.vocab_size);
+                let trained = Tokenizer::train(&tally.sample, recipe.vocab_size);
                 Ok(trained.map_err(Error::Tokenizer)?)
             };
-            memoize(&*source, "tokenizer", train).await?
+            let bytes = memoize(&*source, "tokenizer", train).await?;
+            let tokenizer = Tokenizer::from_bytes(&bytes).map_err(Error::Tokenizer)?;
+            GivenTokenizer { bytes, tokenizer }
         }
     };
-    let loaded = Tokenizer::from_bytes(&tokenizer).map_err(Error::Tokenizer)?;
     progress(Progress::of(Stage::Tokenizer, 1, 1));
     let numbers: BTreeMap<&str, u32> = (0..)
         .zip(&policies)
@@ -349,7 +353,7 @@ pub(crate) async fn assemble<S: Source>(
         recipe.layout,
         &table,
         &numbers,
-        recipe.pretokenize.then_some(&loaded),
+        recipe.pretokenize.then_some(&tokenizer.tokenizer),
     )
     .await?;
     let files = write_files(&source, writer, &heldout, progress).await?;
@@ -364,8 +368,8 @@ pub(crate) async fn assemble<S: Source>(
         inputs,
         tokenizer: TokenizerEntry {
             path: TOKENIZER_KEY.into(),
-            digest: hex(&tokenizer),
-            vocab_size: loaded.vocab_size(),
+            digest: hex(&tokenizer.bytes),
+            vocab_size: tokenizer.tokenizer.vocab_size(),
             stored_tokens: recipe.pretokenize,
         },
         policies: policies.clone(),
@@ -373,7 +377,7 @@ pub(crate) async fn assemble<S: Source>(
     }
     .seal();
     match present {
-        None => Ok(commit(store, tokenizer, manifest).await?),
+        None => Ok(commit(store, tokenizer.bytes, manifest).await?),
         Some(present) if present == manifest => Ok(present),
         Some(_) => Err(occupied(store).into()),
     }

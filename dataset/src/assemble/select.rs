@@ -9,7 +9,7 @@ use std::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, InputCounts, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, walk};
+use super::{Error, InputCounts, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, TOKENIZER_TEXT_BYTES, walk};
 use crate::account::{Account, Accounts, InputAccount};
 use crate::manifest::{Counts, File, FileSplit, Policy};
 use crate::origin::HeldOut;
@@ -75,9 +75,11 @@ impl Tally {
                 let ticket = lot("tokenizer", seed, &group.prompt_id) as u64;
                 let mut tickets = Stream::new("tokenizer sample", &[ticket]);
                 let responses = group.answers.into_iter().map(|answer| answer.response);
-                for text in std::iter::once(group.prompt.text()).chain(responses) {
+                for mut text in std::iter::once(group.prompt.text()).chain(responses) {
                     tally.text_bytes += text.len() as u64;
                     if sample && tickets.word() <= threshold {
+                        text.truncate(text.floor_char_boundary(TOKENIZER_TEXT_BYTES));
+                        text.shrink_to_fit();
                         tally.sample.push(text);
                     }
                 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Group, Journal, Place};
@@ -286,25 +287,8 @@ impl SplitWriter {
 
 /// Tokenizes rows on all cores. Which core does what never shows.
 fn tokens(rows: &[Trajectory], tokenizer: &Tokenizer) -> Result<TokenRows, tokenizer::Error> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = rows.len().div_ceil(cores).max(1);
-    let responses = std::thread::scope(|scope| {
-        let encode = |rows: &[Trajectory]| -> Result<Vec<_>, tokenizer::Error> {
-            rows.iter()
-                .map(|row| tokenizer.encode(&row.response))
-                .collect()
-        };
-        let parts: Vec<_> = rows
-            .chunks(share)
-            .map(|part| scope.spawn(move || encode(part)))
-            .collect();
-        let parts = parts.into_iter().map(|part| match part.join() {
-            Ok(tokens) => tokens,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        parts.collect::<Result<Vec<_>, _>>()
-    })?;
-    let prompts = rows.iter().enumerate().map(|(at, row)| {
+    let responses = rows.par_iter().map(|row| tokenizer.encode(&row.response));
+    let prompts = rows.par_iter().enumerate().map(|(at, row)| {
         let first = at == 0 || rows[at - 1].prompt_id != row.prompt_id;
         first
             .then(|| tokenizer.encode(&row.prompt.text()))
@@ -312,6 +296,6 @@ fn tokens(rows: &[Trajectory], tokenizer: &Tokenizer) -> Result<TokenRows, token
     });
     Ok(TokenRows {
         prompts: prompts.collect::<Result<_, _>>()?,
-        responses: responses.concat(),
+        responses: responses.collect::<Result<_, _>>()?,
     })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::InputError;
 use crate::assemble;
 use crate::mapping::{RecipeError, Unusable};
+use crate::tokenizer;
 use polestar_store;
 
 /// Why an import failed.
@@ -97,14 +98,6 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The tokenizer can't be read.
-    #[error("could not read the tokenizer {}; give the path of a tokenizer.json", path.display())]
-    Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: std::io::Error,
-    },
     /// There is no place for temporary files.
     #[error(
         "could not make a folder in {}, {}",
@@ -170,6 +163,14 @@ pub enum Error {
         path: PathBuf,
         /// What went wrong.
         source: std::io::Error,
+    },
+    /// The given tokenizer is of no use.
+    #[error("could not use the tokenizer {}", path.display())]
+    Tokenizer {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: tokenizer::Error,
     },
     /// The output is no store.
     #[error("could not open the output")]

@@ -32,6 +32,7 @@ use grouping::Grouping;
 use job::Job;
 pub(crate) use options::bytes_of_mib;
 pub use options::{BadRows, ImportOptions};
+use crate::tokenizer::Tokenizer;
 use polestar_core::digest::hex;
 use polestar_store::Store;
 pub use prepare::{Detection, Prepared};
@@ -72,14 +73,14 @@ impl Prepared {
             return Err(Error::Similar { given });
         }
         let store = Store::open(&options.output).map_err(Error::Output)?;
-        let tokenizer = match &options.tokenizer {
-            Some(path) => Some(std::fs::read(path).map_err(|source| Error::Tokenizer {
-                path: path.clone(),
+        let tokenizer = options.tokenizer.as_deref().map(|path| {
+            Tokenizer::given(path).map_err(|source| Error::Tokenizer {
+                path: path.into(),
                 source,
-            })?),
-            None => None,
-        };
-        let tokenizer_digest = tokenizer.as_deref().map(hex);
+            })
+        });
+        let tokenizer = tokenizer.transpose()?;
+        let tokenizer_digest = tokenizer.as_ref().map(|given| hex(&given.bytes));
         let origin = options.origin(named(&self.inputs), named(&self.joined), tokenizer_digest);
         // Hours of reading are not spent on a place that is taken.
         let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == **there);

@@ -61,7 +61,7 @@ pub struct ImportOptions {
     #[arg(long, value_name = "N", default_value_t = Self::default().vocab_size)]
     #[schemars(extend("unit" = "tokens"))]
     pub vocab_size: u32,
-    /// A Hugging Face tokenizer.json to use instead of training one.
+    /// A Hugging Face tokenizer.json, or its folder, to use instead of training one.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Stores tokens beside the texts: training then reads them instead of tokenizing, and the same weights

@@ -17,7 +17,7 @@ use crate::assemble::{self, Answer, Group, InputCounts, Recipe, Source, assemble
 use crate::manifest::Manifest;
 use crate::origin::{FileLayout, Origin, SynthOptions, SynthOrigin};
 use crate::schema::Prompt;
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::{self, GivenTokenizer, Tokenizer};
 use chains::{Chain, chains, vocabulary};
 use polestar_core::random::Stream;
 use polestar_store;
@@ -151,12 +151,12 @@ fn check(options: &SynthOptions) -> Result<(), Error> {
 }
 
 /// A tokenizer that knows every word, at the start of a text and after a space, as one token.
-fn word_tokenizer(words: &[String], vocab_size: u32) -> Result<Vec<u8>, Error> {
+fn word_tokenizer(words: &[String], vocab_size: u32) -> Result<GivenTokenizer, Error> {
     let texts = words
         .iter()
         .flat_map(|word| [word.clone(), format!(" {word}")]);
     let twice = texts.clone().chain(texts.clone()).collect::<Vec<_>>();
-    let bytes = Tokenizer::train(twice.into_iter(), vocab_size).map_err(Error::Tokenizer)?;
+    let bytes = Tokenizer::train(&twice, vocab_size).map_err(Error::Tokenizer)?;
     let tokenizer = Tokenizer::from_bytes(&bytes).map_err(Error::Tokenizer)?;
     for word in texts {
         if tokenizer.encode(&word).map_err(Error::Tokenizer)?.len() != 1 {
@@ -166,7 +166,7 @@ fn word_tokenizer(words: &[String], vocab_size: u32) -> Result<Vec<u8>, Error> {
             });
         }
     }
-    Ok(bytes)
+    Ok(GivenTokenizer { bytes, tokenizer })
 }
 
 /// The trajectories of the chains, made anew on every walk.

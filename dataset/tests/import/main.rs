@@ -5,6 +5,7 @@ mod batch;
 mod cases;
 mod resume;
 mod similar;
+mod tokenizer;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
