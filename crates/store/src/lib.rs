@@ -10,6 +10,7 @@ pub mod faults;
 mod remote;
 mod swap;
 
+pub use remote::install_tls;
 pub use swap::{Swap, Version};
 
 use std::collections::BTreeMap;

@@ -189,8 +189,9 @@ fn credentials_in(set: impl Fn(&str) -> bool) -> bool {
         || set("AWS_METADATA_ENDPOINT")
 }
 
-/// reqwest is built without a default TLS provider; the process needs exactly one.
-fn install_tls() {
+/// Installs the process's TLS provider, once: reqwest is built without a default one, and a process needs
+/// exactly one.
+pub fn install_tls() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         // An error means that the program has installed its own provider, which serves as well.

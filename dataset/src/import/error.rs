@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::read::InputError;
 use crate::assemble;
 use polestar_store;
 
@@ -169,6 +170,9 @@ pub enum Error {
     /// The output is no store.
     #[error("could not open the output")]
     Output(#[source] polestar_store::Error),
+    /// An input can't be found or read.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// The rows were read, but no corpus could be made of them.
     #[error(transparent)]
     Assemble(#[from] assemble::Error),

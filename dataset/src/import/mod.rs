@@ -14,6 +14,8 @@ mod grouping;
 mod input;
 mod job;
 mod options;
+#[allow(dead_code, unused_imports)]
+mod read;
 mod row;
 mod scatter;
 mod spill;
@@ -32,6 +34,7 @@ use job::Job;
 pub use options::ImportOptions;
 pub(crate) use options::bytes_of_mib;
 use polestar_core::digest::hex;
+pub use read::InputError;
 use polestar_store::Store;
 use spill::Partitions;
 
