@@ -40,7 +40,7 @@ impl Fault {
                 place: format!("in the middle, {place}"),
             },
             Some(Damage { what, why, .. }) => {
-                Self::Damaged(format!("{what} can't be read on {place} ({why})"))
+                Self::Damaged(format!("{what} are wrong {place} ({why})"))
             }
             None => Self::Read(error),
         }
@@ -323,9 +323,12 @@ impl Looked {
     /// What can't be told by so much is told as if it were all.
     fn kind(&self) -> Kind {
         let whole = !matches!(self.tail, Tail::More);
-        let kind = sniff::kind(&self.head, whole);
-        kind.or_else(|| sniff::kind(&self.head, true))
-            .unwrap_or(Kind::Unknown)
+        let kind = sniff::kind(&self.head, whole).or_else(|| sniff::kind(&self.head, true));
+        match kind {
+            // Nothing but blanks so far; lines of them are passed over.
+            Some(Kind::Empty) if !whole => Kind::Lines,
+            kind => kind.unwrap_or(Kind::Unknown),
+        }
     }
 }
 

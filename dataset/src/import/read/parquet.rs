@@ -104,6 +104,16 @@ impl From<arrow_schema::ArrowError> for Trouble {
 
 impl Trouble {
     fn fault(self) -> Fault {
+        if let Self::Arrow(arrow_schema::ArrowError::IoError(_, error)) = self {
+            // Of a stream: of the layer around it, or of its place.
+            return match error.kind() == std::io::ErrorKind::UnexpectedEof && error.get_ref().is_none() {
+                true => Fault::Cut {
+                    what: "its Arrow data",
+                    place: "in the middle".into(),
+                },
+                false => Fault::at(error, "among its rows"),
+            };
+        }
         let text = match &self {
             Self::Parquet(error) => error.to_string(),
             Self::Arrow(error) => error.to_string(),

@@ -62,11 +62,11 @@ pub(super) fn kind(head: &[u8], whole: bool) -> Option<Kind> {
     if let Some(what) = text_by_mistake(text) {
         return Some(Kind::Mistaken(what.to_owned()));
     }
-    Some(match delimited::delimiter(text, whole) {
-        Some(delimiter) => Kind::Delimited(delimiter),
-        None if second_line_is_object(text) => Kind::Lines,
-        None => Kind::Unknown,
-    })
+    if second_line_is_object(text) {
+        return Some(Kind::Lines);
+    }
+    let delimiter = delimited::delimiter(text, whole);
+    Some(delimiter.map_or(Kind::Unknown, Kind::Delimited))
 }
 
 fn magic(head: &[u8]) -> Option<Kind> {

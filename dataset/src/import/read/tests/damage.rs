@@ -51,7 +51,7 @@ fn what_is_no_data_is_named() {
     assert!(error.contains("an archive whose member a/page.jsonl is an HTML page"), "{error}");
 
     let error = refused(&place, b"once upon a time\nthere was no comma\n");
-    assert!(error.contains(r#"it begins with "once upon a time\nthere wa"; give JSON lines"#), "{error}");
+    assert!(error.contains(r#"it begins with "once upon a time\nthere w"; give JSON lines"#), "{error}");
     let error = refused(&place, b"\x01\x02\x03\x04rest");
     assert!(error.contains("it begins with the bytes 01 02 03 04 72 65"), "{error}");
 }

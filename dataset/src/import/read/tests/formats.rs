@@ -151,7 +151,7 @@ pub(super) fn json_forms(rows: &[Map<String, Value>]) -> Vec<(&'static str, Vec<
         ("lines without the last newline", plain[..plain.len() - 1].to_vec()),
         ("lines with \\r\\n", text.replace('\n', "\r\n").into_bytes()),
         ("lines with blank ones", text.replace('\n', "\n \n\n").into_bytes()),
-        ("lines with a mark", [b"\xef\xbb\xbf", &plain[..]].concat()),
+        ("lines with a mark", [&b"\xef\xbb\xbf"[..], &plain].concat()),
         ("lines of two files with marks", {
             let (first, second) = text.split_at(text.find('\n').unwrap() + 1);
             ["\u{feff}", first, "\u{feff}", second].concat().into_bytes()
@@ -164,7 +164,7 @@ pub(super) fn json_forms(rows: &[Map<String, Value>]) -> Vec<(&'static str, Vec<
         ("pretty objects", join("\n", true)),
         ("objects without newlines", join("", false)),
         ("objects with spaces", join(" ", false)),
-        ("a text sequence", [b"\x1e", &join("\n\x1e", false)[..]].concat()),
+        ("a text sequence", [&b"\x1e"[..], &join("\n\x1e", false)].concat()),
     ]
 }
 
@@ -255,7 +255,11 @@ fn layers_may_come_in_pieces() {
 
     let padded = [pieces(gzip), vec![0; 4096]].concat();
     same(&place, "gzip with zeros after it", &padded, &rows);
-    let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd", &pieces(zstd)[..], b"\x5f\x2a\x4d\x18\0\0\0\0"];
+    let skippable: [&[u8]; 3] = [
+        b"\x50\x2a\x4d\x18\x04\0\0\0abcd",
+        &pieces(zstd),
+        b"\x5f\x2a\x4d\x18\0\0\0\0",
+    ];
     same(&place, "zstd with skippable frames", &skippable.concat(), &rows);
     let mut wide = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     wide.window_log(28).unwrap();

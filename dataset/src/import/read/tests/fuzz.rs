@@ -4,6 +4,7 @@
 //! `POLESTAR_FUZZ_SECONDS=1200 cargo test -p polestar-dataset --lib read::tests::fuzz` runs them for longer.
 
 #[path = "../../../../../tests/common/mutate.rs"]
+#[expect(dead_code, reason = "other targets change documents instead of bytes")]
 mod mutate;
 
 use super::formats::{
