@@ -34,8 +34,8 @@ use job::Job;
 pub use options::ImportOptions;
 pub(crate) use options::bytes_of_mib;
 use polestar_core::digest::hex;
-pub use read::InputError;
 use polestar_store::Store;
+pub use read::InputError;
 use spill::Partitions;
 
 /// Imports a corpus and commits it. The same inputs and options give the same bytes; over a corpus

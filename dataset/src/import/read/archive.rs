@@ -11,20 +11,21 @@ use super::skip;
 /// Reads the members of a zip archive.
 pub(super) fn zip(file: File, reading: &mut Reading<'_>, sink: Sink<'_>) -> Result<(), Fault> {
     let damaged = |error: zip::result::ZipError| match error {
-        zip::result::ZipError::UnsupportedArchive(what) => {
-            Fault::Unsupported(format!("its zip archive uses what is not supported: {what}"))
-        }
+        zip::result::ZipError::UnsupportedArchive(what) => Fault::Unsupported(format!(
+            "its zip archive uses what is not supported: {what}"
+        )),
         zip::result::ZipError::Io(error) => Fault::at(error, "in its directory"),
         other => Fault::Damaged(format!("its zip archive: {other}")),
     };
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| match error {
-        // The directory stands at the end.
-        zip::result::ZipError::InvalidArchive(_) => Fault::Cut {
-            what: "its zip data",
-            place: "without the directory that says what is in them".into(),
-        },
-        other => damaged(other),
-    })?;
+    let mut archive =
+        zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| match error {
+            // The directory stands at the end.
+            zip::result::ZipError::InvalidArchive(_) => Fault::Cut {
+                what: "its zip data",
+                place: "without the directory that says what is in them".into(),
+            },
+            other => damaged(other),
+        })?;
     let names: Vec<String> = archive
         .file_names()
         .filter_map(|name| Some(name.ok()?.into_owned()))
@@ -75,7 +76,11 @@ fn foreign(names: &[String]) -> Option<&'static str> {
 }
 
 /// Reads the members of a tar archive.
-pub(super) fn tar(source: Source<'_>, reading: &mut Reading<'_>, sink: Sink<'_>) -> Result<(), Fault> {
+pub(super) fn tar(
+    source: Source<'_>,
+    reading: &mut Reading<'_>,
+    sink: Sink<'_>,
+) -> Result<(), Fault> {
     let mut archive = tar::Archive::new(source);
     let mut read = 0_u64;
     let mut wants_more = true;
@@ -100,7 +105,10 @@ pub(super) fn tar(source: Source<'_>, reading: &mut Reading<'_>, sink: Sink<'_>)
 
 fn fault(error: std::io::Error, members: u64) -> Fault {
     let place = format!("after {members} members");
-    if error.get_ref().is_some_and(|inner| inner.is::<super::layers::Damage>()) {
+    if error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<super::layers::Damage>())
+    {
         return Fault::at(error, &place);
     }
     let why = error.to_string();

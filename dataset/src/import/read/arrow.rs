@@ -32,7 +32,9 @@ pub(super) fn file(mut file: File, reading: &Reading<'_>, sink: Sink<'_>) -> Res
     let all = value::names(&reader.schema());
     let batches = reader.num_batches();
     drop(reader);
-    let roots = (0..all.len()).filter(|at| reading.wanted.has(&all[*at])).collect();
+    let roots = (0..all.len())
+        .filter(|at| reading.wanted.has(&all[*at]))
+        .collect();
     file.rewind().map_err(Fault::Read)?;
     let mut reader = guarded(|| FileReader::try_new_buffered(file, Some(roots)))?;
     let mut done = 0;
@@ -41,7 +43,9 @@ pub(super) fn file(mut file: File, reading: &Reading<'_>, sink: Sink<'_>) -> Res
         done += 1;
         if let Some(bytes) = reading.direct() {
             let share = f64::from(done) / batches.max(1) as f64;
-            reading.consumed().set((bytes as f64 * share.min(1.0)) as u64);
+            reading
+                .consumed()
+                .set((bytes as f64 * share.min(1.0)) as u64);
         }
         batch
     };
@@ -49,16 +53,26 @@ pub(super) fn file(mut file: File, reading: &Reading<'_>, sink: Sink<'_>) -> Res
 }
 
 /// Hands over the rows of a stream.
-pub(super) fn stream(source: Source<'_>, reading: &Reading<'_>, sink: Sink<'_>) -> Result<(), Fault> {
+pub(super) fn stream(
+    source: Source<'_>,
+    reading: &Reading<'_>,
+    sink: Sink<'_>,
+) -> Result<(), Fault> {
     let mut source = BufReader::with_capacity(1 << 18, source);
     // A stream says its columns first; which of them are read has to be known before.
     let head = guarded(|| schema_message(&mut source))?;
     let schema = guarded(|| StreamReader::try_new(&head[..], None))?.schema();
     let all = value::names(&schema);
-    let roots = (0..all.len()).filter(|at| reading.wanted.has(&all[*at])).collect();
+    let roots = (0..all.len())
+        .filter(|at| reading.wanted.has(&all[*at]))
+        .collect();
     let whole = std::io::Cursor::new(head).chain(source);
     let mut reader = guarded(|| StreamReader::try_new(whole, Some(roots)))?;
-    rows(&mut || guarded(|| reader.next().transpose()), all.into(), sink)
+    rows(
+        &mut || guarded(|| reader.next().transpose()),
+        all.into(),
+        sink,
+    )
 }
 
 /// The bytes of a stream's first message, which has no body.

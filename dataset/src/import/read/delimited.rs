@@ -21,7 +21,10 @@ const NAME_BYTES: usize = 200;
 /// `whole`: nothing follows.
 pub(super) fn delimiter(text: &[u8], whole: bool) -> Option<u8> {
     let line = header_line(text, whole)?;
-    if line.iter().any(|&byte| byte < b' ' && !b"\t\r\n".contains(&byte)) {
+    if line
+        .iter()
+        .any(|&byte| byte < b' ' && !b"\t\r\n".contains(&byte))
+    {
         return None;
     }
     let candidates = DELIMITERS.map(|delimiter| (count(line, delimiter), delimiter));
@@ -31,7 +34,8 @@ pub(super) fn delimiter(text: &[u8], whole: bool) -> Option<u8> {
     let mut reader = reader(line, delimiter);
     let header = reader.byte_headers().ok()?;
     // The first name is empty where a data frame's index was written.
-    let named = |(at, name): (usize, &[u8])| (at == 0 || !name.is_empty()) && name.len() <= NAME_BYTES;
+    let named =
+        |(at, name): (usize, &[u8])| (at == 0 || !name.is_empty()) && name.len() <= NAME_BYTES;
     let names = header.iter().enumerate().all(named) && std::str::from_utf8(line).is_ok();
     (most > 0 && names).then_some(delimiter)
 }
@@ -87,7 +91,9 @@ impl Cells {
         for (name, value) in self.header.iter().zip(&self.record) {
             if wanted.has(name) {
                 let text = std::str::from_utf8(value).map_err(|_| {
-                    Malformed(format!("holds bytes in the column '{name}' that are not UTF-8 text"))
+                    Malformed(format!(
+                        "holds bytes in the column '{name}' that are not UTF-8 text"
+                    ))
                 })?;
                 values.insert(name.clone(), Value::from(text));
             }
@@ -103,7 +109,11 @@ impl Cells {
         let text = |value: &[u8]| Value::from(String::from_utf8_lossy(value));
         let json = match self.record.len() == self.header.len() {
             true => {
-                let pairs = self.header.iter().cloned().zip(self.record.iter().map(text));
+                let pairs = self
+                    .header
+                    .iter()
+                    .cloned()
+                    .zip(self.record.iter().map(text));
                 Value::Object(pairs.collect())
             }
             false => Value::Array(self.record.iter().map(text).collect()),

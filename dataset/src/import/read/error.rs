@@ -16,7 +16,9 @@ pub enum InputError {
         near: String,
     },
     /// Nothing matches a pattern.
-    #[error("nothing matches {pattern}; check the pattern, and quote it so that the shell leaves it alone")]
+    #[error(
+        "nothing matches {pattern}; check the pattern, and quote it so that the shell leaves it alone"
+    )]
     NoMatch {
         /// The pattern.
         pattern: String,

@@ -103,7 +103,9 @@ fn one(
         }
         None => local::expand(name, temp, to),
         Some(("file", _)) => {
-            let path = url::Url::parse(name).ok().and_then(|url| url.to_file_path().ok());
+            let path = url::Url::parse(name)
+                .ok()
+                .and_then(|url| url.to_file_path().ok());
             let path = path.ok_or_else(|| InputError::Name {
                 given: name.into(),
                 reason: "it is no URL of a file; write file:///folder/file".into(),
@@ -183,7 +185,9 @@ impl Input {
             Some(Kind::Packed(_) | Kind::Zip | Kind::Parquet | Kind::ArrowFile) => 5,
             Some(_) => 1,
             None => {
-                let packed = [".zst", ".gz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".tgz"];
+                let packed = [
+                    ".zst", ".gz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".tgz",
+                ];
                 let is_packed = packed.iter().any(|ending| self.name.ends_with(ending));
                 if is_packed { 5 } else { 1 }
             }
@@ -199,7 +203,11 @@ impl Input {
             Location::Store(_) | Location::Web(_) => return None,
         };
         let mut head = Vec::new();
-        File::open(path).ok()?.take(512).read_to_end(&mut head).ok()?;
+        File::open(path)
+            .ok()?
+            .take(512)
+            .read_to_end(&mut head)
+            .ok()?;
         sniff::kind(&head, true)
     }
 }

@@ -64,10 +64,18 @@ pub(super) fn expand(given: &str, temp: &Arc<Path>) -> Result<Input, InputError>
     // Servers that sign URLs allow nothing but to get them; the body is left unread.
     let response = asking.ask(&page, 0)?;
     let headers = response.headers();
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+    };
     let bytes = length(headers);
     let version = format!("{}\0{}\0{bytes:?}", text(ETAG), text(LAST_MODIFIED));
-    let last = page.url.path_segments().and_then(|mut path| path.next_back());
+    let last = page
+        .url
+        .path_segments()
+        .and_then(|mut path| path.next_back());
     let name = last.filter(|name| !name.is_empty()).unwrap_or(&page.shown);
     Ok(Input {
         name: name.to_owned(),
@@ -130,7 +138,8 @@ impl Asking {
                 let response = answer.map_err(|error| network(page, error))?;
                 return good(page, response);
             }
-            self.runtime.block_on(async { tokio::time::sleep(wait).await });
+            self.runtime
+                .block_on(async { tokio::time::sleep(wait).await });
             wait *= 2;
         }
     }

@@ -121,7 +121,8 @@ pub(super) fn expand(
 
 impl Named {
     fn parse(rest: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "write hf://datasets/owner/name, with @revision and /path after it if you like";
+        const FORM: &str =
+            "write hf://datasets/owner/name, with @revision and /path after it if you like";
         let rest = rest.strip_prefix("datasets/").ok_or(FORM)?;
         let (owner, rest) = rest.split_once('/').ok_or(FORM)?;
         let end = rest.find(['@', '/']).unwrap_or(rest.len());
@@ -141,7 +142,8 @@ impl Named {
             return Err(FORM);
         }
         let path = path.trim_matches('/');
-        if path.split('/').any(|part| part == "..") || revision.split('/').any(|part| part == "..") {
+        if path.split('/').any(|part| part == "..") || revision.split('/').any(|part| part == "..")
+        {
             return Err("a path within a data set has no '..'");
         }
         let revision = match revision {
@@ -158,7 +160,12 @@ impl Named {
     }
 
     fn shown(&self) -> String {
-        let Self { owner, name, revision, .. } = self;
+        let Self {
+            owner,
+            name,
+            revision,
+            ..
+        } = self;
         match revision.as_str() {
             "main" => format!("hf://datasets/{owner}/{name}"),
             revision => format!("hf://datasets/{owner}/{name}@{revision}"),
@@ -209,7 +216,9 @@ impl Hub<'_> {
 
     fn folder(&self) -> PathBuf {
         let Named { owner, name, .. } = &self.named;
-        self.settings.cache.join(format!("datasets--{owner}--{name}"))
+        self.settings
+            .cache
+            .join(format!("datasets--{owner}--{name}"))
     }
 
     fn snapshot(&self, commit: &str) -> PathBuf {
@@ -225,7 +234,9 @@ impl Hub<'_> {
         if commit.contains(['/', '.']) || !snapshot.is_dir() {
             return None;
         }
-        let entries = WalkDir::new(&snapshot).follow_links(true).sort_by_file_name();
+        let entries = WalkDir::new(&snapshot)
+            .follow_links(true)
+            .sort_by_file_name();
         let entries = entries.into_iter().flatten();
         let entries = entries.filter(|entry| entry.file_type().is_file());
         let files = entries.filter_map(|entry| {
@@ -256,7 +267,12 @@ impl Hub<'_> {
     }
 
     fn ask(&self) -> Result<Listing, InputError> {
-        let Named { owner, name, revision, .. } = &self.named;
+        let Named {
+            owner,
+            name,
+            revision,
+            ..
+        } = &self.named;
         let mut page = self.page(&["api", "datasets", owner, name, "revision", revision])?;
         page.url.set_query(Some("blobs=true"));
         let body = Asking::new(&page)?.body(&page).map_err(|error| match error {
@@ -309,7 +325,10 @@ impl Hub<'_> {
             false => None,
         };
         let below = |file: &str| {
-            path.is_empty() || file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
+            path.is_empty()
+                || file
+                    .strip_prefix(path)
+                    .is_some_and(|rest| rest.starts_with('/'))
         };
         let (mut chosen, mut skipped) = (vec![], vec![]);
         for file in &listing.files {

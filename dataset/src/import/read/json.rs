@@ -190,7 +190,10 @@ fn reason(text: &[u8], error: &serde_json::Error) -> Malformed {
 fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(64)]);
     let shown: String = text.chars().take(16).collect();
-    format!("{:?}", shown.trim()).trim_end_matches('"').to_owned() + "\""
+    format!("{:?}", shown.trim())
+        .trim_end_matches('"')
+        .to_owned()
+        + "\""
 }
 
 /// What the parser says; its line counts within the record, so that only the column tells something.

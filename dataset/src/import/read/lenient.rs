@@ -211,6 +211,8 @@ fn unit(text: &[u8]) -> Option<u16> {
 fn literal(rest: &[u8]) -> Option<usize> {
     let words: [&[u8]; 4] = [b"NaN", b"Infinity", b"-Infinity", b"-NaN"];
     let word = words.iter().find(|word| rest.starts_with(word))?;
-    let ended = rest.get(word.len()).is_none_or(|b| !b.is_ascii_alphanumeric());
+    let ended = rest
+        .get(word.len())
+        .is_none_or(|b| !b.is_ascii_alphanumeric());
     ended.then_some(word.len())
 }

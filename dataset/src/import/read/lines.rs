@@ -38,7 +38,8 @@ impl<R: Read> Blocks<R> {
 
     /// Why reading stopped, where it didn't come to the end.
     pub(super) fn finish(self, place: &str) -> Result<(), Fault> {
-        self.failed.map_or(Ok(()), |error| Err(Fault::at(error, place)))
+        self.failed
+            .map_or(Ok(()), |error| Err(Fault::at(error, place)))
     }
 
     /// What was left over and about a batch more; more each time that nothing was taken of it.
@@ -48,7 +49,11 @@ impl<R: Read> Blocks<R> {
         let more = BATCH_BYTES.max(block.len());
         block.reserve(more);
         let before = block.len();
-        let read = self.source.by_ref().take(more as u64).read_to_end(&mut block);
+        let read = self
+            .source
+            .by_ref()
+            .take(more as u64)
+            .read_to_end(&mut block);
         self.failed = read.err();
         self.ended = block.len() - before < more;
         block

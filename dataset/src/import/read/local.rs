@@ -30,7 +30,8 @@ pub(super) fn expand(name: &str, temp: &Arc<Path>, to: &mut Expanded) -> Result<
         Ok(_) => {
             let called = path.file_name().unwrap_or(path.as_os_str());
             let called = called.to_string_lossy().into_owned();
-            to.inputs.push(file(path.clone(), called, name.into(), temp)?);
+            to.inputs
+                .push(file(path.clone(), called, name.into(), temp)?);
             Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_pattern(name) => {
@@ -73,7 +74,11 @@ pub(super) fn file(
         // A pipe gives its bytes once.
         let mut pipe = std::fs::File::open(&path).map_err(unreadable)?;
         let spooled = super::expand::spool(&mut pipe, temp)?;
-        return Ok(Input { name, shown, ..spooled });
+        return Ok(Input {
+            name,
+            shown,
+            ..spooled
+        });
     }
     let real = path.canonicalize().map_err(unreadable)?;
     let changed = metadata.modified().ok();
@@ -146,12 +151,19 @@ fn pattern(path: &Path, name: &str, temp: &Arc<Path>, to: &mut Expanded) -> Resu
         })?;
         let shown = found.to_string_lossy().into_owned();
         let inner = match found.is_dir() {
-            true => files(&found, &shown)?.into_iter().map(|(path, _)| path).collect(),
+            true => files(&found, &shown)?
+                .into_iter()
+                .map(|(path, _)| path)
+                .collect(),
             false => vec![found],
         };
         for path in inner {
             let shown = path.to_string_lossy().into_owned();
-            let below = path.strip_prefix(fixed).unwrap_or(&path).to_string_lossy().into_owned();
+            let below = path
+                .strip_prefix(fixed)
+                .unwrap_or(&path)
+                .to_string_lossy()
+                .into_owned();
             if !seen.insert(path.clone()) {
                 continue;
             }
@@ -186,5 +198,7 @@ pub(super) fn asked_for(pattern: &str, file: &str) -> bool {
 /// The folder of a pattern below which names may differ.
 pub(super) fn fixed_part(pattern: &str) -> &str {
     let wild = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
-    pattern[..wild].rfind('/').map_or("", |slash| &pattern[..=slash])
+    pattern[..wild]
+        .rfind('/')
+        .map_or("", |slash| &pattern[..=slash])
 }

@@ -25,7 +25,11 @@ pub(super) fn of_path(path: &Path) -> String {
 }
 
 fn or_here(path: &Path) -> &Path {
-    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
 }
 
 /// What to say after a name that is not among others in a place.

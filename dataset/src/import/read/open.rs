@@ -19,7 +19,10 @@ const LAYERS: usize = 5;
 #[derive(Debug)]
 pub(super) enum Fault {
     Read(io::Error),
-    Cut { what: &'static str, place: String },
+    Cut {
+        what: &'static str,
+        place: String,
+    },
     Damaged(String),
     Long(String),
     Mistaken(String),
@@ -35,7 +38,9 @@ impl Fault {
     pub(super) fn at(error: io::Error, place: &str) -> Self {
         let inner = error.get_ref();
         match inner.and_then(|inner| inner.downcast_ref::<Damage>()) {
-            Some(Damage { what, cut: true, .. }) => Self::Cut {
+            Some(Damage {
+                what, cut: true, ..
+            }) => Self::Cut {
                 what,
                 place: format!("in the middle, {place}"),
             },
@@ -143,7 +148,9 @@ impl<'a> Reading<'a> {
             stopped = !sink(records);
             !stopped
         };
-        let ended = self.open().and_then(|bytes| self.bytes(bytes, &mut watched));
+        let ended = self
+            .open()
+            .and_then(|bytes| self.bytes(bytes, &mut watched));
         ended.map_err(|fault| fault.of(self.input))?;
         if let Some(bytes) = self.input.bytes.filter(|_| !stopped) {
             // What says where things are was read too.
@@ -298,7 +305,10 @@ impl<'a> Reading<'a> {
     /// Bytes of the input, where they are known and it is read directly: what a reader that goes to and fro
     /// divides by its rows.
     pub(super) fn direct(&self) -> Option<u64> {
-        let is_file = matches!(self.input.location, Location::File(_) | Location::Spooled(_));
+        let is_file = matches!(
+            self.input.location,
+            Location::File(_) | Location::Spooled(_)
+        );
         (self.layers == 0 && is_file)
             .then_some(self.input.bytes)
             .flatten()
@@ -377,10 +387,13 @@ struct Counted<'a> {
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => error,
-            kind => io::Error::new(kind, Outside(error)),
-        })?;
+        let length = self
+            .inner
+            .read(buffer)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::Interrupted => error,
+                kind => io::Error::new(kind, Outside(error)),
+            })?;
         self.consumed.0.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
     }

@@ -48,7 +48,9 @@ pub(super) fn read(mut file: File, reading: &Reading<'_>, sink: Sink<'_>) -> Res
         if let Some(bytes) = reading.direct() {
             // How much of the file that took, is not known.
             let share = before as f64 / rows.max(1) as f64;
-            reading.consumed().set((bytes as f64 * share.min(1.0)) as u64);
+            reading
+                .consumed()
+                .set((bytes as f64 * share.min(1.0)) as u64);
         }
         if !records.is_empty() && !sink(records) {
             return Ok(());
@@ -77,10 +79,14 @@ fn whole(file: &mut File) -> Result<(), Fault> {
 }
 
 /// Does what a library does with bytes that may be damaged: it may panic on them.
-pub(super) fn guarded<T, E: Into<Trouble>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, Fault> {
+pub(super) fn guarded<T, E: Into<Trouble>>(
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, Fault> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| error.into().fault()),
-        Err(_) => Err(Fault::Damaged("what it says of itself makes no sense".into())),
+        Err(_) => Err(Fault::Damaged(
+            "what it says of itself makes no sense".into(),
+        )),
     }
 }
 
@@ -106,7 +112,9 @@ impl Trouble {
     fn fault(self) -> Fault {
         if let Self::Arrow(arrow_schema::ArrowError::IoError(_, error)) = self {
             // Of a stream: of the layer around it, or of its place.
-            return match error.kind() == std::io::ErrorKind::UnexpectedEof && error.get_ref().is_none() {
+            return match error.kind() == std::io::ErrorKind::UnexpectedEof
+                && error.get_ref().is_none()
+            {
                 true => Fault::Cut {
                     what: "its Arrow data",
                     place: "in the middle".into(),
@@ -118,7 +126,10 @@ impl Trouble {
             Self::Parquet(error) => error.to_string(),
             Self::Arrow(error) => error.to_string(),
         };
-        match text.contains("not supported") || text.contains("NYI") || text.contains("Disabled feature") {
+        match text.contains("not supported")
+            || text.contains("NYI")
+            || text.contains("Disabled feature")
+        {
             true => Fault::Unsupported(format!("it uses something that is not supported ({text})")),
             false => Fault::Damaged(text),
         }
@@ -153,14 +164,22 @@ fn open(file: File, reading: &Reading<'_>) -> Result<Opened, ParquetError> {
         })?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
     let all = value::names(builder.schema());
-    let roots: Vec<usize> = (0..all.len()).filter(|at| reading.wanted.has(&all[*at])).collect();
+    let roots: Vec<usize> = (0..all.len())
+        .filter(|at| reading.wanted.has(&all[*at]))
+        .collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
     let groups = builder.metadata().row_groups();
-    let rows: u64 = groups.iter().map(|group| group.num_rows().max(0) as u64).sum();
+    let rows: u64 = groups
+        .iter()
+        .map(|group| group.num_rows().max(0) as u64)
+        .sum();
     let schema = builder.parquet_schema();
     let wanted = |column: &usize| roots.contains(&schema.get_column_root_idx(*column));
     let of_group = |columns: usize, bytes: &dyn Fn(usize) -> i64| {
-        (0..columns).filter(wanted).map(|column| bytes(column).max(0) as u64).sum::<u64>()
+        (0..columns)
+            .filter(wanted)
+            .map(|column| bytes(column).max(0) as u64)
+            .sum::<u64>()
     };
     let bytes: u64 = groups
         .iter()
@@ -213,7 +232,9 @@ fn with_schema(
         known.column_orders().cloned(),
     );
     let groups = metadata.row_groups().to_vec();
-    Ok(ParquetMetaDataBuilder::new(file).set_row_groups(groups).build())
+    Ok(ParquetMetaDataBuilder::new(file)
+        .set_row_groups(groups)
+        .build())
 }
 
 /// A Parquet type whose texts are bytes.

@@ -37,7 +37,9 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 /// The store of a URL and the key in it, as they are written: a key is not encoded.
 fn split(url: &str) -> Option<(&str, &str)> {
     let host = url.find("://")? + 3;
-    let end = url[host..].find('/').map_or(url.len(), |slash| host + slash);
+    let end = url[host..]
+        .find('/')
+        .map_or(url.len(), |slash| host + slash);
     (end > host).then(|| (&url[..end], url[end..].trim_start_matches('/')))
 }
 
@@ -81,7 +83,11 @@ pub(super) fn expand(url: &str, temp: &Arc<Path>, to: &mut Expanded) -> Result<(
         })?),
         false => None,
     };
-    let matches = |key: &str| pattern.as_ref().is_none_or(|p| p.matches_with(key, MATCHING));
+    let matches = |key: &str| {
+        pattern
+            .as_ref()
+            .is_none_or(|p| p.matches_with(key, MATCHING))
+    };
     let (mut found, mut skipped) = (0, vec![]);
     for object in objects.iter().filter(|object| matches(&object.key)) {
         let below = object.key.strip_prefix(folder).unwrap_or(&object.key);

@@ -2,9 +2,9 @@
 
 /// Endings of what is written for people and machines, not for training.
 const ENDINGS: [&str; 34] = [
-    "md", "rst", "txt", "pdf", "html", "htm", "tex", "bib", "cff", "log", "out", "err", "py", "ipynb", "sh", "js",
-    "css", "yaml", "yml", "toml", "ini", "cfg", "lock", "png", "jpg", "jpeg", "gif", "svg", "webp", "mp4",
-    "wav", "crc", "sha256", "md5",
+    "md", "rst", "txt", "pdf", "html", "htm", "tex", "bib", "cff", "log", "out", "err", "py",
+    "ipynb", "sh", "js", "css", "yaml", "yml", "toml", "ini", "cfg", "lock", "png", "jpg", "jpeg",
+    "gif", "svg", "webp", "mp4", "wav", "crc", "sha256", "md5",
 ];
 
 /// Files that libraries write about data.
@@ -22,7 +22,10 @@ const NAMES: [&str; 9] = [
 
 /// Why a file that was found, not named, isn't read; `None` if it is. The name may have folders.
 pub(super) fn reason(name: &str) -> Option<&'static str> {
-    let parts = || name.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
+    let parts = || {
+        name.split('/')
+            .filter(|part| !matches!(*part, "" | "." | ".."))
+    };
     if parts().any(|part| part == "__MACOSX" || part.starts_with('.')) {
         return Some("hidden");
     }
@@ -42,11 +45,21 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
 /// Why a file that was named among others isn't read: shells put such names in for `folder/*`.
 pub(super) fn reason_named(name: &str) -> Option<&'static str> {
     let file = name.rsplit('/').next()?;
-    let mark = ["_SUCCESS", "_committed_", "_started_", "_metadata", "_common_metadata"];
+    let mark = [
+        "_SUCCESS",
+        "_committed_",
+        "_started_",
+        "_metadata",
+        "_common_metadata",
+    ];
     match () {
         () if mark.iter().any(|mark| file.starts_with(mark)) => reason(file),
         () if file.ends_with(".crc") || file == ".DS_Store" => Some("about the data"),
-        () if matches!(file, "README.md" | "LICENSE" | "README" | "dataset_infos.json") => {
+        () if matches!(
+            file,
+            "README.md" | "LICENSE" | "README" | "dataset_infos.json"
+        ) =>
+        {
             Some("about the data")
         }
         () => None,

@@ -14,7 +14,9 @@ pub(super) enum Kind {
     ArrowFile,
     ArrowStream,
     /// UTF-16, with a byte order mark or without.
-    Utf16 { big_endian: bool },
+    Utf16 {
+        big_endian: bool,
+    },
     /// One JSON object a line.
     Lines,
     /// JSON objects in a list, on several lines, or several on one.
@@ -51,7 +53,10 @@ pub(super) fn kind(head: &[u8], whole: bool) -> Option<Kind> {
     let text = head.strip_prefix(super::json::BOM).unwrap_or(head);
     let text = text.trim_ascii_start();
     // A record separator begins each object of a JSON text sequence.
-    let text = text.strip_prefix(b"\x1e").unwrap_or(text).trim_ascii_start();
+    let text = text
+        .strip_prefix(b"\x1e")
+        .unwrap_or(text)
+        .trim_ascii_start();
     match text.first() {
         None if whole => return Some(Kind::Empty),
         None => return None,
@@ -74,7 +79,8 @@ fn magic(head: &[u8]) -> Option<Kind> {
     let skippable = head.len() >= 4 && head[0] & 0xf0 == 0x50 && head[1..4] == *b"\x2a\x4d\x18";
     let bzip2 = is(b"BZh")
         && head.len() >= 10
-        && (head[4..10] == *b"\x31\x41\x59\x26\x53\x59" || head[4..10] == *b"\x17\x72\x45\x38\x50\x90");
+        && (head[4..10] == *b"\x31\x41\x59\x26\x53\x59"
+            || head[4..10] == *b"\x17\x72\x45\x38\x50\x90");
     Some(match () {
         () if is(b"\x1f\x8b") => Kind::Packed(Packing::Gzip),
         () if is(b"\x28\xb5\x2f\xfd") || skippable => Kind::Packed(Packing::Zstd),
@@ -91,27 +97,63 @@ fn magic(head: &[u8]) -> Option<Kind> {
 
 /// Files of other kinds that are taken for data.
 const BINARY: [(&[u8], &str); 22] = [
-    (b"PARE", "an encrypted Parquet file; write it without encryption"),
-    (b"FEA1", "a Feather file of the first version; write it as Parquet or as Feather of version 2"),
-    (b"\x93NUMPY", "a NumPy array; write the rows as JSON lines or Parquet"),
-    (b"SQLite format 3\0", "an SQLite database; export the table as CSV or JSON lines"),
+    (
+        b"PARE",
+        "an encrypted Parquet file; write it without encryption",
+    ),
+    (
+        b"FEA1",
+        "a Feather file of the first version; write it as Parquet or as Feather of version 2",
+    ),
+    (
+        b"\x93NUMPY",
+        "a NumPy array; write the rows as JSON lines or Parquet",
+    ),
+    (
+        b"SQLite format 3\0",
+        "an SQLite database; export the table as CSV or JSON lines",
+    ),
     (b"%PDF", "a PDF document, not data"),
-    (b"\x89HDF\r\n", "an HDF5 file; write the rows as JSON lines or Parquet"),
+    (
+        b"\x89HDF\r\n",
+        "an HDF5 file; write the rows as JSON lines or Parquet",
+    ),
     (b"ORC", "an ORC file; write it as Parquet"),
-    (b"Obj\x01", "an Avro file; write it as Parquet or JSON lines"),
+    (
+        b"Obj\x01",
+        "an Avro file; write it as Parquet or JSON lines",
+    ),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (b"Rar!\x1a\x07", "a RAR archive; unpack it first"),
-    (b"\x04\x22\x4d\x18", "compressed with lz4; unpack it first with `lz4 -d`"),
-    (b"\xff\x06\x00\x00sNaPpY", "compressed with Snappy; unpack it first"),
-    (b"\x1f\x9d", "compressed with `compress`; unpack it first with `gzip -d`"),
-    (b"LZIP", "compressed with lzip; unpack it first with `lzip -d`"),
+    (
+        b"\x04\x22\x4d\x18",
+        "compressed with lz4; unpack it first with `lz4 -d`",
+    ),
+    (
+        b"\xff\x06\x00\x00sNaPpY",
+        "compressed with Snappy; unpack it first",
+    ),
+    (
+        b"\x1f\x9d",
+        "compressed with `compress`; unpack it first with `gzip -d`",
+    ),
+    (
+        b"LZIP",
+        "compressed with lzip; unpack it first with `lzip -d`",
+    ),
     (b"GGUF", "a model of GGUF, not data"),
     (b"\x7fELF", "a program, not data"),
     (b"\x89PNG", "a picture (PNG), not data"),
     (b"\xff\xd8\xff", "a picture (JPEG), not data"),
     (b"GIF8", "a picture (GIF), not data"),
-    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", "a PyTorch file; write the rows as JSON lines or Parquet"),
-    (b"\xd0\xcf\x11\xe0", "an old Office document; export the sheet as CSV"),
+    (
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9",
+        "a PyTorch file; write the rows as JSON lines or Parquet",
+    ),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "an old Office document; export the sheet as CSV",
+    ),
     (b"RIFF", "sound or video, not data"),
 ];
 
@@ -147,9 +189,9 @@ fn text_by_mistake(text: &[u8]) -> Option<&'static str> {
             "an HTML page, not data: perhaps a login or error page was saved; download the file \
              itself",
         ),
-        () if is("<?xml") || is("<error>") => Some(
-            "an XML document, not data: perhaps the error message of a store was saved",
-        ),
+        () if is("<?xml") || is("<error>") => {
+            Some("an XML document, not data: perhaps the error message of a store was saved")
+        }
         () if is("%!ps") => Some("a PostScript document, not data"),
         () if is("#!/") => Some("a script, not data"),
         () => None,
@@ -184,7 +226,10 @@ fn shape(text: &[u8], whole: bool) -> Option<Kind> {
         return Some(if damaged { Kind::Lines } else { Kind::Objects });
     }
     let after = &text[end..];
-    let blank = after.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let blank = after
+        .iter()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count();
     match &after[blank..] {
         [] if whole => Some(Kind::Lines),
         [] => None,
@@ -226,7 +271,9 @@ fn first_object(text: &[u8], whole: bool) -> Option<(usize, Option<usize>)> {
 fn second_line_is_object(text: &[u8]) -> bool {
     let mut lines = text.split(|b| *b == b'\n').skip(1);
     let mut next = || lines.find(|line| !line.trim_ascii().is_empty());
-    next().is_some_and(|line| line.trim_ascii_start().starts_with(b"{") && super::json::is_value(line))
+    next().is_some_and(|line| {
+        line.trim_ascii_start().starts_with(b"{") && super::json::is_value(line)
+    })
 }
 
 /// The first bytes, for an error.
@@ -237,7 +284,9 @@ pub(super) fn shown(head: &[u8]) -> String {
         (1..4).find_map(|cut| std::str::from_utf8(head.get(..head.len().checked_sub(cut)?)?).ok())
     });
     match text {
-        Some(text) if !text.is_empty() && text.chars().all(|c| !c.is_control() || c.is_whitespace()) => {
+        Some(text)
+            if !text.is_empty() && text.chars().all(|c| !c.is_control() || c.is_whitespace()) =>
+        {
             format!("{text:?}")
         }
         _ => {

@@ -32,7 +32,11 @@ pub(super) struct Row {
 
 /// Names of columns, in their order.
 pub(super) fn names(schema: &Schema) -> Vec<String> {
-    schema.fields().iter().map(|field| field.name().clone()).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect()
 }
 
 /// The rows of a batch, of which `before` came earlier.
@@ -278,7 +282,11 @@ fn uuid(bytes: &[u8]) -> Value {
 fn duration(array: &dyn Array) -> ArrayRef {
     macro_rules! plain {
         ($type:ty) => {
-            Arc::new(array.as_primitive::<$type>().reinterpret_cast::<Int64Type>())
+            Arc::new(
+                array
+                    .as_primitive::<$type>()
+                    .reinterpret_cast::<Int64Type>(),
+            )
         };
     }
     match array.data_type() {
@@ -324,7 +332,10 @@ fn timestamp(array: &dyn Array, at: usize) -> Option<String> {
     macro_rules! text {
         ($type:ty) => {
             // Their debugging form is ISO 8601's, with a T.
-            Some(format!("{:?}", array.as_primitive::<$type>().value_as_datetime(at)?))
+            Some(format!(
+                "{:?}",
+                array.as_primitive::<$type>().value_as_datetime(at)?
+            ))
         };
     }
     match array.data_type() {

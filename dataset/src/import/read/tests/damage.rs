@@ -15,13 +15,22 @@ fn what_is_no_data_is_named() {
     let place = Place::new();
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n";
     let mistakes: [(&[u8], &str); 18] = [
-        (pointer, "a Git LFS pointer, not the data it stands for; run `git lfs pull`"),
+        (
+            pointer,
+            "a Git LFS pointer, not the data it stands for; run `git lfs pull`",
+        ),
         (b"\n<!DOCTYPE html><html lang=en>", "an HTML page"),
         (b"<html><head>", "an HTML page"),
-        (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied", "an XML document"),
+        (
+            b"<?xml version=\"1.0\"?><Error><Code>AccessDenied",
+            "an XML document",
+        ),
         (b"\x80\x04\x95\x10\0\0\0\0\0\0\0]\x94.", "a Python pickle"),
         (b"\x80\x03]q\0.", "a Python pickle"),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch file"),
+        (
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+            "a PyTorch file",
+        ),
         (b"\x93NUMPY\x01\0v\0{'descr'", "a NumPy array"),
         (b"SQLite format 3\0\x10\0", "an SQLite database"),
         (b"%PDF-1.7\n", "a PDF document"),
@@ -42,18 +51,33 @@ fn what_is_no_data_is_named() {
         let error = refused(&place, &gzip(bytes));
         assert!(error.starts_with(&format!("{path} is {what}")), "{error}");
     }
-    let torch = zip(&[("archive/data.pkl", b"\x80\x02}q\0."), ("archive/version", b"3\n")]);
+    let torch = zip(&[
+        ("archive/data.pkl", b"\x80\x02}q\0."),
+        ("archive/version", b"3\n"),
+    ]);
     assert!(refused(&place, &torch).contains("is a PyTorch file"));
-    let sheet = zip(&[("[Content_Types].xml", b"<Types/>"), ("xl/workbook.xml", b"<workbook/>")]);
+    let sheet = zip(&[
+        ("[Content_Types].xml", b"<Types/>"),
+        ("xl/workbook.xml", b"<workbook/>"),
+    ]);
     assert!(refused(&place, &sheet).contains("is an Office document"));
     let member = tar(&[("a/page.jsonl", b"<!doctype html>")]);
     let error = refused(&place, &member);
-    assert!(error.contains("an archive whose member a/page.jsonl is an HTML page"), "{error}");
+    assert!(
+        error.contains("an archive whose member a/page.jsonl is an HTML page"),
+        "{error}"
+    );
 
     let error = refused(&place, b"once upon a time\nthere was no comma\n");
-    assert!(error.contains(r#"it begins with "once upon a time\nthere w"; give JSON lines"#), "{error}");
+    assert!(
+        error.contains(r#"it begins with "once upon a time\nthere w"; give JSON lines"#),
+        "{error}"
+    );
     let error = refused(&place, b"\x01\x02\x03\x04rest");
-    assert!(error.contains("it begins with the bytes 01 02 03 04 72 65"), "{error}");
+    assert!(
+        error.contains("it begins with the bytes 01 02 03 04 72 65"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -82,25 +106,44 @@ fn what_is_cut_off_says_so_after_the_good_rows() {
         let mut damaged = packed.clone();
         damaged[packed.len() / 2] ^= 0x55;
         let error = place.read(&damaged).error.unwrap();
-        assert!(error.contains("is damaged") || error.contains("is cut off"), "{error}");
+        assert!(
+            error.contains("is damaged") || error.contains("is cut off"),
+            "{error}"
+        );
     }
     let small = gzip(&lines(&rows[..9]));
     let read = place.read(&small[..small.len() - 9]);
-    assert!(read.error.unwrap().contains("its gzip data end in the middle"));
+    assert!(
+        read.error
+            .unwrap()
+            .contains("its gzip data end in the middle")
+    );
     assert!(read.values.len() >= 8);
 
     let table = parquet(&rows, Compression::SNAPPY);
     let error = refused(&place, &table[..table.len() - 100]);
-    assert!(error.contains("its Parquet data end without the footer"), "{error}");
+    assert!(
+        error.contains("its Parquet data end without the footer"),
+        "{error}"
+    );
     let table = arrow_file(&rows, None);
     let error = refused(&place, &table[..table.len() - 100]);
-    assert!(error.contains("its Arrow data end without the footer"), "{error}");
+    assert!(
+        error.contains("its Arrow data end without the footer"),
+        "{error}"
+    );
     let stream = arrow_stream(&rows);
     let error = refused(&place, &stream[..stream.len() / 2]);
-    assert!(error.contains("is damaged: after row 0") || error.contains("cut off"), "{error}");
+    assert!(
+        error.contains("is damaged: after row 0") || error.contains("cut off"),
+        "{error}"
+    );
     let archive = zip(&[("a.jsonl", &text)]);
     let error = refused(&place, &archive[..archive.len() - 30]);
-    assert!(error.contains("its zip data end without the directory"), "{error}");
+    assert!(
+        error.contains("its zip data end without the directory"),
+        "{error}"
+    );
     let archive = tar(&[("a.jsonl", &text), ("b.jsonl", &text)]);
     let read = place.read(&archive[..archive.len() / 3]);
     assert!(read.error.unwrap().contains("cut off"));
@@ -118,7 +161,10 @@ fn plain_text_with_a_packed_name_is_plain() {
     let trailing = [gzip(&lines(&rows)), b"not gzip".to_vec()].concat();
     let read = place.read(&trailing);
     let error = read.error.unwrap();
-    assert!(error.contains("something that is no gzip follows the last member"), "{error}");
+    assert!(
+        error.contains("something that is no gzip follows the last member"),
+        "{error}"
+    );
     assert_eq!(read.values, rows);
 }
 

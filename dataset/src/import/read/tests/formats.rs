@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 fn table(rows: &[Map<String, Value>]) -> RecordBatch {
     let text = |name: &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter(rows.iter().map(|row| row[name].as_str())))
+        Arc::new(StringArray::from_iter(
+            rows.iter().map(|row| row[name].as_str()),
+        ))
     };
     let numbers = rows.iter().map(|row| row["sample"].as_i64());
     let tags = rows.iter().map(|row| {
@@ -33,7 +35,10 @@ fn of_table(rows: &[Map<String, Value>]) -> Vec<Map<String, Value>> {
     rows
 }
 
-pub(super) fn parquet(rows: &[Map<String, Value>], compression: parquet::basic::Compression) -> Vec<u8> {
+pub(super) fn parquet(
+    rows: &[Map<String, Value>],
+    compression: parquet::basic::Compression,
+) -> Vec<u8> {
     let table = table(rows);
     let properties = parquet::file::properties::WriterProperties::builder()
         .set_compression(compression)
@@ -47,25 +52,24 @@ pub(super) fn parquet(rows: &[Map<String, Value>], compression: parquet::basic::
     bytes
 }
 
-pub(super) fn arrow_file(rows: &[Map<String, Value>], packed: Option<arrow_ipc::CompressionType>) -> Vec<u8> {
+pub(super) fn arrow_file(
+    rows: &[Map<String, Value>],
+    packed: Option<arrow_ipc::CompressionType>,
+) -> Vec<u8> {
     let table = table(rows);
     let options = arrow_ipc::writer::IpcWriteOptions::default()
         .try_with_compression(packed)
         .unwrap();
-    let mut writer = arrow_ipc::writer::FileWriter::try_new_with_options(
-        Vec::new(),
-        &table.schema(),
-        options,
-    )
-    .unwrap();
+    let mut writer =
+        arrow_ipc::writer::FileWriter::try_new_with_options(Vec::new(), &table.schema(), options)
+            .unwrap();
     writer.write(&table).unwrap();
     writer.into_inner().unwrap()
 }
 
 pub(super) fn arrow_stream(rows: &[Map<String, Value>]) -> Vec<u8> {
     let table = table(rows);
-    let mut writer =
-        arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &table.schema()).unwrap();
+    let mut writer = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &table.schema()).unwrap();
     writer.write(&table).unwrap();
     writer.write(&table.slice(0, 0)).unwrap();
     writer.into_inner().unwrap()
@@ -73,10 +77,14 @@ pub(super) fn arrow_stream(rows: &[Map<String, Value>]) -> Vec<u8> {
 
 pub(super) fn delimited(rows: &[Map<String, Value>], delimiter: u8) -> Vec<u8> {
     let rows = as_text(rows);
-    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new()
+        .delimiter(delimiter)
+        .from_writer(Vec::new());
     writer.write_record(rows[0].keys()).unwrap();
     for row in &rows {
-        writer.write_record(row.values().map(|value| value.as_str().unwrap())).unwrap();
+        writer
+            .write_record(row.values().map(|value| value.as_str().unwrap()))
+            .unwrap();
     }
     writer.into_inner().unwrap()
 }
@@ -121,7 +129,10 @@ pub(super) fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
 
 fn utf16(text: &[u8], unit: fn(u16) -> [u8; 2], mark: bool) -> Vec<u8> {
     let text = std::str::from_utf8(text).unwrap();
-    let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
+    let units = mark
+        .then_some(0xfeff)
+        .into_iter()
+        .chain(text.encode_utf16());
     units.flat_map(unit).collect()
 }
 
@@ -148,23 +159,40 @@ pub(super) fn json_forms(rows: &[Map<String, Value>]) -> Vec<(&'static str, Vec<
     let text = String::from_utf8(plain.clone()).unwrap();
     vec![
         ("lines", plain.clone()),
-        ("lines without the last newline", plain[..plain.len() - 1].to_vec()),
+        (
+            "lines without the last newline",
+            plain[..plain.len() - 1].to_vec(),
+        ),
         ("lines with \\r\\n", text.replace('\n', "\r\n").into_bytes()),
-        ("lines with blank ones", text.replace('\n', "\n \n\n").into_bytes()),
+        (
+            "lines with blank ones",
+            text.replace('\n', "\n \n\n").into_bytes(),
+        ),
         ("lines with a mark", [&b"\xef\xbb\xbf"[..], &plain].concat()),
         ("lines of two files with marks", {
             let (first, second) = text.split_at(text.find('\n').unwrap() + 1);
-            ["\u{feff}", first, "\u{feff}", second].concat().into_bytes()
+            ["\u{feff}", first, "\u{feff}", second]
+                .concat()
+                .into_bytes()
         }),
         ("UTF-16", utf16(&plain, u16::to_le_bytes, true)),
         ("big-endian UTF-16", utf16(&plain, u16::to_be_bytes, true)),
-        ("UTF-16 without a mark", utf16(&plain, u16::to_le_bytes, false)),
+        (
+            "UTF-16 without a mark",
+            utf16(&plain, u16::to_le_bytes, false),
+        ),
         ("a list", serde_json::to_vec(&objects).unwrap()),
-        ("a pretty list", serde_json::to_vec_pretty(&objects).unwrap()),
+        (
+            "a pretty list",
+            serde_json::to_vec_pretty(&objects).unwrap(),
+        ),
         ("pretty objects", join("\n", true)),
         ("objects without newlines", join("", false)),
         ("objects with spaces", join(" ", false)),
-        ("a text sequence", [&b"\x1e"[..], &join("\n\x1e", false)].concat()),
+        (
+            "a text sequence",
+            [&b"\x1e"[..], &join("\n\x1e", false)].concat(),
+        ),
     ]
 }
 
@@ -179,7 +207,12 @@ fn forms(rows: &[Map<String, Value>]) -> Vec<Form> {
             rows: rows.to_vec(),
         })
         .collect();
-    let delimiters = [("CSV", b','), ("TSV", b'\t'), ("CSV with semicolons", b';'), ("bars", b'|')];
+    let delimiters = [
+        ("CSV", b','),
+        ("TSV", b'\t'),
+        ("CSV with semicolons", b';'),
+        ("bars", b'|'),
+    ];
     for (name, delimiter) in delimiters {
         forms.push(Form {
             name,
@@ -190,13 +223,25 @@ fn forms(rows: &[Map<String, Value>]) -> Vec<Form> {
     let tables = [
         ("Parquet", parquet(rows, Compression::UNCOMPRESSED)),
         ("Parquet with snappy", parquet(rows, Compression::SNAPPY)),
-        ("Parquet with gzip", parquet(rows, Compression::GZIP(GzipLevel::default()))),
-        ("Parquet with brotli", parquet(rows, Compression::BROTLI(BrotliLevel::default()))),
+        (
+            "Parquet with gzip",
+            parquet(rows, Compression::GZIP(GzipLevel::default())),
+        ),
+        (
+            "Parquet with brotli",
+            parquet(rows, Compression::BROTLI(BrotliLevel::default())),
+        ),
         ("Parquet with lz4", parquet(rows, Compression::LZ4)),
         ("Parquet with raw lz4", parquet(rows, Compression::LZ4_RAW)),
-        ("Parquet with zstd", parquet(rows, Compression::ZSTD(ZstdLevel::default()))),
+        (
+            "Parquet with zstd",
+            parquet(rows, Compression::ZSTD(ZstdLevel::default())),
+        ),
         ("Arrow file", arrow_file(rows, None)),
-        ("Arrow file with lz4", arrow_file(rows, Some(Packed::LZ4_FRAME))),
+        (
+            "Arrow file with lz4",
+            arrow_file(rows, Some(Packed::LZ4_FRAME)),
+        ),
         ("Arrow file with zstd", arrow_file(rows, Some(Packed::ZSTD))),
         ("Arrow stream", arrow_stream(rows)),
     ];
@@ -213,7 +258,11 @@ fn forms(rows: &[Map<String, Value>]) -> Vec<Form> {
 fn same(place: &Place, what: &str, bytes: &[u8], rows: &[Map<String, Value>]) {
     let read = place.read(bytes);
     assert_eq!(read.error, None, "{what}");
-    assert!(read.malformed.is_empty(), "{what}: {:?}", read.malformed.first());
+    assert!(
+        read.malformed.is_empty(),
+        "{what}: {:?}",
+        read.malformed.first()
+    );
     assert_eq!(read.values.len(), rows.len(), "{what}");
     for (read, row) in read.values.iter().zip(rows) {
         assert_eq!(read, row, "{what}");
@@ -237,7 +286,12 @@ fn every_format_in_every_layer_gives_the_same_rows() {
         let members: [(&str, &[u8]); 1] = [("in", &bytes)];
         same(&place, &format!("{name} in zip"), &zip(&members), &rows);
         same(&place, &format!("{name} in tar"), &tar(&members), &rows);
-        same(&place, &format!("{name} in tar in gzip"), &gzip(&tar(&members)), &rows);
+        same(
+            &place,
+            &format!("{name} in tar in gzip"),
+            &gzip(&tar(&members)),
+            &rows,
+        );
     }
 }
 
@@ -247,7 +301,8 @@ fn layers_may_come_in_pieces() {
     let rows = rows(90);
     let text = lines(&rows);
     let middle = text.len() / 3;
-    let pieces = |pack: fn(&[u8]) -> Vec<u8>| [pack(&text[..middle]), pack(&text[middle..])].concat();
+    let pieces =
+        |pack: fn(&[u8]) -> Vec<u8>| [pack(&text[..middle]), pack(&text[middle..])].concat();
     same(&place, "gzip of two members", &pieces(gzip), &rows);
     same(&place, "zstd of two frames", &pieces(zstd), &rows);
     same(&place, "xz of two streams", &pieces(xz), &rows);
@@ -260,12 +315,22 @@ fn layers_may_come_in_pieces() {
         &pieces(zstd),
         b"\x5f\x2a\x4d\x18\0\0\0\0",
     ];
-    same(&place, "zstd with skippable frames", &skippable.concat(), &rows);
+    same(
+        &place,
+        "zstd with skippable frames",
+        &skippable.concat(),
+        &rows,
+    );
     let mut wide = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     wide.window_log(28).unwrap();
     wide.long_distance_matching(true).unwrap();
     wide.write_all(&text).unwrap();
-    same(&place, "zstd with a large window", &wide.finish().unwrap(), &rows);
+    same(
+        &place,
+        "zstd with a large window",
+        &wide.finish().unwrap(),
+        &rows,
+    );
 
     let nothing: [(&str, Vec<u8>); 8] = [
         ("no bytes", vec![]),
@@ -275,7 +340,10 @@ fn layers_may_come_in_pieces() {
         ("zstd of nothing", zstd(b"")),
         ("an empty list", b"[]\n".to_vec()),
         ("an empty zip", zip(&[])),
-        ("Parquet without rows", parquet(&[], parquet::basic::Compression::SNAPPY)),
+        (
+            "Parquet without rows",
+            parquet(&[], parquet::basic::Compression::SNAPPY),
+        ),
     ];
     for (what, bytes) in nothing {
         same(&place, what, &bytes, &[]);
@@ -297,7 +365,10 @@ fn archives_hold_inputs() {
         ("data/empty.jsonl", b""),
         ("data/c.parquet", &packed),
     ];
-    for (name, bytes) in [("in.zip", zip(&members)), ("in.tar.gz", gzip(&tar(&members)))] {
+    for (name, bytes) in [
+        ("in.zip", zip(&members)),
+        ("in.tar.gz", gzip(&tar(&members))),
+    ] {
         let path = place.write(name, &bytes);
         let path = path.to_str().unwrap();
         let read = place.read_named(path, &wanted(&["policy", "prompt", "sample"]));
@@ -311,7 +382,10 @@ fn archives_hold_inputs() {
         assert_eq!(read.places[20], "line 1 of its member data/b.jsonl.gz");
         assert_eq!(read.places[49], "row 10 of its member data/c.parquet");
         let skipped: Vec<_> = read.skipped.iter().map(|s| s.name.as_str()).collect();
-        let expected = [format!("{path}/data/README.md"), format!("{path}/__MACOSX/data/._a.jsonl")];
+        let expected = [
+            format!("{path}/data/README.md"),
+            format!("{path}/__MACOSX/data/._a.jsonl"),
+        ];
         assert_eq!(skipped, expected);
         assert_eq!(read.consumed, bytes.len() as u64);
     }

@@ -53,14 +53,20 @@ fn survives(name: &str, seeds: &[Vec<u8>]) {
 
 #[test]
 fn any_json_is_split() {
-    let seeds: Vec<Vec<u8>> = json_forms(&rows(12)).into_iter().map(|(_, bytes)| bytes).collect();
+    let seeds: Vec<Vec<u8>> = json_forms(&rows(12))
+        .into_iter()
+        .map(|(_, bytes)| bytes)
+        .collect();
     survives("JSON", &seeds);
 }
 
 #[test]
 fn any_table_of_text_is_split() {
     let rows = rows(12);
-    survives("CSV", &[b',', b'\t', b';'].map(|delimiter| delimited(&rows, delimiter)));
+    survives(
+        "CSV",
+        &[b',', b'\t', b';'].map(|delimiter| delimited(&rows, delimiter)),
+    );
 }
 
 #[test]
@@ -74,7 +80,10 @@ fn any_parquet_is_read_or_refused() {
 fn any_arrow_is_read_or_refused() {
     let rows = rows(40);
     let packed = arrow_file(&rows, Some(arrow_ipc::CompressionType::LZ4_FRAME));
-    survives("Arrow", &[arrow_file(&rows, None), packed, arrow_stream(&rows)]);
+    survives(
+        "Arrow",
+        &[arrow_file(&rows, None), packed, arrow_stream(&rows)],
+    );
 }
 
 #[test]
@@ -83,7 +92,10 @@ fn any_archive_is_read_or_refused() {
     let text = lines(&rows);
     let table = parquet(&rows, Compression::SNAPPY);
     let members: [(&str, &[u8]); 3] = [("a.jsonl", &text), ("README", b"#"), ("b.parquet", &table)];
-    survives("archives", &[zip(&members), tar(&members), gzip(&tar(&members))]);
+    survives(
+        "archives",
+        &[zip(&members), tar(&members), gzip(&tar(&members))],
+    );
 }
 
 #[test]
@@ -94,7 +106,13 @@ fn packed_rows_are_those_that_were_written() {
     let mut checked = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     checked.include_checksum(true).unwrap();
     checked.write_all(&text).unwrap();
-    let seeds = [gzip(&text), checked.finish().unwrap(), xz(&text), bzip2(&text), gzip(&zstd(&text))];
+    let seeds = [
+        gzip(&text),
+        checked.finish().unwrap(),
+        xz(&text),
+        bzip2(&text),
+        gzip(&zstd(&text)),
+    ];
     fuzz("packed lines", |random| {
         let seed = &seeds[random.random_range(0..seeds.len())];
         let bytes = mutate(seed, random);

@@ -11,16 +11,24 @@ fn one(text: &str, wanted: &Wanted) -> Gathered {
 #[test]
 fn only_wanted_columns_are_built() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-    let text = format!("{{\"junk\": {deep}, \"policy\": \"m\", \"more\": {{\"a\": \"\\ud800\"}}}}\n");
+    let text =
+        format!("{{\"junk\": {deep}, \"policy\": \"m\", \"more\": {{\"a\": \"\\ud800\"}}}}\n");
     let read = one(&text.repeat(2), &wanted(&["policy", "absent"]));
-    assert_eq!(read.values, vec![json!({"policy": "m"}).as_object().unwrap().clone(); 2]);
+    assert_eq!(
+        read.values,
+        vec![json!({"policy": "m"}).as_object().unwrap().clone(); 2]
+    );
     assert_eq!(read.columns, ["junk", "policy", "more"]);
     assert_eq!((read.repairs, read.malformed.len()), (0, 0));
 
     // Where it is wanted, depth has an end.
     let read = one(&text, &Wanted::All);
     assert_eq!(read.malformed.len(), 1);
-    assert!(read.malformed[0].contains("nested too deep"), "{:?}", read.malformed);
+    assert!(
+        read.malformed[0].contains("nested too deep"),
+        "{:?}",
+        read.malformed
+    );
 }
 
 #[test]
@@ -40,7 +48,11 @@ fn what_no_json_can_hold_is_replaced_and_counted() {
     // Those of columns that nobody wants don't count.
     assert_eq!(read.repairs, 3 + 2);
     assert_eq!(read.malformed.len(), 1, "{:?}", read.malformed);
-    assert!(read.malformed[0].starts_with("line 4 is not JSON: "), "{:?}", read.malformed);
+    assert!(
+        read.malformed[0].starts_with("line 4 is not JSON: "),
+        "{:?}",
+        read.malformed
+    );
 }
 
 #[test]
@@ -65,9 +77,15 @@ fn a_line_that_is_wrong_costs_itself_only() {
         ("\"text\"", "is not a JSON object but text"),
         ("12", "is not a JSON object but a number"),
         ("null", "is not a JSON object but nothing (null)"),
-        ("True, or so it seems", "is not a JSON object but \"True, or so it s\"…"),
+        (
+            "True, or so it seems",
+            "is not a JSON object but \"True, or so it s\"…",
+        ),
         ("{\"a\": 1", "breaks off before its object is closed"),
-        ("{\"a\": 1}{\"a\": 2}", "is not JSON: trailing characters at column 9"),
+        (
+            "{\"a\": 1}{\"a\": 2}",
+            "is not JSON: trailing characters at column 9",
+        ),
         ("{'a': 1}", "is not JSON: key must be a string at column 2"),
     ];
     let mut text = format!("{good}\n");
@@ -86,20 +104,30 @@ fn a_line_that_is_wrong_costs_itself_only() {
     let read = one(&format!("{{\"a\": \"x\n{good}\n{good}\n"), &Wanted::All);
     assert_eq!((read.values.len(), read.malformed.len()), (2, 1));
     let read = one(&format!("oh, no\n{good}\n"), &Wanted::All);
-    assert_eq!((read.values.len(), read.malformed.len()), (1, 1), "{read:?}");
+    assert_eq!(
+        (read.values.len(), read.malformed.len()),
+        (1, 1),
+        "{read:?}"
+    );
     let read = one(&format!("{good}\n{good}\n{{\"a\": \"cut of"), &Wanted::All);
     assert_eq!(read.malformed, ["line 3 is cut off at the end of the file"]);
 
     let place = Place::new();
     let latin1 = [b"{\"a\": \"".as_slice(), b"Gr\xf6\xdfe\"}\n{\"a\": 1}\n"].concat();
     let read = place.read(&latin1);
-    assert_eq!(read.malformed, ["line 1 holds bytes that are not UTF-8 text"]);
+    assert_eq!(
+        read.malformed,
+        ["line 1 holds bytes that are not UTF-8 text"]
+    );
     assert_eq!(read.values.len(), 1);
 }
 
 #[test]
 fn lists_and_objects_over_lines_go_on_after_damage() {
-    let read = one("[{\"a\": 1}, 5, {\"a\": 2}, \"x\", [3], {\"a\": 3}]", &Wanted::All);
+    let read = one(
+        "[{\"a\": 1}, 5, {\"a\": 2}, \"x\", [3], {\"a\": 3}]",
+        &Wanted::All,
+    );
     assert_eq!(json!(read.values), json!([{"a": 1}, {"a": 2}, {"a": 3}]));
     let said: Vec<&str> = read.malformed.iter().map(String::as_str).collect();
     assert_eq!(said[0], "object 2 is not a JSON object but a number");
@@ -107,10 +135,16 @@ fn lists_and_objects_over_lines_go_on_after_damage() {
 
     let read = one("[{\"a\": 1},\n{\"a\": 2},\n{\"a\"", &Wanted::All);
     assert_eq!((read.values.len(), read.malformed.len()), (2, 1));
-    assert_eq!(read.malformed, ["object 3 is cut off at the end of the file"]);
+    assert_eq!(
+        read.malformed,
+        ["object 3 is cut off at the end of the file"]
+    );
     // A list that isn't closed may have been longer.
     let read = one("[{\"a\": 1},\n{\"a\": 2},\n", &Wanted::All);
-    assert_eq!(read.malformed, ["object 3 is cut off at the end of the file"]);
+    assert_eq!(
+        read.malformed,
+        ["object 3 is cut off at the end of the file"]
+    );
 
     let pretty = "{\n  \"a\": 1\n}\n{\n  \"a\": [2\n}\n{\n  \"a\": 3\n}\n";
     let read = one(pretty, &Wanted::All);
@@ -122,18 +156,27 @@ fn lists_and_objects_over_lines_go_on_after_damage() {
 fn tables_of_text_say_what_is_wrong() {
     let text = "policy,prompt,response\nm,\"a\nb\",c\nm,a\nm,a,b\n";
     let read = one(text, &wanted(&["prompt", "response"]));
-    assert_eq!(json!(read.values), json!([
-        {"prompt": "a\nb", "response": "c"},
-        {"prompt": "a", "response": "b"},
-    ]));
+    assert_eq!(
+        json!(read.values),
+        json!([
+            {"prompt": "a\nb", "response": "c"},
+            {"prompt": "a", "response": "b"},
+        ])
+    );
     assert_eq!(read.columns, ["policy", "prompt", "response"]);
     assert_eq!(read.places, ["line 2", "line 5"]);
-    assert_eq!(read.malformed, ["line 4 has 2 values, but the first line names 3 columns"]);
+    assert_eq!(
+        read.malformed,
+        ["line 4 has 2 values, but the first line names 3 columns"]
+    );
     let read = one("policy,a,a\n1,2,3\n", &Wanted::All);
     assert!(read.error.unwrap().contains("names two columns 'a'"));
     let place = Place::new();
     let read = place.read(b"policy;text\nm;Gr\xf6\xdfe\nm;x\n");
-    assert_eq!(read.malformed, ["line 2 holds bytes in the column 'text' that are not UTF-8 text"]);
+    assert_eq!(
+        read.malformed,
+        ["line 2 holds bytes in the column 'text' that are not UTF-8 text"]
+    );
     assert_eq!(read.values.len(), 1);
 }
 
@@ -152,7 +195,10 @@ fn a_record_is_kept_as_it_was() {
         .unwrap();
         kept
     };
-    assert_eq!(kept("a", b"{\"a\" : NaN}\r\n{\"b\"\n"), ["{\"a\" : NaN}", "{\"b\""]);
+    assert_eq!(
+        kept("a", b"{\"a\" : NaN}\r\n{\"b\"\n"),
+        ["{\"a\" : NaN}", "{\"b\""]
+    );
     assert_eq!(
         kept("b", b"a,b\n1,\"x\ny\"\n1\n"),
         [r#"{"a":"1","b":"x\ny"}"#, r#"["1"]"#]

@@ -43,7 +43,9 @@ fn as_text(rows: &[Map<String, Value>]) -> Vec<Map<String, Value>> {
     };
     let row = |row: &Map<String, Value>| {
         let cells = row.iter().filter(|(name, _)| *name != "tags");
-        cells.map(|(name, value)| (name.clone(), text(value))).collect()
+        cells
+            .map(|(name, value)| (name.clone(), text(value)))
+            .collect()
     };
     rows.iter().map(row).collect()
 }

@@ -5,12 +5,26 @@ use std::sync::Arc;
 
 fn here(place: &Place) -> Vec<u8> {
     let rows = rows(3);
-    for name in ["d/b.jsonl", "d/a.JSONL", "d/sub/c.parquet.gz", "d/10.jsonl", "e.jsonl", "e.txt"] {
+    for name in [
+        "d/b.jsonl",
+        "d/a.JSONL",
+        "d/sub/c.parquet.gz",
+        "d/10.jsonl",
+        "e.jsonl",
+        "e.txt",
+    ] {
         place.write(name, &lines(&rows));
     }
     for name in [
-        "d/_SUCCESS", "d/.b.jsonl.crc", "d/README.md", "d/LICENSE", "d/sub/.hidden/x.jsonl",
-        "d/_delta_log/00.json", "d/dataset_info.json", "d/picture.png", "none/README.md",
+        "d/_SUCCESS",
+        "d/.b.jsonl.crc",
+        "d/README.md",
+        "d/LICENSE",
+        "d/sub/.hidden/x.jsonl",
+        "d/_delta_log/00.json",
+        "d/dataset_info.json",
+        "d/picture.png",
+        "none/README.md",
     ] {
         place.write(name, b"not read");
     }
@@ -21,22 +35,53 @@ fn here(place: &Place) -> Vec<u8> {
 fn folders_hold_what_is_data() {
     let place = Place::new();
     let bytes = here(&place);
-    let found = place.expand(&[&place.named("d"), &place.named("e.jsonl")]).unwrap();
-    let names: Vec<_> = found.inputs.iter().map(|input| input.name.as_str()).collect();
-    assert_eq!(names, ["10.jsonl", "a.JSONL", "b.jsonl", "sub/c.parquet.gz", "e.jsonl"]);
-    assert!(found.inputs.iter().all(|input| input.bytes == Some(bytes.len() as u64)));
+    let found = place
+        .expand(&[&place.named("d"), &place.named("e.jsonl")])
+        .unwrap();
+    let names: Vec<_> = found
+        .inputs
+        .iter()
+        .map(|input| input.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "10.jsonl",
+            "a.JSONL",
+            "b.jsonl",
+            "sub/c.parquet.gz",
+            "e.jsonl"
+        ]
+    );
+    assert!(
+        found
+            .inputs
+            .iter()
+            .all(|input| input.bytes == Some(bytes.len() as u64))
+    );
     assert_eq!(found.inputs[3].shown, place.named("d/sub/c.parquet.gz"));
-    let mut skipped: Vec<_> = found.skipped.iter().map(|skipped| skipped.name.clone()).collect();
+    let mut skipped: Vec<_> = found
+        .skipped
+        .iter()
+        .map(|skipped| skipped.name.clone())
+        .collect();
     skipped.sort();
     assert_eq!(skipped.len(), 8);
     assert_eq!(skipped[1], place.named("d/LICENSE"));
     assert_eq!(gather(&found, &Wanted::All).values.len(), 15);
 
     let error = told(&place.expand(&[&place.named("none")]).unwrap_err());
-    assert!(error.contains("holds no data: ") && error.contains("README.md is about the data"), "{error}");
+    assert!(
+        error.contains("holds no data: ") && error.contains("README.md is about the data"),
+        "{error}"
+    );
     // A file that is named alone is read whatever it is called.
     assert_eq!(place.names(&[&place.named("e.txt")]), ["e.txt"]);
-    let shell = [place.named("d/b.jsonl"), place.named("d/_SUCCESS"), place.named("d/.b.jsonl.crc")];
+    let shell = [
+        place.named("d/b.jsonl"),
+        place.named("d/_SUCCESS"),
+        place.named("d/.b.jsonl.crc"),
+    ];
     let found = place.expand(&[&shell[0], &shell[1], &shell[2]]).unwrap();
     assert_eq!((found.inputs.len(), found.skipped.len()), (1, 2));
 }
@@ -45,18 +90,33 @@ fn folders_hold_what_is_data() {
 fn patterns_are_expanded() {
     let place = Place::new();
     here(&place);
-    assert_eq!(place.names(&[&place.named("d/*.jsonl")]), ["10.jsonl", "b.jsonl"]);
-    assert_eq!(place.names(&[&place.named("d/[ab].*")]), ["a.JSONL", "b.jsonl"]);
+    assert_eq!(
+        place.names(&[&place.named("d/*.jsonl")]),
+        ["10.jsonl", "b.jsonl"]
+    );
+    assert_eq!(
+        place.names(&[&place.named("d/[ab].*")]),
+        ["a.JSONL", "b.jsonl"]
+    );
     assert_eq!(place.names(&[&place.named("e.*")]), ["e.jsonl"]);
     assert_eq!(place.names(&[&place.named("*.txt")]), ["e.txt"]);
     let all = ["10.jsonl", "a.JSONL", "b.jsonl", "sub/c.parquet.gz"];
     assert_eq!(place.names(&[&place.named("d/*")]), all);
-    assert_eq!(place.names(&[&place.named("d/**/*.gz")]), ["sub/c.parquet.gz"]);
+    assert_eq!(
+        place.names(&[&place.named("d/**/*.gz")]),
+        ["sub/c.parquet.gz"]
+    );
     // A name may look like a pattern.
     place.write("x [1]*.jsonl", b"{}\n");
-    assert_eq!(place.names(&[&place.named("x [1]*.jsonl")]), ["x [1]*.jsonl"]);
+    assert_eq!(
+        place.names(&[&place.named("x [1]*.jsonl")]),
+        ["x [1]*.jsonl"]
+    );
     let error = told(&place.expand(&[&place.named("d/*.csv")]).unwrap_err());
-    assert!(error.contains("nothing matches ") && error.contains("d/*.csv"), "{error}");
+    assert!(
+        error.contains("nothing matches ") && error.contains("d/*.csv"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -64,10 +124,13 @@ fn what_is_missing_is_named_with_what_is_near() {
     let place = Place::new();
     here(&place);
     let error = |name: &str| told(&place.expand(&[&place.named(name)]).unwrap_err());
-    let said = error("e.jsnol");
-    assert!(said.contains("e.jsnol; did you mean e.jsonl"), "{said}");
+    let said = error("f.jsonl");
+    assert!(said.contains("f.jsonl; did you mean e.jsonl"), "{said}");
     let said = error("dd/sub/c.parquet.gz");
-    assert!(said.contains("; did you mean d") || said.contains(" has d, e.jsonl"), "{said}");
+    assert!(
+        said.contains("; did you mean d") || said.contains(" has d, e.jsonl"),
+        "{said}"
+    );
     let said = error("zzz");
     assert!(said.contains(" has d, e.jsonl, e.txt, none"), "{said}");
     let said = told(&place.expand(&["ftp://host/file"]).unwrap_err());
@@ -82,7 +145,10 @@ fn an_input_is_known_by_what_it_is() {
     let identity = |name: &str| place.expand(&[name]).unwrap().inputs[0].identity.clone();
     let first = identity(&place.named("a.jsonl"));
     assert_eq!(identity(&place.named("link.jsonl")), first);
-    assert_eq!(identity(&format!("file://{}", place.named("a.jsonl"))), first);
+    assert_eq!(
+        identity(&format!("file://{}", place.named("a.jsonl"))),
+        first
+    );
     place.write("a.jsonl", b"{} \n");
     assert_ne!(identity(&place.named("a.jsonl")), first);
 }

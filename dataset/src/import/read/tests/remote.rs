@@ -10,7 +10,9 @@ fn put(url: &str, objects: &[(&str, &[u8])]) {
     let store = Store::open(url).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (key, bytes) in objects {
-        runtime.block_on(store.put(key, bytes.to_vec().into())).unwrap();
+        runtime
+            .block_on(store.put(key, bytes.to_vec().into()))
+            .unwrap();
     }
 }
 
@@ -40,14 +42,29 @@ fn stores_have_objects_folders_and_patterns() {
     let one = place.read_named("memory://readers/in/a b%1.jsonl", &columns);
     assert_eq!((one.error, one.values.len()), (None, first.len()));
     assert_eq!(one.consumed, lines(first).len() as u64);
-    assert_eq!(place.names(&["memory://readers/in/"]), ["a b%1.jsonl", "sub/b.parquet"]);
-    assert_eq!(place.names(&["memory://readers/*/*.jsonl"]), ["in/a b%1.jsonl", "other/c.jsonl"]);
-    assert_eq!(place.names(&["memory://readers/in/**/*.parquet"]), ["sub/b.parquet"]);
+    assert_eq!(
+        place.names(&["memory://readers/in/"]),
+        ["a b%1.jsonl", "sub/b.parquet"]
+    );
+    assert_eq!(
+        place.names(&["memory://readers/*/*.jsonl"]),
+        ["in/a b%1.jsonl", "other/c.jsonl"]
+    );
+    assert_eq!(
+        place.names(&["memory://readers/in/**/*.parquet"]),
+        ["sub/b.parquet"]
+    );
     let found = place.expand(&["memory://readers/in"]).unwrap();
     assert_eq!(found.skipped.len(), 2);
     for (name, said) in [
-        ("memory://readers/inn", "there is no file or folder memory://readers/inn"),
-        ("memory://readers/*.csv", "nothing matches memory://readers/*.csv"),
+        (
+            "memory://readers/inn",
+            "there is no file or folder memory://readers/inn",
+        ),
+        (
+            "memory://readers/*.csv",
+            "nothing matches memory://readers/*.csv",
+        ),
         ("memory:///x", "no bucket"),
     ] {
         let error = told(&place.expand(&[name]).unwrap_err());
@@ -80,10 +97,16 @@ fn web_servers_are_read_through_redirects_and_interruptions() {
     assert_eq!((read.error, read.values.len()), (None, rows.len()));
     let found = place.expand(&[&url("/signed?key=secret")]).unwrap();
     assert_eq!(found.inputs[0].bytes, Some(text.len() as u64));
-    assert_eq!((&*found.inputs[0].name, &*found.inputs[0].shown), ("signed", &*url("/signed")));
+    assert_eq!(
+        (&*found.inputs[0].name, &*found.inputs[0].shown),
+        ("signed", &*url("/signed"))
+    );
     assert!(!format!("{:?}", found.inputs[0]).contains("secret"));
     for (path, said) in [
-        ("/absent", "/absent: there is nothing at this address (404 Not Found)"),
+        (
+            "/absent",
+            "/absent: there is nothing at this address (404 Not Found)",
+        ),
         ("/forbidden", "the server wants to know who asks"),
         ("/page", "/page is an HTML page"),
     ] {
@@ -103,10 +126,22 @@ fn hub(rows: &[Map<String, Value>]) -> Server {
     let list = Served::Body(list.to_string().into_bytes());
     let file = "/datasets/me/set/resolve/c0ffee/data/";
     Server::start(&[
-        ("/api/datasets/me/set/revision/main?blobs=true", list.clone()),
-        ("/api/datasets/me/set/revision/refs%2Fconvert%2Fparquet?blobs=true", list),
-        (&format!("{file}train-1%20%C3%BC.jsonl"), Served::Body(lines(rows))),
-        (&format!("{file}train-0.jsonl.gz"), Served::Moved("/elsewhere".into())),
+        (
+            "/api/datasets/me/set/revision/main?blobs=true",
+            list.clone(),
+        ),
+        (
+            "/api/datasets/me/set/revision/refs%2Fconvert%2Fparquet?blobs=true",
+            list,
+        ),
+        (
+            &format!("{file}train-1%20%C3%BC.jsonl"),
+            Served::Body(lines(rows)),
+        ),
+        (
+            &format!("{file}train-0.jsonl.gz"),
+            Served::Moved("/elsewhere".into()),
+        ),
         ("/elsewhere", Served::Body(gzip(&lines(rows)))),
         (&format!("{file}test.jsonl"), Served::Body(lines(rows))),
     ])
@@ -126,7 +161,12 @@ impl Asked<'_> {
     }
 
     fn names(&self, rest: &str) -> Vec<String> {
-        self.expand(rest).unwrap().inputs.into_iter().map(|input| input.name).collect()
+        self.expand(rest)
+            .unwrap()
+            .inputs
+            .into_iter()
+            .map(|input| input.name)
+            .collect()
     }
 }
 
@@ -152,15 +192,29 @@ fn the_hub_gives_files_of_a_data_set() {
     let read = gather(&found, &Wanted::All);
     assert_eq!((read.error, read.values.len()), (None, 3 * rows.len()));
     assert_eq!(asked.names("datasets/me/set@~parquet/data").len(), 3);
-    assert_eq!(asked.names("datasets/me/set@refs%2Fconvert%2Fparquet/data/test.jsonl").len(), 1);
+    assert_eq!(
+        asked
+            .names("datasets/me/set@refs%2Fconvert%2Fparquet/data/test.jsonl")
+            .len(),
+        1
+    );
     // The token stays with the Hub.
     let requests = server.asked();
     assert!(requests.contains(&"/api/datasets/me/set/revision/main?blobs=true secret".to_owned()));
     assert!(!format!("{found:?}").contains("secret"));
     for (rest, said) in [
-        ("datasets/me/set/data/tset.jsonl", "did you mean data/test.jsonl"),
-        ("datasets/me/set/*.csv", "nothing matches hf://datasets/me/set/*.csv"),
-        ("datasets/me/sett", "hf://datasets/me/sett: the Hub has no such data set or revision"),
+        (
+            "datasets/me/set/data/test1.jsonl",
+            "did you mean data/test.jsonl",
+        ),
+        (
+            "datasets/me/set/*.csv",
+            "nothing matches hf://datasets/me/set/*.csv",
+        ),
+        (
+            "datasets/me/sett",
+            "hf://datasets/me/sett: the Hub has no such data set or revision",
+        ),
         ("me/set", "write hf://datasets/owner/name"),
         ("datasets/me/set/../../x", "has no '..'"),
     ] {
@@ -171,7 +225,10 @@ fn the_hub_gives_files_of_a_data_set() {
     let snapshot = "hub/datasets--me--set/snapshots/c0ffee/";
     place.write(&format!("{snapshot}data/test.jsonl"), &lines(&rows));
     let before = server.asked().len();
-    let read = gather(&asked.expand("datasets/me/set/data/test.jsonl").unwrap(), &Wanted::All);
+    let read = gather(
+        &asked.expand("datasets/me/set/data/test.jsonl").unwrap(),
+        &Wanted::All,
+    );
     assert_eq!((read.error, read.values.len()), (None, rows.len()));
     assert_eq!(server.asked().len(), before + 1);
 }
@@ -185,7 +242,12 @@ fn the_hubs_cache_needs_no_network() {
     place.write(&format!("{folder}/refs/main"), commit.as_bytes());
     place.write(&format!("{folder}/blobs/abc"), &lines(&rows));
     place.write(&format!("{folder}/snapshots/{commit}/README.md"), b"#");
-    let link = place.path().join(folder).join("snapshots").join(commit).join("a.jsonl");
+    let link = place
+        .path()
+        .join(folder)
+        .join("snapshots")
+        .join(commit)
+        .join("a.jsonl");
     std::os::unix::fs::symlink("../../blobs/abc", link).unwrap();
     let nobody = "http://127.0.0.1:9";
     let mut asked = Asked {
@@ -197,9 +259,13 @@ fn the_hubs_cache_needs_no_network() {
             offline: false,
         },
     };
-    let rows_of = |found: Result<Expanded, String>| gather(&found.unwrap(), &Wanted::All).values.len();
+    let rows_of =
+        |found: Result<Expanded, String>| gather(&found.unwrap(), &Wanted::All).values.len();
     // One file of a commit, or of a branch where nobody answers.
-    assert_eq!(rows_of(asked.expand(&format!("datasets/me/set@{commit}/a.jsonl"))), 7);
+    assert_eq!(
+        rows_of(asked.expand(&format!("datasets/me/set@{commit}/a.jsonl"))),
+        7
+    );
     assert_eq!(rows_of(asked.expand("datasets/me/set/a.jsonl")), 7);
     // The cache may lack some of many.
     let error = asked.expand("datasets/me/set").unwrap_err();
@@ -209,7 +275,10 @@ fn the_hubs_cache_needs_no_network() {
     assert_eq!(rows_of(asked.expand("datasets/me/set")), 7);
     assert_eq!(asked.names("datasets/me/set/*.jsonl"), ["a.jsonl"]);
     let error = asked.expand("datasets/me/other").unwrap_err();
-    assert!(error.contains("HF_HUB_OFFLINE keeps the Hub from being asked"), "{error}");
+    assert!(
+        error.contains("HF_HUB_OFFLINE keeps the Hub from being asked"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -225,7 +294,10 @@ fn the_hubs_settings_come_from_its_variables() {
     let settings = Settings::of(&variable);
     assert_eq!(settings.cache, place.path().join("hub"));
     assert_eq!(settings.token.as_deref(), Some("kept"));
-    assert_eq!((&*settings.endpoint, settings.offline), ("https://mirror", false));
+    assert_eq!(
+        (&*settings.endpoint, settings.offline),
+        ("https://mirror", false)
+    );
     let given = Settings::of(&|name| match name {
         "HF_TOKEN" => Some("given".into()),
         "HF_HUB_OFFLINE" => Some("1".into()),
@@ -233,6 +305,9 @@ fn the_hubs_settings_come_from_its_variables() {
         "HOME" => Some("/home/me".into()),
         _ => None,
     });
-    assert_eq!((given.token.as_deref(), given.offline), (Some("given"), true));
+    assert_eq!(
+        (given.token.as_deref(), given.offline),
+        (Some("given"), true)
+    );
     assert_eq!(given.cache, Path::new("/cache"));
 }

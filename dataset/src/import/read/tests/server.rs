@@ -26,8 +26,10 @@ impl Server {
     pub(super) fn start(pages: &[(&str, Served)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let pages: BTreeMap<String, Served> =
-            pages.iter().map(|(path, page)| ((*path).to_owned(), page.clone())).collect();
+        let pages: BTreeMap<String, Served> = pages
+            .iter()
+            .map(|(path, page)| ((*path).to_owned(), page.clone()))
+            .collect();
         let asked = Arc::new(Mutex::new(vec![]));
         let record = Arc::clone(&asked);
         thread::spawn(move || {
@@ -71,7 +73,10 @@ fn answer(
         Some(Served::Body(body)) => (length(200, body.len()), body),
         Some(Served::Broken(body)) if from > 0 => (length(206, body.len() - from), &body[from..]),
         Some(Served::Broken(body)) => (length(200, body.len()), &body[..body.len() / 2]),
-        Some(Served::Moved(to)) => (format!("302 Found\r\nlocation: {to}\r\ncontent-length: 0"), b""),
+        Some(Served::Moved(to)) => (
+            format!("302 Found\r\nlocation: {to}\r\ncontent-length: 0"),
+            b"",
+        ),
         Some(Served::Status(status)) => (length(*status, 0), b""),
         None => (length(404, 0), b""),
     };

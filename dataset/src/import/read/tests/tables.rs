@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 fn as_parquet(table: &RecordBatch) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut writer = ::parquet::arrow::ArrowWriter::try_new(&mut bytes, table.schema(), None).unwrap();
+    let mut writer =
+        ::parquet::arrow::ArrowWriter::try_new(&mut bytes, table.schema(), None).unwrap();
     writer.write(table).unwrap();
     writer.close().unwrap();
     bytes
 }
 
 fn as_arrow(table: &RecordBatch) -> Vec<u8> {
-    let mut writer =
-        arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &table.schema()).unwrap();
+    let mut writer = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &table.schema()).unwrap();
     writer.write(table).unwrap();
     writer.into_inner().unwrap()
 }
@@ -34,40 +34,187 @@ fn columns() -> Vec<(&'static str, ArrayRef, Value)> {
     let day = 19_844; // 2024-05-01
     let noon = day as i64 * 86_400 + 12 * 3600;
     vec![
-        ("utf8", Arc::new(StringArray::from(texts())) as ArrayRef, json!("Größe")),
-        ("large_utf8", Arc::new(LargeStringArray::from(texts())), json!("Größe")),
-        ("utf8_view", Arc::new(StringViewArray::from(texts())), json!("Größe")),
-        ("binary", Arc::new(BinaryArray::from(vec![Some("Größe".as_bytes()), None])), json!("Größe")),
-        ("dictionary", Arc::new(texts().into_iter().collect::<DictionaryArray<Int8Type>>()), json!("Größe")),
-        ("bool", Arc::new(BooleanArray::from(vec![Some(true), None])), json!(true)),
+        (
+            "utf8",
+            Arc::new(StringArray::from(texts())) as ArrayRef,
+            json!("Größe"),
+        ),
+        (
+            "large_utf8",
+            Arc::new(LargeStringArray::from(texts())),
+            json!("Größe"),
+        ),
+        (
+            "utf8_view",
+            Arc::new(StringViewArray::from(texts())),
+            json!("Größe"),
+        ),
+        (
+            "binary",
+            Arc::new(BinaryArray::from(vec![Some("Größe".as_bytes()), None])),
+            json!("Größe"),
+        ),
+        (
+            "dictionary",
+            Arc::new(texts().into_iter().collect::<DictionaryArray<Int8Type>>()),
+            json!("Größe"),
+        ),
+        (
+            "bool",
+            Arc::new(BooleanArray::from(vec![Some(true), None])),
+            json!(true),
+        ),
         ("null", Arc::new(NullArray::new(2)), json!(null)),
-        ("i8", Arc::new(Int8Array::from(vec![Some(-8), None])), json!(-8)),
-        ("i16", Arc::new(Int16Array::from(vec![Some(-16), None])), json!(-16)),
-        ("i32", Arc::new(Int32Array::from(vec![Some(-32), None])), json!(-32)),
-        ("i64", Arc::new(Int64Array::from(vec![Some(i64::MIN), None])), json!(i64::MIN)),
-        ("u8", Arc::new(UInt8Array::from(vec![Some(8), None])), json!(8)),
-        ("u16", Arc::new(UInt16Array::from(vec![Some(16), None])), json!(16)),
-        ("u32", Arc::new(UInt32Array::from(vec![Some(u32::MAX), None])), json!(u32::MAX)),
-        ("u64", Arc::new(UInt64Array::from(vec![Some(u64::MAX), None])), json!(u64::MAX)),
-        ("f16", Arc::new(Float16Array::from(vec![Some(half(0.7)), None])), json!(0.7)),
-        ("f32", Arc::new(Float32Array::from(vec![Some(0.7), None])), json!(0.7)),
-        ("f64", Arc::new(Float64Array::from(vec![Some(0.7), None])), json!(0.7)),
+        (
+            "i8",
+            Arc::new(Int8Array::from(vec![Some(-8), None])),
+            json!(-8),
+        ),
+        (
+            "i16",
+            Arc::new(Int16Array::from(vec![Some(-16), None])),
+            json!(-16),
+        ),
+        (
+            "i32",
+            Arc::new(Int32Array::from(vec![Some(-32), None])),
+            json!(-32),
+        ),
+        (
+            "i64",
+            Arc::new(Int64Array::from(vec![Some(i64::MIN), None])),
+            json!(i64::MIN),
+        ),
+        (
+            "u8",
+            Arc::new(UInt8Array::from(vec![Some(8), None])),
+            json!(8),
+        ),
+        (
+            "u16",
+            Arc::new(UInt16Array::from(vec![Some(16), None])),
+            json!(16),
+        ),
+        (
+            "u32",
+            Arc::new(UInt32Array::from(vec![Some(u32::MAX), None])),
+            json!(u32::MAX),
+        ),
+        (
+            "u64",
+            Arc::new(UInt64Array::from(vec![Some(u64::MAX), None])),
+            json!(u64::MAX),
+        ),
+        (
+            "f16",
+            Arc::new(Float16Array::from(vec![Some(half(0.7)), None])),
+            json!(0.7),
+        ),
+        (
+            "f32",
+            Arc::new(Float32Array::from(vec![Some(0.7), None])),
+            json!(0.7),
+        ),
+        (
+            "f64",
+            Arc::new(Float64Array::from(vec![Some(0.7), None])),
+            json!(0.7),
+        ),
         ("decimal", decimal(70, 4, 2), json!(0.7)),
         ("whole_decimal", decimal(300, 18, 2), json!(3)),
-        ("long_decimal", decimal(12_345_678_901_234_567_890_123_450, 38, 2), json!("123456789012345678901234.5")),
-        ("date", Arc::new(Date32Array::from(vec![Some(day), None])), json!("2024-05-01")),
-        ("date64", Arc::new(Date64Array::from(vec![Some(i64::from(day) * 86_400_000), None])), json!("2024-05-01")),
-        ("seconds", Arc::new(TimestampSecondArray::from(vec![Some(noon), None])), json!("2024-05-01T12:00:00")),
-        ("millis", Arc::new(TimestampMillisecondArray::from(vec![Some(noon * 1000 + 5), None]).with_timezone("Europe/Berlin")), json!("2024-05-01T12:00:00.005Z")),
-        ("micros", Arc::new(TimestampMicrosecondArray::from(vec![Some(noon * 1_000_000), None])), json!("2024-05-01T12:00:00")),
-        ("nanos", Arc::new(TimestampNanosecondArray::from(vec![Some(noon * 1_000_000_000), None])), json!("2024-05-01T12:00:00")),
-        ("time", Arc::new(Time64MicrosecondArray::from(vec![Some(43_200_000_000), None])), json!("12:00:00")),
-        ("time32", Arc::new(Time32SecondArray::from(vec![Some(43_200), None])), json!("12:00:00")),
-        ("duration", Arc::new(DurationMillisecondArray::from(vec![Some(1500), None])), json!(1500)),
-        ("uuid", uuid(), json!("00010203-0405-0607-0809-0a0b0c0d0e0f")),
-        ("list", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None]), None])), json!([1, null])),
-        ("large_list", Arc::new(LargeListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1)]), None])), json!([1])),
-        ("fixed_list", Arc::new(FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), Some(2)]), None], 2)), json!([1, 2])),
+        (
+            "long_decimal",
+            decimal(12_345_678_901_234_567_890_123_450, 38, 2),
+            json!("123456789012345678901234.5"),
+        ),
+        (
+            "date",
+            Arc::new(Date32Array::from(vec![Some(day), None])),
+            json!("2024-05-01"),
+        ),
+        (
+            "date64",
+            Arc::new(Date64Array::from(vec![
+                Some(i64::from(day) * 86_400_000),
+                None,
+            ])),
+            json!("2024-05-01"),
+        ),
+        (
+            "seconds",
+            Arc::new(TimestampSecondArray::from(vec![Some(noon), None])),
+            json!("2024-05-01T12:00:00"),
+        ),
+        (
+            "millis",
+            Arc::new(
+                TimestampMillisecondArray::from(vec![Some(noon * 1000 + 5), None])
+                    .with_timezone("Europe/Berlin"),
+            ),
+            json!("2024-05-01T12:00:00.005Z"),
+        ),
+        (
+            "micros",
+            Arc::new(TimestampMicrosecondArray::from(vec![
+                Some(noon * 1_000_000),
+                None,
+            ])),
+            json!("2024-05-01T12:00:00"),
+        ),
+        (
+            "nanos",
+            Arc::new(TimestampNanosecondArray::from(vec![
+                Some(noon * 1_000_000_000),
+                None,
+            ])),
+            json!("2024-05-01T12:00:00"),
+        ),
+        (
+            "time",
+            Arc::new(Time64MicrosecondArray::from(vec![
+                Some(43_200_000_000),
+                None,
+            ])),
+            json!("12:00:00"),
+        ),
+        (
+            "time32",
+            Arc::new(Time32SecondArray::from(vec![Some(43_200), None])),
+            json!("12:00:00"),
+        ),
+        (
+            "duration",
+            Arc::new(DurationMillisecondArray::from(vec![Some(1500), None])),
+            json!(1500),
+        ),
+        (
+            "uuid",
+            uuid(),
+            json!("00010203-0405-0607-0809-0a0b0c0d0e0f"),
+        ),
+        (
+            "list",
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
+                Some(vec![Some(1), None]),
+                None,
+            ])),
+            json!([1, null]),
+        ),
+        (
+            "large_list",
+            Arc::new(LargeListArray::from_iter_primitive::<Int32Type, _, _>(
+                vec![Some(vec![Some(1)]), None],
+            )),
+            json!([1]),
+        ),
+        (
+            "fixed_list",
+            Arc::new(FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(
+                vec![Some(vec![Some(1), Some(2)]), None],
+                2,
+            )),
+            json!([1, 2]),
+        ),
         ("struct", structs(), json!({"role": "user", "n": 1})),
         ("map", map(), json!({"a": "b"})),
     ]
@@ -80,7 +227,9 @@ fn decimal(value: i128, precision: u8, scale: i8) -> ArrayRef {
 
 fn uuid() -> ArrayRef {
     let mut builder = FixedSizeBinaryBuilder::new(16);
-    builder.append_value(std::array::from_fn::<u8, 16, _>(|at| at as u8)).unwrap();
+    builder
+        .append_value(std::array::from_fn::<u8, 16, _>(|at| at as u8))
+        .unwrap();
     builder.append_null();
     Arc::new(builder.finish())
 }
@@ -112,7 +261,10 @@ fn table(columns: &[(&'static str, ArrayRef, Value)]) -> RecordBatch {
         .iter()
         .map(|(name, array, _)| Field::new(*name, array.data_type().clone(), true))
         .collect();
-    let arrays = columns.iter().map(|(_, array, _)| Arc::clone(array)).collect();
+    let arrays = columns
+        .iter()
+        .map(|(_, array, _)| Arc::clone(array))
+        .collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
 }
 
@@ -156,7 +308,8 @@ fn values_of_types_that_only_arrow_has_come_through() {
 fn parquet_of_programs_that_know_no_arrow_is_read() {
     use ::parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
     use ::parquet::file::writer::SerializedFileWriter;
-    let schema = "message m { required binary text; required int96 at; required binary named (UTF8); }";
+    let schema =
+        "message m { required binary text; required int96 at; required binary named (UTF8); }";
     let schema = Arc::new(::parquet::schema::parser::parse_message_type(schema).unwrap());
     let mut bytes = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut bytes, schema, Default::default()).unwrap();
@@ -166,13 +319,22 @@ fn parquet_of_programs_that_know_no_arrow_is_read() {
     // Nanoseconds of the day, and the Julian day of 2024-05-01.
     at.set_data(0, 0, 2_460_432);
     let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<ByteArrayType>().write_batch(&text, None, None).unwrap();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&text, None, None)
+        .unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int96Type>().write_batch(&[at], None, None).unwrap();
+    column
+        .typed::<Int96Type>()
+        .write_batch(&[at], None, None)
+        .unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<ByteArrayType>().write_batch(&text, None, None).unwrap();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&text, None, None)
+        .unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
@@ -195,7 +357,10 @@ fn text_that_is_none_costs_its_row_and_is_named() {
         let texts = [&b"good"[..], b"Gr\xf6\xdfe", b"good"];
         let texts = texts.map(|text| ByteArray::from(text.to_vec()));
         let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&texts, None, None)
+            .unwrap();
         column.close().unwrap();
     }
     group.close().unwrap();
@@ -203,8 +368,14 @@ fn text_that_is_none_costs_its_row_and_is_named() {
     let place = Place::new();
     let path = place.write("in.parquet", &bytes);
     let read = place.read_named(path.to_str().unwrap(), &wanted(&["prompt"]));
-    assert_eq!(read.malformed, ["row 2 holds bytes in the column 'prompt' that are not UTF-8 text"]);
-    assert_eq!((read.places, read.error), (vec!["row 1".to_owned(), "row 3".into()], None));
+    assert_eq!(
+        read.malformed,
+        ["row 2 holds bytes in the column 'prompt' that are not UTF-8 text"]
+    );
+    assert_eq!(
+        (read.places, read.error),
+        (vec!["row 1".to_owned(), "row 3".into()], None)
+    );
     // What nobody wants may be anything.
     let read = place.read_named(path.to_str().unwrap(), &wanted(&["absent"]));
     assert_eq!((read.values.len(), read.malformed.len()), (3, 0));
@@ -221,7 +392,8 @@ fn numbers_that_are_none_are_null_and_counted() {
     ])
     .unwrap();
     let read = Place::new().read(&as_parquet(&table));
-    let expected = json!([{"a": null, "b": null}, {"a": null, "b": 65500.0}, {"a": 0.5, "b": 6e-8}]);
+    let expected =
+        json!([{"a": null, "b": null}, {"a": null, "b": 65500.0}, {"a": 0.5, "b": 6e-8}]);
     assert_eq!(json!(read.values), expected);
     assert_eq!(read.repairs, 3);
 }
