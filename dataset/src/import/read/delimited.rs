@@ -120,10 +120,6 @@ impl Cells {
         };
         json.to_string().into_bytes()
     }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.record.as_slice().len()
-    }
 }
 
 /// Hands over the lines below the first one.

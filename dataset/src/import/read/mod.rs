@@ -79,7 +79,7 @@ type Sink<'a> = &'a mut dyn FnMut(Vec<RawRecord>) -> bool;
 /// A batch ends with the record that brings it to so many bytes.
 const BATCH_BYTES: usize = 4 << 20;
 /// A record that is longer is none: some quote or bracket is missing.
-const RECORD_BYTES: usize = 1 << 30;
+const RECORD_BYTES: usize = 1 << 29;
 /// Batches that are read ahead.
 const AHEAD: usize = 1;
 

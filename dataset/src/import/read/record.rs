@@ -115,13 +115,4 @@ impl RawRecord {
             Raw::Row(row) => row.to_json(),
         }
     }
-
-    /// About how many bytes of memory it stands for.
-    pub(in crate::import) fn bytes(&self) -> usize {
-        match &self.raw {
-            Raw::Json(text) | Raw::Cut(text) => text.len(),
-            Raw::Cells(cells) => cells.bytes(),
-            Raw::Row(row) => row.bytes(),
-        }
-    }
 }

@@ -19,8 +19,6 @@ pub(super) struct Table {
     columns: Vec<ArrayRef>,
     /// Names of all columns of the input.
     all: Arc<[String]>,
-    /// Memory, of a row.
-    row_bytes: usize,
 }
 
 /// A row of a table.
@@ -46,7 +44,6 @@ pub(super) fn records(batch: &RecordBatch, all: &Arc<[String]>, before: u64) -> 
         names: names(&batch.schema()),
         columns: batch.columns().to_vec(),
         all: Arc::clone(all),
-        row_bytes: batch.get_array_memory_size() / rows.max(1),
     });
     let record = |at: usize| RawRecord {
         place: Place {
@@ -94,10 +91,6 @@ impl Row {
             (name.clone(), value.unwrap_or(Value::Null))
         });
         Value::Object(pairs.collect()).to_string().into_bytes()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.table.row_bytes
     }
 }
 

@@ -35,7 +35,6 @@ fn survives(name: &str, seeds: &[Vec<u8>]) {
                     assert!(!why.to_string().is_empty());
                     record.to_json();
                 }
-                record.bytes();
             }
             Ok(true)
         });

@@ -124,8 +124,8 @@ fn what_is_missing_is_named_with_what_is_near() {
     let place = Place::new();
     here(&place);
     let error = |name: &str| told(&place.expand(&[&place.named(name)]).unwrap_err());
-    let said = error("e.jsnol");
-    assert!(said.contains("e.jsnol; did you mean e.jsonl"), "{said}");
+    let said = error("f.jsonl");
+    assert!(said.contains("f.jsonl; did you mean e.jsonl"), "{said}");
     let said = error("dd/sub/c.parquet.gz");
     assert!(
         said.contains("; did you mean d") || said.contains(" has d, e.jsonl"),

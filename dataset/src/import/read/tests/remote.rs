@@ -204,7 +204,7 @@ fn the_hub_gives_files_of_a_data_set() {
     assert!(!format!("{found:?}").contains("secret"));
     for (rest, said) in [
         (
-            "datasets/me/set/data/tset.jsonl",
+            "datasets/me/set/data/test1.jsonl",
             "did you mean data/test.jsonl",
         ),
         (
