@@ -41,6 +41,7 @@ fn read(path: &PathBuf, columns: &[(Quantity, &str)], filters: &[(&str, &str)]) 
             .collect(),
         filters: filters.iter().map(own).collect(),
         skip_missing: true,
+        ..Reading::default()
     };
     Table::read(File::open(path).expect("the table"), &reading).expect("a table")
 }
@@ -85,6 +86,7 @@ fn chinchilla_has_its_published_optimum_and_intervals() {
         (law.intervals.b, 1042.0, 5810.0, 0.25),
         (law.optimal_exponent_interval, 0.481, 0.556, 0.02),
     ] {
+        let interval = interval.expect("resamples were fitted");
         close(interval.lo, lo, tolerance);
         close(interval.hi, hi, tolerance);
     }
@@ -193,7 +195,8 @@ fn porians_valleys_are_found_in_their_runs() {
     let isoflop = fits.isoflop.expect("columns C, N and loss");
     assert_eq!((isoflop.valleys.len(), isoflop.refused.len()), (11, 0));
     let law = &isoflop.laws.fitted().expect("eleven budgets").size;
-    assert!(law.exponent_interval.contains(0.8353), "{law:?}");
+    let exponents = law.exponent_interval.expect("resamples were fitted");
+    assert!(exponents.contains(0.8353), "{law:?}");
 
     // Their own bottoms come from interpolation by Akima's cubics.
     let Some(path) = scaling("porian_optimal_pairs.csv") else {
@@ -255,4 +258,5 @@ fn a_table_that_says_nothing_is_refused_with_what_would_help() {
     };
     assert!(one("1e6", "1ie9").contains("all points have the same N"));
     assert!(one("1ie6", "1e9").contains("all points have the same D"));
+    assert!(one("1ie6", "2ie9").contains("D follows N"));
 }

@@ -48,12 +48,12 @@ pub struct Recommendation {
     pub model: ModelConfig,
     /// All its parameters.
     pub parameters: u64,
-    /// 95% of the best number of parameters.
-    pub parameters_interval: Interval,
+    /// 95% of the best number of parameters; `None` where nothing was resampled.
+    pub parameters_interval: Option<Interval>,
     /// Plain tokens.
     pub tokens: f64,
     /// Predicted loss and its 95%, if the law in compute stands.
-    pub loss: Option<(f64, Interval)>,
+    pub loss: Option<(f64, Option<Interval>)>,
     /// The budget over the largest that was measured.
     pub extrapolation: f64,
     /// What failed, and was overruled; what the laws don't say.
@@ -64,10 +64,13 @@ pub struct Recommendation {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// There is no law to follow.
-    #[error(
-        "no law says which size is best: {0}. Run budgets with smaller and larger sizes around the best one"
-    )]
-    NoLaw(String),
+    #[error("no law says which size is best: {reason}. {}", needed.join("; "))]
+    NoLaw {
+        /// Why there is none.
+        reason: String,
+        /// What the sweep would need, by its keys.
+        needed: Vec<String>,
+    },
     /// The laws failed their own checks.
     #[error("these laws failed their own checks: {}. Run more, or extrapolate all the same with --force", .0.join("; "))]
     Checks(Vec<String>),
@@ -97,9 +100,14 @@ const FEWEST_STEPS: u64 = 100;
 pub fn recommend(inputs: &Inputs, request: Request) -> Result<Recommendation, Refusal> {
     let law = match &inputs.analysis.optimal {
         Fit::Fitted(laws) => &laws.size,
-        Fit::Refused(reason) => return Err(Refusal::NoLaw(reason.clone())),
+        Fit::Refused(reason) => {
+            return Err(Refusal::NoLaw {
+                reason: reason.clone(),
+                needed: needed(inputs),
+            });
+        }
     };
-    let compute = inputs.finished.iter().map(FinishedTrial::compute);
+    let compute = inputs.finished.iter().filter_map(FinishedTrial::compute);
     let extrapolation = request.flops / compute.fold(0.0, f64::max);
     let mut cautions = failed_checks(inputs, extrapolation);
     if !cautions.is_empty() && !request.force {
@@ -132,6 +140,44 @@ pub fn recommend(inputs: &Inputs, request: Request) -> Result<Recommendation, Re
         extrapolation,
         cautions,
     })
+}
+
+/// Budgets and sizes of each that a law of the best size takes.
+const FEWEST: usize = 3;
+
+/// What a sweep needs so that there is a law of the best size.
+fn needed(inputs: &Inputs) -> Vec<String> {
+    let axes = &inputs.sweep.sweep;
+    let mut needed = Vec::new();
+    if axes.budgets.len() < FEWEST {
+        let there = match axes.budgets.len() {
+            0 => "it has none".to_owned(),
+            count => format!("it has {count}"),
+        };
+        needed.push(format!(
+            "Give the sweep at least {FEWEST} compute budgets in sweep.budgets, such as [1e15, 4e15, 1.6e16] ({there}); sizes compete at each of them"
+        ));
+    }
+    if axes.sizes.len() < FEWEST {
+        needed.push(format!(
+            "List at least {FEWEST} sizes in sweep.sizes ({} there), some smaller and some larger than the best one of each budget",
+            match axes.sizes.len() {
+                1 => "one is".to_owned(),
+                count => format!("{count} are"),
+            }
+        ));
+    }
+    let unfound = inputs.analysis.no_valleys.iter().map(|without| {
+        format!(
+            "At {:.2e} FLOPs no size is best: {}",
+            without.flops, without.reason
+        )
+    });
+    needed.extend(unfound);
+    if needed.is_empty() {
+        needed.push("Wait for the trials that have not finished, or run more budgets".to_owned());
+    }
+    needed
 }
 
 /// The sweep that was run, with one trial of `model` in the place of its axes.
@@ -169,11 +215,11 @@ fn failed_checks(inputs: &Inputs, extrapolation: f64) -> Vec<String> {
         ));
     }
     if let Some(law) = analysis.optimal.fitted().map(|laws| &laws.size)
-        && law.exponent_interval.lo <= 0.0
+        && let Some(lowest) = law.exponent_interval.map(|interval| interval.lo)
+        && lowest <= 0.0
     {
         failed.push(format!(
-            "the exponent of the best size may be {:.2}: these points don't show that it grows",
-            law.exponent_interval.lo
+            "the exponent of the best size may be {lowest:.2}: these points don't show that it grows"
         ));
     }
     for held in &analysis.hold_out {
@@ -259,7 +305,7 @@ fn best_of_largest(finished: &[FinishedTrial]) -> &FinishedTrial {
     let best = finished.iter().max_by(|a, b| {
         params(a)
             .total_cmp(&params(b))
-            .then_with(|| a.compute().total_cmp(&b.compute()))
+            .then_with(|| a.cmp_compute(b))
             .then_with(|| b.loss.total_cmp(&a.loss))
     });
     best.expect("a law of the best size was fitted to some trials")
@@ -294,18 +340,22 @@ impl Recommendation {
     /// # Errors
     /// A value that TOML can't express.
     pub fn toml(&self, flops: f64, run: &str) -> Result<String, toml::ser::Error> {
-        let interval = self.parameters_interval;
+        let best = self
+            .parameters_interval
+            .map(|Interval { lo, hi }| format!(", best between {lo:.3e} and {hi:.3e} (95%)"));
         let mut text = format!(
             "# Recommended for {flops:.2e} FLOPs (6 x non-embedding parameters x tokens) by the laws of\n# {run}.\n\
              # {:.1} times the largest compute that was measured.\n\
-             # Parameters: {:.3e}, best between {:.3e} and {:.3e} (95%). Tokens: {:.3e}.\n",
-            self.extrapolation, self.parameters as f64, interval.lo, interval.hi, self.tokens
+             # Parameters: {:.3e}{}. Tokens: {:.3e}.\n",
+            self.extrapolation,
+            self.parameters as f64,
+            best.unwrap_or_default(),
+            self.tokens
         );
         if let Some((loss, band)) = self.loss {
-            text += &format!(
-                "# Loss by the law in compute: {loss:.4} ({:.4} to {:.4}).\n",
-                band.lo, band.hi
-            );
+            let band = band.map(|Interval { lo, hi }| format!(" ({lo:.4} to {hi:.4})"));
+            let band = band.unwrap_or_default();
+            text += &format!("# Loss by the law in compute: {loss:.4}{band}.\n");
         }
         for caution in &self.cautions {
             text += &format!("# Caution: {caution}.\n");

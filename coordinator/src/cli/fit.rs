@@ -1,38 +1,49 @@
 //! `coordinator fit`: laws of any table of runs.
 
 use super::Error;
+use clap::ValueEnum;
 use polestar_core::chain;
 use polestar_laws::{
     fits::{
         Bootstrap, Fit, FormComparison, Interval, Parametric, PowerLaw,
         isoflop::{Method, Valley},
+        parametric::{DESCRIPTION, UNDETERMINED},
     },
-    report::{Fitting, build_with},
-    table::{self, Fits, IsoFlop, LawChoice, Quantity, Reading, Table, report_input},
+    report::{Fitting, Report, build_with},
+    table::{self, Fits, IsoFlop, LawChoice, Quantity, Reading, RunColumn, Table, report_input},
 };
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FitArgs {
-    /// CSV with a header: columns N (parameters), D (tokens), C (FLOP), loss, as far as there are
+    /// Table with a header (CSV, or with tabs or semicolons): columns N (parameters), D (tokens), C (FLOP), loss, as
+    /// far as there are; - reads standard input
     table: PathBuf,
     /// A column that goes by another name, as in N=param_count; sigma=… weighs N by its error in ln N
     #[arg(long = "column", value_name = "WHAT=NAME", value_parser = column)]
     columns: Vec<(Quantity, String)>,
+    /// The column that says which run a row is a checkpoint of: intervals then come from drawing runs. Unasked, a column
+    /// such as run or name is taken if its rows are checkpoints; "none" takes every row for a run
+    #[arg(long, value_name = "COLUMN")]
+    run: Option<String>,
     /// The law to fit
-    #[arg(long, value_enum, default_value_t = LawChoice::Auto)]
-    law: LawChoice,
+    #[arg(long, value_enum, default_value_t = LawName::Auto)]
+    law: LawName,
     /// How the best size of a budget is found
-    #[arg(long, value_enum, default_value_t = Method::Parabola)]
-    valley: Method,
+    #[arg(long, value_enum, default_value_t = ValleyName::Parabola)]
+    valley: ValleyName,
     /// Only rows in which a column has a value
     #[arg(long = "where", value_name = "COLUMN=VALUE", value_parser = filter)]
     filters: Vec<(String, String)>,
-    /// Leave out rows that lack a number
+    /// Leave out rows that lack a number: empty, NaN, None, null, N/A, -, inf
     #[arg(long)]
     skip_missing: bool,
-    /// Resamples that intervals rest on
-    #[arg(long, default_value_t = 2000)]
+    /// Resamples that intervals rest on; 0 gives estimates without intervals
+    #[arg(long, default_value_t = 2000, value_parser = resamples)]
     resamples: usize,
     /// Seed of the resamples
     #[arg(long, default_value_t = 0)]
@@ -45,6 +56,51 @@ pub(super) struct FitArgs {
     report: Option<PathBuf>,
 }
 
+/// The words of `--law`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LawName {
+    /// What the columns allow
+    Auto,
+    /// L = E + A / N^α + B / D^β
+    Parametric,
+    /// The best size of each budget, and how it grows
+    Isoflop,
+    /// N = c · C^e, for rows that are the best sizes of their budgets
+    Optima,
+    /// L = c · x^e, x being C, else N, else D
+    Power,
+}
+
+impl From<LawName> for LawChoice {
+    fn from(name: LawName) -> Self {
+        match name {
+            LawName::Auto => Self::Auto,
+            LawName::Parametric => Self::Parametric,
+            LawName::Isoflop => Self::Isoflop,
+            LawName::Optima => Self::Optima,
+            LawName::Power => Self::Power,
+        }
+    }
+}
+
+/// The words of `--valley`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ValleyName {
+    /// A parabola in ln N through the lowest losses: wobbles average out
+    Parabola,
+    /// Akima's interpolation in ln N: no shape is assumed
+    Akima,
+}
+
+impl From<ValleyName> for Method {
+    fn from(name: ValleyName) -> Self {
+        match name {
+            ValleyName::Parabola => Self::Parabola,
+            ValleyName::Akima => Self::Akima,
+        }
+    }
+}
+
 fn column(text: &str) -> Result<(Quantity, String), String> {
     let (what, name) = filter(text)?;
     Ok((what.parse()?, name))
@@ -55,19 +111,50 @@ fn filter(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// More say nothing new, and would be kept in memory all the same.
+const MOST_RESAMPLES: usize = 1_000_000;
+
+fn resamples(text: &str) -> Result<usize, String> {
+    let found = text.parse().map_err(|_| "is no whole number".to_owned())?;
+    match found {
+        0..=MOST_RESAMPLES => Ok(found),
+        _ => Err(format!(
+            "at most {MOST_RESAMPLES} are drawn; the ends of a 95% interval are steady from a few thousand on"
+        )),
+    }
+}
+
 pub(super) fn run(args: FitArgs) -> Result<(), Error> {
-    let named =
-        |error: &dyn std::error::Error| format!("{}: {}", args.table.display(), chain(error));
+    let is_input = args.table == Path::new("-");
+    let name = match is_input {
+        true => "standard input".to_owned(),
+        false => args.table.display().to_string(),
+    };
+    let named = |error: &dyn std::error::Error| format!("{name}: {}", chain(error));
+    let mut columns = std::collections::BTreeMap::new();
+    for (what, column) in args.columns {
+        if let Some(other) = columns.insert(what, column) {
+            return Err(format!("--column {what} is given twice, once as {other}").into());
+        }
+    }
     let reading = Reading {
-        columns: args.columns.into_iter().collect(),
+        columns,
         filters: args.filters,
         skip_missing: args.skip_missing,
+        run: match args.run {
+            None => RunColumn::Detect,
+            Some(none) if none == "none" => RunColumn::None,
+            Some(column) => RunColumn::Named(column),
+        },
     };
-    let file = File::open(&args.table).map_err(|e| named(&e))?;
-    let table = Table::read(file, &reading).map_err(|e| named(&e))?;
+    let source: Box<dyn Read> = match is_input {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(&args.table).map_err(|e| named(&e))?),
+    };
+    let table = Table::read(source, &reading).map_err(|e| named(&e))?;
     let options = table::Options {
-        law: args.law,
-        valley: args.valley,
+        law: args.law.into(),
+        valley: args.valley.into(),
         bootstrap: Bootstrap {
             resamples: args.resamples,
             seed: args.seed,
@@ -80,21 +167,41 @@ pub(super) fn run(args: FitArgs) -> Result<(), Error> {
         print(&fits, &table);
     }
     if let Some(folder) = &args.report {
-        let name = args.table.file_name().unwrap_or(args.table.as_os_str());
-        let input = report_input(&name.to_string_lossy(), &table)
-            .map_err(|needs| format!("{}: {needs}", args.table.display()))?;
+        let title = match args.table.file_name() {
+            Some(file) if !is_input => file.to_string_lossy().into_owned(),
+            _ => name.clone(),
+        };
+        let input = report_input(&title, &table).map_err(|needs| format!("{name}: {needs}"))?;
         let fitting = Fitting {
             bootstrap: options.bootstrap,
             valley: options.valley,
         };
-        let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+        let report = build_with(&input, fitting);
+        if !args.json {
+            print_report(&report);
+        }
+        let failed = |e: io::Error| format!("{}: {e}", folder.display());
         std::fs::create_dir_all(folder).map_err(failed)?;
-        for (name, bytes) in build_with(&input, fitting).files()? {
+        for (name, bytes) in report.files()? {
             std::fs::write(folder.join(name), bytes).map_err(failed)?;
         }
         eprintln!("report {}", folder.join("report.html").display());
     }
     Ok(())
+}
+
+/// The laws that the page has besides, with what it says of them.
+fn print_report(report: &Report) {
+    for (name, law) in [("N", report.by_params()), ("C", report.by_compute())] {
+        println!("\non the page, law in {name}: {}", law.text());
+        for caution in &law.selection.cautions {
+            println!("  {caution}");
+        }
+        if !law.selection.excluded.is_empty() {
+            let count = law.selection.excluded.len();
+            println!("  {count} rows are not in it; the page says why");
+        }
+    }
 }
 
 fn print(fits: &Fits, table: &Table) {
@@ -106,6 +213,12 @@ fn print(fits: &Fits, table: &Table) {
         print!(", {} without a number", fits.skipped);
     }
     println!();
+    for (name, text) in table.facts() {
+        println!("{}: {text}", name.to_lowercase());
+    }
+    for note in &fits.notes {
+        println!("note: {note}");
+    }
     if let Some(law) = &fits.parametric {
         print_parametric(law, table);
     }
@@ -134,6 +247,9 @@ fn print_parametric(law: &Parametric, table: &Table) {
         "\nL(N, D) = E + A / N^α + B / D^β, Huber loss of ln L, 95% of {} resamples",
         law.resamples
     );
+    if let Some(reason) = &law.reason {
+        println!("  {UNDETERMINED}: {reason}. {DESCRIPTION}.");
+    }
     let (c, i) = (law.law, law.intervals);
     for (name, value, interval) in [
         ("E", c.e, i.e),
@@ -212,20 +328,17 @@ fn print_comparison(compared: &FormComparison) {
     }
 }
 
-fn with(value: f64, interval: Interval) -> String {
+/// A number with its interval, as far as there is one.
+fn with(value: f64, interval: Option<Interval>) -> String {
     let number = |x: f64| match x.abs() {
         1e5.. => format!("{x:.4e}"),
         10.0..1e5 => format!("{x:.2}"),
         _ => format!("{x:.4}"),
     };
-    if interval.lo == interval.hi {
-        // Nothing was resampled: there is no interval to show.
-        return number(value);
+    match interval {
+        None => format!("{} (95% not known)", number(value)),
+        Some(Interval { lo, hi }) => {
+            format!("{} ({} to {})", number(value), number(lo), number(hi))
+        }
     }
-    format!(
-        "{} ({} to {})",
-        number(value),
-        number(interval.lo),
-        number(interval.hi)
-    )
 }

@@ -42,9 +42,10 @@ fn trials(miss: f64) -> Vec<FinishedTrial> {
                     seed: 1,
                 },
                 params: Some(n),
-                flops: budget,
+                flops: Some(budget),
                 tokens: Some(tokens),
                 distance: None,
+                run: None,
                 loss: 0.2 + noise + 2.0 / n.powf(0.2) + 5.0 / tokens.powf(0.2),
             });
         }
@@ -128,7 +129,32 @@ fn laws_that_failed_are_not_followed_unless_that_is_overruled() {
     let found = ask(trials(0.3), request(true)).unwrap();
     assert!(found.cautions.iter().any(|c| c.contains("missed")));
     let few = trials(0.0).into_iter().take(9).collect();
-    assert!(matches!(ask(few, request(true)), Err(Refusal::NoLaw(_))));
+    assert!(matches!(
+        ask(few, request(true)),
+        Err(Refusal::NoLaw { .. })
+    ));
+}
+
+#[test]
+fn a_sweep_without_budgets_is_told_which_keys_would_give_it_a_law() {
+    let request = Request {
+        flops: 1e18,
+        memory: None,
+        force: true,
+    };
+    let sweep = SWEEP.replace("budgets = [1e15, 4e15, 1.6e16, 6.4e16]", "steps = [40]");
+    let mut finished = trials(0.0);
+    for trial in &mut finished {
+        trial.at.length = Length::Steps(40);
+    }
+    let refused = ask_of(&sweep, finished, request).unwrap_err().to_string();
+    for says in [
+        "sweep.budgets",
+        "it has none",
+        "3 sizes in sweep.sizes (2 are there)",
+    ] {
+        assert!(refused.contains(says), "{refused}");
+    }
 }
 
 #[test]

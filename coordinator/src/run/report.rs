@@ -142,9 +142,10 @@ async fn add_finished(
             name: name.clone(),
             at: planned.at.clone(),
             params: Some(planned.parameters as f64),
-            flops: outcome.flops_6nd,
+            flops: Some(outcome.flops_6nd),
             tokens: Some(outcome.consumed.plain_tokens as f64),
             distance: planned.distance,
+            run: None,
             loss: score.loss,
         });
     }
@@ -165,7 +166,7 @@ async fn discriminations(
     finished: &[FinishedTrial],
 ) -> Result<Vec<Discrimination>, ReportError> {
     let best = finished.iter().max_by(|a, b| {
-        let larger = a.compute().total_cmp(&b.compute());
+        let larger = a.cmp_compute(b);
         larger.then_with(|| b.loss.total_cmp(&a.loss))
     });
     let Some(best) = best else {

@@ -24,6 +24,60 @@ impl Default for Bootstrap {
     }
 }
 
+/// Observations by what a resample draws together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Groups {
+    members: Vec<Vec<usize>>,
+    is_whole: bool,
+}
+
+impl Groups {
+    /// Runs that differ in their seed only, group by group. As many groups as there are are drawn with replacement, and
+    /// within each drawn group as many runs as it has, so both the choice of points and the noise of a seed enter the
+    /// spread.
+    pub fn of_repeats(members: Vec<Vec<usize>>) -> Self {
+        let is_whole = false;
+        Self { members, is_whole }
+    }
+
+    /// Checkpoints of one run, run by run. They share its seed and its data, so a run is drawn with all of them.
+    pub fn of_runs(members: Vec<Vec<usize>>) -> Self {
+        let is_whole = true;
+        Self { members, is_whole }
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// How many of `observations` are independent: runs, where checkpoints of them are drawn, else each.
+    pub(super) fn witnesses(&self, observations: usize) -> usize {
+        match self.is_whole {
+            true => self.len(),
+            false => observations,
+        }
+    }
+
+    /// Whether there is nothing to draw.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let mut resample = Vec::new();
+        for _ in &self.members {
+            let group = &self.members[below(rng, self.members.len())];
+            if self.is_whole {
+                resample.extend(group);
+            } else {
+                resample.extend(group.iter().map(|_| group[below(rng, group.len())]));
+            }
+        }
+        resample
+    }
+}
+
 impl Bootstrap {
     /// No resamples: estimates without intervals.
     pub const NONE: Self = Self {
@@ -31,36 +85,25 @@ impl Bootstrap {
         seed: 0,
     };
 
-    /// Resampled fits, two levels deep: as many groups as there are, drawn with replacement, and within each drawn group
-    /// as many runs as it has. A group is the runs that differ in their seed only, so both the choice of points and the
-    /// noise of a seed enter the spread.
-    ///
-    /// `fit` gets observation indices (repeated ones for repeated draws) and may decline a resample that determines
-    /// nothing, such as one point drawn every time: another takes its place. A `fit` that declines nearly always yields
-    /// fewer draws than asked for.
-    pub fn draws<T>(
-        &self,
-        groups: &[Vec<usize>],
-        mut fit: impl FnMut(&[usize]) -> Option<T>,
-    ) -> Vec<T> {
-        let mut draws = Vec::with_capacity(self.resamples);
-        if groups.iter().any(Vec::is_empty) || groups.is_empty() {
-            return draws;
-        }
+    /// Resampled fits. `fit` gets observation indices (repeated ones for repeated draws) and may decline a resample that
+    /// determines nothing, such as one point drawn every time: another takes its place. A `fit` that declines nearly
+    /// always yields fewer draws than asked for.
+    pub fn draws<T>(&self, groups: &Groups, mut fit: impl FnMut(&[usize]) -> Option<T>) -> Vec<T> {
+        let resamples = self.resamples(groups);
+        let fitted = resamples.filter_map(|resample| fit(&resample));
+        fitted.take(self.resamples).collect()
+    }
+
+    /// The resamples themselves, as indices of observations: ten times as many as are asked for, so that some may be
+    /// declined. None where a group is empty or there is no group.
+    pub fn resamples<'g>(&self, groups: &'g Groups) -> impl Iterator<Item = Vec<usize>> + use<'g> {
+        let nothing = groups.is_empty() || groups.members.iter().any(Vec::is_empty);
+        let most = match nothing {
+            true => 0,
+            false => self.resamples.saturating_mul(10),
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut resample = Vec::new();
-        for _ in 0..self.resamples.saturating_mul(10) {
-            if draws.len() == self.resamples {
-                break;
-            }
-            resample.clear();
-            for _ in groups {
-                let group = &groups[below(&mut rng, groups.len())];
-                resample.extend(group.iter().map(|_| group[below(&mut rng, group.len())]));
-            }
-            draws.extend(fit(&resample));
-        }
-        draws
+        (0..most).map(move |_| groups.draw(&mut rng))
     }
 }
 
@@ -89,7 +132,7 @@ mod tests {
 
     #[test]
     fn resamples_repeat_with_the_seed_and_keep_groups_together() {
-        let groups = vec![vec![0, 1, 2], vec![3], vec![4, 5]];
+        let groups = Groups::of_repeats(vec![vec![0, 1, 2], vec![3], vec![4, 5]]);
         let draws = |seed| {
             Bootstrap {
                 resamples: 200,
@@ -107,8 +150,24 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_drawn_with_all_its_checkpoints() {
+        let groups = Groups::of_runs(vec![vec![0, 1, 2], vec![3], vec![4, 5]]);
+        let bootstrap = Bootstrap {
+            resamples: 200,
+            seed: 7,
+        };
+        let count = |drawn: &[usize], of: usize| drawn.iter().filter(|&&at| at == of).count();
+        for drawn in bootstrap.draws(&groups, |drawn| Some(drawn.to_vec())) {
+            assert_eq!(count(&drawn, 0), count(&drawn, 2));
+            assert_eq!(count(&drawn, 4), count(&drawn, 5));
+            let runs = count(&drawn, 0) + count(&drawn, 3) + count(&drawn, 4);
+            assert_eq!(runs, 3);
+        }
+    }
+
+    #[test]
     fn declined_resamples_are_replaced_but_not_for_ever() {
-        let groups = vec![vec![0], vec![1]];
+        let groups = Groups::of_repeats(vec![vec![0], vec![1]]);
         let options = Bootstrap {
             resamples: 50,
             seed: 1,

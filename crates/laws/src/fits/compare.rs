@@ -40,7 +40,8 @@ impl FormComparison {
         let (known, unknown) = without_largest(points);
         let error = |predict: &dyn Fn(f64) -> f64| {
             let errors = unknown.iter().map(|p| predict(p.x) / p.loss - 1.0);
-            (errors.sum::<f64>() / unknown.len() as f64).abs()
+            let error = (errors.sum::<f64>() / unknown.len() as f64).abs();
+            error.is_finite().then_some(error)
         };
         let power = PowerLaw::fit(quantity, &known, Bootstrap::NONE).ok();
         let mut standings = vec![Standing {
@@ -48,7 +49,7 @@ impl FormComparison {
             parameters: 2,
             aicc: aicc(law.residual, points.len(), 2),
             weight: None,
-            held_out: power.map(|law| error(&|x| law.predict(x))),
+            held_out: power.and_then(|law| error(&|x| law.predict(x))),
         }];
         let fitted = Saturating::fit(quantity, points, bootstrap);
         if let Ok(law) = &fitted {
@@ -58,7 +59,7 @@ impl FormComparison {
                 parameters: 3,
                 aicc: aicc(law.residual, points.len(), 3),
                 weight: None,
-                held_out: unseen.map(|law| error(&|x| law.predict(x))),
+                held_out: unseen.and_then(|law| error(&|x| law.predict(x))),
             });
         }
         weigh(&mut standings);

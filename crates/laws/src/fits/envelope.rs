@@ -6,7 +6,8 @@
 //! way there: for the envelope, rates should stay constant after the warm-up.
 
 use super::{
-    Bootstrap, Curve, FitError, Interval, Observation, PowerLaw, bootstrap::small_sample_factor,
+    Bootstrap, Curve, FitError, Groups, Interval, Observation, PowerLaw,
+    bootstrap::small_sample_factor,
 };
 use serde::Serialize;
 
@@ -19,8 +20,8 @@ pub struct Envelope {
     pub coefficient: f64,
     /// e.
     pub exponent: f64,
-    /// Its 95% interval, by drawing trials.
-    pub exponent_interval: Interval,
+    /// Its 95% interval, by drawing trials; `None` where nothing was resampled.
+    pub exponent_interval: Option<Interval>,
     /// Share of the variance of ln L.
     pub r2: f64,
     /// Trials that are lowest somewhere.
@@ -54,16 +55,16 @@ impl Envelope {
         }
         let law = PowerLaw::fit("training FLOPs", &points, Bootstrap::NONE)?;
         // Trials that are lowest nowhere are drawn as well: which ones are lowest is part of the noise.
-        let groups: Vec<Vec<usize>> = (0..tracks.len()).map(|i| vec![i]).collect();
+        let groups = Groups::of_runs((0..tracks.len()).map(|i| vec![i]).collect());
         let draws = bootstrap.draws(&groups, |drawn| {
             let drawn: Vec<&Track> = drawn.iter().map(|&i| &tracks[i]).collect();
             PowerLaw::fit("training FLOPs", &lowest(&drawn), Bootstrap::NONE).ok()
         });
         let exponents = draws.iter().map(|law| law.exponent).collect();
         let at = law.exponent;
-        let exponent_interval = Interval::percentile(exponents)
-            .unwrap_or(Interval { lo: at, hi: at })
-            .widened(at, small_sample_factor(trials, 2));
+        let factor = small_sample_factor(trials, 2);
+        let exponent_interval =
+            Interval::percentile(exponents).map(|i| i.widened(at, factor).spanning(at));
         Ok(Envelope {
             points,
             coefficient: law.coefficient,
@@ -177,7 +178,7 @@ mod tests {
     fn the_envelope_of_planted_curves_has_the_planted_exponent() {
         let law = Envelope::fit(&planted(), Bootstrap::default()).unwrap();
         assert!((law.exponent + 0.1).abs() < 0.005, "{law:?}");
-        assert!(law.exponent_interval.contains(-0.1), "{law:?}");
+        assert!(law.exponent_interval.unwrap().contains(-0.1), "{law:?}");
         assert_eq!((law.trials, law.points.len()), (5, PLACES));
         assert!((law.predict(1e14) / (20.0 * 1e14f64.powf(-0.1)) - 1.0).abs() < 0.02);
     }

@@ -63,7 +63,8 @@ pub fn by_params(
         if of_size.iter().any(|c| c.compute() > best.compute()) {
             selection.cautions.push(format!(
                 "Size {} did best at {:.2e} FLOPs, not at its largest compute: longer training stopped helping.",
-                best.size, best.flops
+                best.size,
+                best.flops.unwrap_or_default()
             ));
         }
     }
@@ -81,18 +82,23 @@ pub fn by_compute(
     // Positive floats sort as their bits do.
     let mut budgets: BTreeMap<u64, Vec<&Candidate>> = BTreeMap::new();
     for candidate in &candidates {
+        let Some(flops) = candidate.flops else {
+            selection.exclude(candidate, "its compute is not known");
+            continue;
+        };
         if let Some(budget) = candidate.budget {
             budgets.entry(budget.to_bits()).or_default().push(candidate);
             continue;
         }
         let better = candidates
             .iter()
-            .filter(|other| other.flops <= candidate.flops && other.loss <= candidate.loss)
+            .filter(|other| other.flops.is_some_and(|spent| spent <= flops))
+            .filter(|other| other.loss <= candidate.loss)
             // Strictly better in one of the two: a candidate does not beat itself, nor an equal one.
             .filter(|other| other.flops < candidate.flops || other.loss < candidate.loss)
             .min_by(|a, b| a.loss.total_cmp(&b.loss));
         match better {
-            None => selection.choose(candidate, candidate.flops),
+            None => selection.choose(candidate, flops),
             Some(other) => selection.exclude(
                 candidate,
                 &format!(
@@ -107,7 +113,7 @@ pub fn by_compute(
         let best = lowest(&at_budget);
         for candidate in &at_budget {
             if std::ptr::eq(*candidate, best) {
-                selection.choose(candidate, candidate.flops);
+                selection.choose(candidate, candidate.flops.unwrap_or(budget));
                 continue;
             }
             selection.exclude(
@@ -118,9 +124,14 @@ pub fn by_compute(
                 ),
             );
         }
-        selection
-            .cautions
-            .extend(edge_caution(budget, best, &at_budget));
+        let tried = trials.iter().filter(|t| t.at.budget() == Some(budget));
+        let left_out = tried.filter(|t| unusable(t, chance).is_some()).collect();
+        let tried = AtBudget {
+            budget,
+            entered: &at_budget,
+            left_out,
+        };
+        selection.cautions.extend(tried.caution(best));
     }
     selection
 }
@@ -139,8 +150,8 @@ struct Candidate<'a> {
     size: &'a str,
     params: Option<f64>,
     budget: Option<f64>,
-    /// Mean over the runs, so that they share one x.
-    flops: f64,
+    /// Mean over the runs, so that they share one x; `None` where one of them doesn't say.
+    flops: Option<f64>,
     /// Mean over the runs.
     loss: f64,
     runs: Vec<&'a FinishedTrial>,
@@ -148,21 +159,20 @@ struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     fn of(runs: Vec<&'a FinishedTrial>) -> Self {
-        let mean = |of: fn(&FinishedTrial) -> f64| {
-            runs.iter().map(|run| of(run)).sum::<f64>() / runs.len() as f64
-        };
+        let count = runs.len() as f64;
+        let flops: Option<f64> = runs.iter().map(|run| run.flops).sum();
         Self {
             size: &runs[0].at.size,
             params: runs[0].params,
             budget: runs[0].at.budget(),
-            flops: mean(|run| run.flops),
-            loss: mean(|run| run.loss),
+            flops: flops.map(|sum| sum / count),
+            loss: runs.iter().map(|run| run.loss).sum::<f64>() / count,
             runs,
         }
     }
 
-    fn compute(&self) -> f64 {
-        self.budget.unwrap_or(self.flops)
+    fn compute(&self) -> Option<f64> {
+        self.budget.or(self.flops)
     }
 }
 
@@ -241,7 +251,10 @@ fn candidates<'a>(
         params(a)
             .total_cmp(&params(b))
             .then_with(|| a.size.cmp(b.size))
-            .then_with(|| a.compute().total_cmp(&b.compute()))
+            .then_with(|| {
+                let compute = |c: &Candidate| c.compute().unwrap_or(0.0);
+                compute(a).total_cmp(&compute(b))
+            })
     });
     (candidates, selection)
 }
@@ -255,7 +268,7 @@ fn unusable(trial: &FinishedTrial, chance: Option<f64>) -> Option<String> {
             trial.loss
         ));
     }
-    if !positive(trial.flops) || !trial.at.budget().is_none_or(positive) {
+    if !trial.flops.is_none_or(positive) || !trial.at.budget().is_none_or(positive) {
         return Some("its FLOPs or budget are not above zero".to_owned());
     }
     let chance = chance.filter(|chance| trial.loss >= *chance)?;
@@ -272,19 +285,72 @@ fn lowest<'a, 'b>(candidates: &[&'a Candidate<'b>]) -> &'a Candidate<'b> {
     best.expect("a group has at least the candidate that began it")
 }
 
-/// A best size with no larger or no smaller one beside it may not be the best there is.
-fn edge_caution(budget: f64, best: &Candidate, all: &[&Candidate]) -> Option<String> {
-    let smaller = all.iter().any(|other| other.params < best.params);
-    let larger = all.iter().any(|other| other.params > best.params);
-    let found = match (smaller, larger) {
-        (true, true) => return None,
-        (false, false) => format!("only size {} was tried", best.size),
-        (false, true) => format!("the best size, {}, is the smallest tried", best.size),
-        (true, false) => format!("the best size, {}, is the largest tried", best.size),
-    };
-    Some(format!(
-        "At {budget:.2e} FLOPs {found}: the optimum may lie beyond it, and the law through it above the true one."
-    ))
+/// What was tried at one budget.
+struct AtBudget<'a, 'b> {
+    budget: f64,
+    /// What competes.
+    entered: &'b [&'b Candidate<'a>],
+    /// Trials that can't, whatever their size.
+    left_out: Vec<&'a FinishedTrial>,
+}
+
+impl AtBudget<'_, '_> {
+    /// A best size with no larger or no smaller one beside it may not be the best there is.
+    fn caution(&self, best: &Candidate) -> Option<String> {
+        let smaller = |params: Option<f64>| params < best.params;
+        let larger = |params: Option<f64>| params > best.params;
+        let entered = |is_it: &dyn Fn(Option<f64>) -> bool| {
+            self.entered.iter().any(|other| is_it(other.params))
+        };
+        let name = &best.size;
+        let (found, beyond) = match (entered(&smaller), entered(&larger)) {
+            (true, true) => return None,
+            (false, false) => {
+                let others = self.sizes(|params| params != best.params);
+                let found = match others.is_empty() {
+                    true => format!("only size {name} was tried"),
+                    false => format!("only size {name} can enter"),
+                };
+                (found, others)
+            }
+            (false, true) => {
+                let others = self.sizes(smaller);
+                let found = format!("the best size, {name}, is the smallest");
+                (found + tried_or_left(&others), others)
+            }
+            (true, false) => {
+                let others = self.sizes(larger);
+                let found = format!("the best size, {name}, is the largest");
+                (found + tried_or_left(&others), others)
+            }
+        };
+        let beyond = match beyond.is_empty() {
+            true => String::new(),
+            false => format!(" ({} was tried and left out)", beyond.join(", ")),
+        };
+        Some(format!(
+            "At {:.2e} FLOPs {found}{beyond}: the optimum may lie beyond it, and the law through it above the true one.",
+            self.budget
+        ))
+    }
+
+    /// Sizes of which no trial enters, by their parameters.
+    fn sizes(&self, is_it: impl Fn(Option<f64>) -> bool) -> Vec<&str> {
+        let has_entered = |size: &str| self.entered.iter().any(|c| c.size == size);
+        let left_out = self.left_out.iter();
+        let left_out = left_out.filter(|t| is_it(t.params) && !has_entered(&t.at.size));
+        let mut sizes: Vec<&str> = left_out.map(|t| t.at.size.as_str()).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+}
+
+fn tried_or_left(others: &[&str]) -> &'static str {
+    match others.is_empty() {
+        true => " tried",
+        false => " that can enter",
+    }
 }
 
 #[cfg(test)]

@@ -15,13 +15,31 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The central 95% of `draws`, which come in any order; `None` when there are none.
+    /// The central 95% of `draws`, which come in any order; `None` when there are none, or when an end is beyond all
+    /// numbers: an interval that is printed has two ends.
     pub fn percentile(mut draws: Vec<f64>) -> Option<Self> {
         draws.sort_by(f64::total_cmp);
-        Some(Self {
+        let found = Self {
             lo: quantile(&draws, 0.025)?,
             hi: quantile(&draws, 0.975)?,
-        })
+        };
+        (found.lo.is_finite() && found.hi.is_finite()).then_some(found)
+    }
+
+    /// The same, stretched as far as `estimate`: resamples of few points can all lie to one side of it.
+    pub(super) fn spanning(self, estimate: f64) -> Self {
+        Self {
+            lo: self.lo.min(estimate),
+            hi: self.hi.max(estimate),
+        }
+    }
+
+    /// The part of it that lies between two bounds.
+    pub(super) fn within(self, lowest: f64, highest: f64) -> Self {
+        Self {
+            lo: self.lo.clamp(lowest, highest),
+            hi: self.hi.clamp(lowest, highest),
+        }
     }
 
     /// Wilson's 95% interval for a share `accuracy` observed over `trials`; it stays inside 0..=1 and keeps its coverage
@@ -61,7 +79,12 @@ fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let at = q * (sorted.len().checked_sub(1)?) as f64;
     let below = sorted[at.floor() as usize];
     let above = sorted[at.ceil() as usize];
-    Some(below + (above - below) * at.fract())
+    // Between equal values there is nothing to interpolate, even if both are infinite.
+    Some(if below == above {
+        below
+    } else {
+        below + (above - below) * at.fract()
+    })
 }
 
 #[cfg(test)]
@@ -90,5 +113,9 @@ mod tests {
             })
         );
         assert_eq!(Interval::percentile(Vec::new()), None);
+        // What has no end is no interval.
+        for wild in [f64::INFINITY, f64::NAN] {
+            assert_eq!(Interval::percentile(vec![1.0, 2.0, wild, wild]), None);
+        }
     }
 }

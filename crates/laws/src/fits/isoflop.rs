@@ -45,7 +45,7 @@ pub struct NoValley {
 }
 
 /// How a bottom is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
     /// A parabola in ln N through the lowest losses: wobbles average out.
     #[default]

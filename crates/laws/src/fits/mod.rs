@@ -2,11 +2,12 @@
 //!
 //! Everything here is a pure function over finished trials. One file per law ([`power`], [`saturating`],
 //! [`parametric`], [`isoflop`], [`envelope`]), [`compare`] for the choice between two forms, [`frontier`]
-//! for the choice of trials, and the machinery laws share: [`bootstrap`], [`interval`], [`minimize`] and
-//! [`akima`].
+//! for the choice of trials, and the machinery laws share: [`bootstrap`], [`interval`], [`minimize`],
+//! [`akima`] and [`buckets`].
 
 pub mod akima;
 pub mod bootstrap;
+pub mod buckets;
 pub mod compare;
 pub mod envelope;
 pub mod frontier;
@@ -22,7 +23,7 @@ mod trial;
 #[cfg(test)]
 pub(crate) mod planted;
 
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{Bootstrap, Groups};
 pub use compare::FormComparison;
 pub use envelope::Envelope;
 pub use frontier::{Excluded, Selection};

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Bootstrap, small_sample_factor};
+use super::bootstrap::{Bootstrap, Groups, small_sample_factor};
 use super::interval::Interval;
 
 /// Distinct x that a fit needs: two determine the line, the third is what could contradict it.
@@ -47,6 +47,16 @@ pub enum FitError {
         /// What x counts.
         quantity: String,
     },
+    /// The law can't be written down.
+    #[error(
+        "the line through these points is so steep (exponent {exponent:.1}) that its value at {quantity} = 1 is no number; is this the right column?"
+    )]
+    TooSteep {
+        /// What x counts.
+        quantity: String,
+        /// The line's slope.
+        exponent: f64,
+    },
     /// A logarithm can't be taken.
     #[error(
         "{label}: {quantity} = {x} and loss = {loss} must both be finite and above zero; leave this point out or repeat the trial"
@@ -74,10 +84,10 @@ pub struct PowerLaw {
     pub r2: f64,
     /// Sum of squared residuals of ln L, weighted.
     pub residual: f64,
-    /// 95% interval of the coefficient.
-    pub coefficient_interval: Interval,
-    /// 95% interval of the exponent.
-    pub exponent_interval: Interval,
+    /// 95% interval of the coefficient; `None` where nothing was resampled.
+    pub coefficient_interval: Option<Interval>,
+    /// 95% interval of the exponent; `None` where nothing was resampled.
+    pub exponent_interval: Option<Interval>,
     /// What was fitted.
     pub points: Vec<Observation>,
     /// (ln c, e) of every resample, already spread for the small sample.
@@ -122,14 +132,29 @@ impl PowerLaw {
         weights: &[f64],
         bootstrap: Bootstrap,
     ) -> Result<Self, FitError> {
+        let groups = Groups::of_repeats(group_by_x(points));
+        Self::fit_grouped(quantity, points, weights, &groups, bootstrap)
+    }
+
+    /// As [`PowerLaw::fit_weighted`] where it is known which points belong together, such as checkpoints of one run.
+    ///
+    /// # Errors
+    /// As [`PowerLaw::fit`].
+    pub fn fit_grouped(
+        quantity: &str,
+        points: &[Observation],
+        weights: &[f64],
+        groups: &Groups,
+        bootstrap: Bootstrap,
+    ) -> Result<Self, FitError> {
         check(quantity, points)?;
-        let groups = group_by_x(points);
+        let distinct = group_by_x(points).len();
         let logs: Vec<Weighted> = points
             .iter()
             .zip(weights)
             .map(|(point, &weight)| (point.x.ln(), point.loss.ln(), weight))
             .collect();
-        let line = if groups.len() < DISTINCT_X {
+        let line = if distinct < DISTINCT_X {
             None
         } else {
             least_squares(logs.iter().copied())
@@ -137,32 +162,37 @@ impl PowerLaw {
         let Some(line) = line else {
             return Err(FitError::TooFewPoints {
                 quantity: quantity.to_owned(),
-                found: groups.len(),
+                found: distinct,
                 needed: DISTINCT_X,
             });
         };
+        let coefficient = line.intercept.exp();
+        if !coefficient.is_normal() {
+            return Err(FitError::TooSteep {
+                quantity: quantity.to_owned(),
+                exponent: line.slope,
+            });
+        }
 
-        let spread = small_sample_factor(points.len(), 2);
-        let mut draws = bootstrap.draws(&groups, |runs| {
+        let spread = small_sample_factor(groups.witnesses(points.len()), 2);
+        let mut draws = bootstrap.draws(groups, |runs| {
             least_squares(runs.iter().map(|&run| logs[run]))
         });
         for draw in &mut draws {
             draw.intercept = line.intercept + spread * (draw.intercept - line.intercept);
             draw.slope = line.slope + spread * (draw.slope - line.slope);
         }
-        let interval = |of: fn(&Line) -> f64, estimate: f64| {
-            Interval::percentile(draws.iter().map(of).collect()).unwrap_or(Interval {
-                lo: estimate,
-                hi: estimate,
-            })
+        let interval = |of: fn(&Line) -> f64| {
+            let found = Interval::percentile(draws.iter().map(of).collect())?;
+            Some(found.spanning(of(&line)))
         };
         Ok(Self {
-            coefficient: line.intercept.exp(),
+            coefficient,
             exponent: line.slope,
             r2: explained(&logs, line),
             residual: residual(&logs, line),
-            coefficient_interval: interval(|draw| draw.intercept.exp(), line.intercept.exp()),
-            exponent_interval: interval(|draw| draw.slope, line.slope),
+            coefficient_interval: interval(|draw| draw.intercept.exp()),
+            exponent_interval: interval(|draw| draw.slope),
             points: points.to_vec(),
             draws,
         })
@@ -173,11 +203,21 @@ impl PowerLaw {
         self.coefficient * x.powf(self.exponent)
     }
 
-    /// 95% band of the law itself at `x` (not of a single further run, which also has its own noise).
-    pub fn band(&self, x: f64) -> Interval {
-        let at = self.predict(x);
-        Interval::percentile(self.draws.iter().map(|draw| draw.at(x)).collect())
-            .unwrap_or(Interval { lo: at, hi: at })
+    /// 95% band of the law itself at `x` (not of a single further run, which also has its own noise). `None` where
+    /// nothing was resampled.
+    pub fn band(&self, x: f64) -> Option<Interval> {
+        let found = Interval::percentile(self.draws.iter().map(|draw| draw.at(x)).collect())?;
+        Some(found.spanning(self.predict(x)))
+    }
+
+    /// What to know before trusting a law of losses, as a sentence; `unit` names its x.
+    pub fn caution(&self, unit: &str) -> Option<String> {
+        let reach = self.exponent_interval.map_or(self.exponent, |i| i.hi);
+        (reach >= 0.0).then(|| {
+            format!(
+                "The 95% interval of the exponent reaches {reach:.4}: these points do not show that loss falls with {unit}."
+            )
+        })
     }
 }
 
@@ -288,8 +328,9 @@ mod tests {
                     },
                 )
                 .unwrap();
-                law.exponent_interval.contains(EXPONENT)
-                    && law.coefficient_interval.lo <= law.coefficient
+                let coefficient = law.coefficient_interval.unwrap();
+                law.exponent_interval.unwrap().contains(EXPONENT)
+                    && coefficient.contains(law.coefficient)
             })
             .count()
     }
@@ -311,11 +352,8 @@ mod tests {
         assert!((law.exponent - EXPONENT).abs() < 1e-12 && (law.coefficient - 1.3).abs() < 1e-10);
         assert!((law.r2 - 1.0).abs() < 1e-12);
         assert!((law.predict(1e9) - 1.3 * 1e9f64.powf(EXPONENT)).abs() < 1e-10);
-        let band = law.band(1e9);
-        assert!(
-            band.hi - band.lo < 1e-10
-                && law.exponent_interval.hi - law.exponent_interval.lo < 1e-10
-        );
+        let width = |interval: Option<Interval>| interval.map(|i| i.hi - i.lo).unwrap();
+        assert!(width(law.band(1e9)) < 1e-10 && width(law.exponent_interval) < 1e-10);
     }
 
     #[test]
@@ -325,9 +363,15 @@ mod tests {
         assert_eq!(fit(), fit());
         let law = fit();
         for x in [1e4, 1e5, 1e6, 1e8] {
-            assert!(law.band(x).contains(law.predict(x)));
+            assert!(law.band(x).unwrap().contains(law.predict(x)));
         }
-        assert!(law.band(1e9).hi - law.band(1e9).lo > law.band(1e5).hi - law.band(1e5).lo);
+        let width = |x| law.band(x).map(|band| band.hi - band.lo).unwrap();
+        assert!(width(1e9) > width(1e5));
+        let unsampled = PowerLaw::fit("parameters", &points, Bootstrap::NONE).unwrap();
+        assert_eq!(
+            (unsampled.exponent_interval, unsampled.band(1e9)),
+            (None, None)
+        );
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! Least squares of ln L, as for the law without a floor, so that the two can be compared. For a given
 //! exponent the law is linear in E and c: a grid of exponents is solved for those two, the best place is
-//! refined in all three.
+//! refined in all three. A resample that shows no floor counts as one of floor zero: left out, it would make
+//! every floor look sure.
 
 use super::{
-    Bootstrap, FitError, Interval, Observation,
+    Bootstrap, FitError, Groups, Interval, Observation,
     bootstrap::small_sample_factor,
     minimize::{least_squares, minimize, solve},
     power::{check, group_by_x},
@@ -20,6 +21,9 @@ const GRID: [f64; 14] = [
     0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.6, 0.8, 1.1, 1.6, 2.5,
 ];
 
+/// The steepest fall that is a law and no step from one loss to another.
+const STEEPEST: f64 = 5.0;
+
 /// A floor so small a part of the lowest loss is none: the search walked it down as far as it went.
 const NOTHING: f64 = 1e-4;
 
@@ -32,10 +36,10 @@ pub struct Saturating {
     pub coefficient: f64,
     /// e, negative.
     pub exponent: f64,
-    /// 95% interval of the floor.
-    pub floor_interval: Interval,
-    /// 95% interval of the exponent.
-    pub exponent_interval: Interval,
+    /// 95% interval of the floor; `None` where nothing was resampled.
+    pub floor_interval: Option<Interval>,
+    /// 95% interval of the exponent; `None` where nothing was resampled.
+    pub exponent_interval: Option<Interval>,
     /// Sum of squared residuals of ln L.
     pub residual: f64,
     #[serde(skip)]
@@ -44,7 +48,7 @@ pub struct Saturating {
     spread: f64,
 }
 
-/// (ln E, ln c at the middle of x, e): scales are positive whatever the search tries.
+/// (ln E, ln c at the middle of x, e): scales are positive whatever the search tries. Without a floor ln E is -∞.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct FlooredLaw {
     logs: [f64; 3],
@@ -78,36 +82,40 @@ impl Saturating {
     ) -> Result<Saturating, FitError> {
         check(quantity, points)?;
         let groups = group_by_x(points);
-        if groups.len() < DISTINCT_X {
+        let distinct = groups.len();
+        if distinct < DISTINCT_X {
             return Err(FitError::TooFewPoints {
                 quantity: quantity.to_owned(),
-                found: groups.len(),
+                found: distinct,
                 needed: DISTINCT_X,
             });
         }
         let logs: Vec<(f64, f64)> = points.iter().map(|p| (p.x.ln(), p.loss.ln())).collect();
         let all: Vec<usize> = (0..points.len()).collect();
         let least = points.iter().map(|p| p.loss).fold(f64::INFINITY, f64::min);
-        let found = best(&logs, &all).filter(|(curve, _)| curve.floor() > NOTHING * least);
+        let has_floor = |curve: &FlooredLaw| curve.floor() > NOTHING * least;
+        let found = best(&logs, &all)
+            .filter(|(curve, _)| has_floor(curve) && curve.exponent() > -0.98 * STEEPEST);
         let (best, residual) = found.ok_or_else(|| FitError::NoFloor {
             quantity: quantity.to_owned(),
         })?;
-        let draws = bootstrap.draws(&groups, |runs| Some(self::best(&logs, runs)?.0));
+        let groups = Groups::of_repeats(groups);
+        let draws = bootstrap.draws(&groups, |runs| match self::best(&logs, runs) {
+            Some((curve, _)) if has_floor(&curve) => Some(curve),
+            _ => without_floor(&logs, runs),
+        });
         let spread = small_sample_factor(points.len(), 3);
         let interval = |of: fn(&FlooredLaw) -> f64| {
             let at = of(&best);
-            Interval::percentile(draws.iter().map(of).collect())
-                .unwrap_or(Interval { lo: at, hi: at })
-                .widened(at, spread)
+            let found = Interval::percentile(draws.iter().map(of).collect())?;
+            Some(found.widened(at, spread).spanning(at))
         };
-        let mut floor_interval = interval(FlooredLaw::floor);
-        floor_interval.lo = floor_interval.lo.max(0.0);
         let [_, scale, exponent] = best.logs;
         Ok(Saturating {
             floor: best.floor(),
             coefficient: (scale - exponent * best.middle).exp(),
             exponent,
-            floor_interval,
+            floor_interval: interval(FlooredLaw::floor).map(|i| i.within(0.0, f64::MAX)),
             exponent_interval: interval(FlooredLaw::exponent),
             residual,
             draws,
@@ -120,12 +128,11 @@ impl Saturating {
         self.floor + self.coefficient * x.powf(self.exponent)
     }
 
-    /// 95% band of the law itself at `x`.
-    pub fn band(&self, x: f64) -> Interval {
+    /// 95% band of the law itself at `x`; `None` where nothing was resampled.
+    pub fn band(&self, x: f64) -> Option<Interval> {
         let at = self.predict(x);
-        Interval::percentile(self.draws.iter().map(|draw| draw.at(x)).collect())
-            .unwrap_or(Interval { lo: at, hi: at })
-            .widened(at, self.spread)
+        let found = Interval::percentile(self.draws.iter().map(|draw| draw.at(x)).collect())?;
+        Some(found.widened(at, self.spread).spanning(at))
     }
 }
 
@@ -144,6 +151,9 @@ fn best(logs: &[(f64, f64)], drawn: &[usize]) -> Option<(FlooredLaw, f64)> {
     };
     let objective = |at: &[f64; 3]| {
         let (mut value, mut gradient) = (0.0, [0.0; 3]);
+        if at[2] < -STEEPEST {
+            return (f64::INFINITY, gradient);
+        }
         for &i in drawn {
             let (x, loss) = logs[i];
             let (r, jacobian) = residual(at, x - middle, loss);
@@ -163,6 +173,23 @@ fn best(logs: &[(f64, f64)], drawn: &[usize]) -> Option<(FlooredLaw, f64)> {
     };
     let is_law = found.at.iter().all(|x| x.is_finite()) && curve.exponent() < 0.0;
     is_law.then_some((curve, found.value))
+}
+
+/// The power law through the drawn points, as one of floor zero. `None` where all of them have one x.
+fn without_floor(logs: &[(f64, f64)], drawn: &[usize]) -> Option<FlooredLaw> {
+    let middle = drawn.iter().map(|&i| logs[i].0).sum::<f64>() / drawn.len() as f64;
+    let spread = drawn.iter().map(|&i| (logs[i].0 - middle).abs());
+    if spread.fold(0.0, f64::max) < 1e-9 * middle.abs().max(1.0) {
+        return None;
+    }
+    let rows = drawn
+        .iter()
+        .map(|&i| ([1.0, logs[i].0 - middle], logs[i].1));
+    let [scale, exponent] = least_squares(rows)?;
+    Some(FlooredLaw {
+        logs: [f64::NEG_INFINITY, scale, exponent],
+        middle,
+    })
 }
 
 /// ln of the curve at a place minus ln of the loss there, and how it moves with each variable.
@@ -237,8 +264,8 @@ mod tests {
                 seed: stream,
             };
             let law = Saturating::fit("C", &planted(0.01, stream), bootstrap).unwrap();
-            floor += usize::from(law.floor_interval.contains(0.4));
-            exponent += usize::from(law.exponent_interval.contains(-0.3));
+            floor += usize::from(law.floor_interval.unwrap().contains(0.4));
+            exponent += usize::from(law.exponent_interval.unwrap().contains(-0.3));
         }
         assert!(
             (372..=388).contains(&floor),
@@ -248,12 +275,44 @@ mod tests {
     }
 
     #[test]
+    fn a_floor_that_the_points_hardly_show_may_be_zero() {
+        let mut hits = 0;
+        for stream in 0..100 {
+            // The floor is a tenth of the lowest loss, the noise a third of that.
+            let mut random = Noise::new(stream);
+            let mut points = planted(0.0, 0);
+            for point in &mut points {
+                let loss = 0.04 + 9.0 * point.x.powf(-0.3);
+                point.loss = loss * (0.03 * random.normal()).exp();
+            }
+            let bootstrap = Bootstrap {
+                resamples: 200,
+                seed: stream,
+            };
+            // Where no floor is found none is claimed.
+            let law = Saturating::fit("C", &points, bootstrap);
+            hits += usize::from(law.is_ok_and(|law| law.floor_interval.unwrap().lo > 0.04));
+        }
+        assert!(
+            hits <= 5,
+            "the floor is shut out by {hits} of 100 intervals"
+        );
+    }
+
+    #[test]
     fn losses_that_do_not_flatten_have_no_floor() {
         let mut steeper = planted(0.0, 0);
         for point in &mut steeper {
             point.loss = (1.0 - 0.005 * point.x.ln().powi(2)).exp();
         }
         let refusal = Saturating::fit("C", &steeper, Bootstrap::default()).unwrap_err();
+        assert!(refusal.to_string().contains("don't flatten"), "{refusal}");
+        // A step from one loss to another is no law, however well a steep one goes through it.
+        let mut step = planted(0.0, 0);
+        for (at, point) in step.iter_mut().enumerate() {
+            point.loss = if at < 1 { 4.0 } else { 2.0 };
+        }
+        let refusal = Saturating::fit("C", &step, Bootstrap::default()).unwrap_err();
         assert!(refusal.to_string().contains("don't flatten"), "{refusal}");
         let few = &planted(0.0, 0)[..3];
         let refusal = Saturating::fit("C", few, Bootstrap::default()).unwrap_err();

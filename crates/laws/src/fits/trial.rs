@@ -11,11 +11,15 @@ pub struct FinishedTrial {
     pub name: String,
     /// Where it lies on the axes of its sweep.
     pub at: Coordinates,
+    /// The training that it is a checkpoint of, in a table that has several of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Parameters, as the sweep's conventions count them. `None` where a table of runs doesn't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub params: Option<f64>,
-    /// FLOPs spent in training, as the sweep's conventions count them.
-    pub flops: f64,
+    /// FLOPs spent in training, as the sweep's conventions count them. `None` where a table of runs doesn't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
     /// Tokens trained on. `None` where a table of runs doesn't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<f64>,
@@ -28,8 +32,14 @@ pub struct FinishedTrial {
 
 impl FinishedTrial {
     /// What sizes compete at: the budget in FLOPs, or what was spent where there is none.
-    pub fn compute(&self) -> f64 {
-        self.at.budget().unwrap_or(self.flops)
+    pub fn compute(&self) -> Option<f64> {
+        self.at.budget().or(self.flops)
+    }
+
+    /// In the order of compute; what is not known of comes first.
+    pub fn cmp_compute(&self, other: &Self) -> std::cmp::Ordering {
+        let known = |trial: &Self| trial.compute().unwrap_or(0.0);
+        known(self).total_cmp(&known(other))
     }
 
     /// Whether the two are one training that differs in its seed only.

@@ -5,7 +5,8 @@ use super::{ByPolicies, Fitting, Quantity, ReportInput, policies::by_policies};
 use crate::{
     coordinates::grouped,
     fits::{
-        Bootstrap, Envelope, FinishedTrial, Fit, Interval, Parametric, PowerLaw, Run, frontier,
+        Bootstrap, Envelope, FinishedTrial, Fit, Groups, Interval, Parametric, PowerLaw, Run,
+        frontier,
         isoflop::{NoValley, Optimal, Valley, budgets, valleys},
     },
 };
@@ -79,8 +80,15 @@ fn parametric(trials: &[&FinishedTrial], bootstrap: Bootstrap) -> (Fit<Parametri
         .iter()
         .filter_map(|trial| Some((*trial, trial.run()?)));
     let (trials, runs): (Vec<&FinishedTrial>, Vec<Run>) = known.unzip();
-    // Trials that differ in their seed only are drawn together.
-    let groups = grouped(0..trials.len(), |&a, &b| trials[a].repeats(trials[b]));
+    let groups = match trials.iter().any(|trial| trial.run.is_some()) {
+        true => Groups::of_runs(grouped(0..trials.len(), |&a, &b| {
+            a == b || trials[a].run.is_some() && trials[a].run == trials[b].run
+        })),
+        // Trials that differ in their seed only are drawn together.
+        false => Groups::of_repeats(grouped(0..trials.len(), |&a, &b| {
+            trials[a].repeats(trials[b])
+        })),
+    };
     let fit = Parametric::fit_grouped(&runs, &groups, bootstrap);
     let outliers = fit.iter().flat_map(|law| &law.outliers);
     let outliers = outliers.map(|&(at, _)| trials[at].name.clone()).collect();
@@ -93,11 +101,12 @@ fn hold_out(
     trials: &[&FinishedTrial],
     bootstrap: Bootstrap,
 ) -> Vec<Prediction> {
-    let Some(largest) = trials.iter().map(|t| t.compute()).max_by(f64::total_cmp) else {
+    let computes = trials.iter().filter_map(|trial| trial.compute());
+    let Some(largest) = computes.max_by(f64::total_cmp) else {
         return Vec::new();
     };
     let (unknown, known): (Vec<&FinishedTrial>, Vec<&FinishedTrial>) =
-        trials.iter().partition(|t| t.compute() >= largest);
+        trials.iter().partition(|t| t.compute() >= Some(largest));
     let Some(best) = unknown.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)) else {
         return Vec::new();
     };
@@ -114,12 +123,11 @@ fn hold_out(
     let runs: Vec<Run> = known.iter().filter_map(|trial| trial.run()).collect();
     let known: Vec<FinishedTrial> = known.into_iter().cloned().collect();
     let chosen = frontier::by_compute(&known, &[], input.chance).chosen;
-    if let Ok(law) = PowerLaw::fit(Quantity::Compute.symbol(), &chosen, bootstrap) {
-        predict(
-            "law in compute",
-            law.predict(best.flops),
-            Some(law.band(best.flops)),
-        );
+    if let (Some(flops), Ok(law)) = (
+        best.flops,
+        PowerLaw::fit(Quantity::Compute.symbol(), &chosen, bootstrap),
+    ) {
+        predict("law in compute", law.predict(flops), law.band(flops));
     }
     if let (Ok(fit), Some(Run { n, d, .. })) = (Parametric::fit(&runs, Bootstrap::NONE), best.run())
     {
@@ -151,9 +159,10 @@ mod tests {
                         seed: 1,
                     },
                     params: Some(n),
-                    flops: budget,
+                    flops: Some(budget),
                     tokens: Some(tokens),
                     distance: None,
+                    run: None,
                     loss: 0.2 + 20.0 / n.powf(0.35) + 60.0 / tokens.powf(0.35),
                 });
             }
@@ -174,7 +183,7 @@ mod tests {
     fn a_planted_law_is_found_and_predicts_the_largest_budget() {
         let found = analyse(&planted(), Fitting::default());
         assert_eq!((found.valleys.len(), found.no_valleys.len()), (4, 0));
-        assert!(found.parametric.fitted().unwrap().is_determined());
+        assert!(found.parametric.fitted().unwrap().determined);
         let [size, alpha, beta] = exponents(&found);
         assert!((size - 0.5).abs() < 0.02, "{size}");
         assert!((alpha - 0.35).abs() < 1e-3 && (beta - 0.35).abs() < 1e-3);

@@ -1,6 +1,6 @@
 //! Two reports side by side: whether they may be compared, and what differs.
 
-use super::{Report, ScalingLaw, figures::plotly, page};
+use super::{Report, ScalingLaw, figures::plotly, number, page};
 
 /// A line of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,19 +107,18 @@ impl<'a> RunComparison<'a> {
 
 fn exponent(law: &ScalingLaw) -> String {
     match law.fitted() {
-        Some(fit) => format!(
-            "{:.4} ({:.4} to {:.4})",
-            fit.exponent, fit.exponent_interval.lo, fit.exponent_interval.hi
-        ),
+        Some(fit) => {
+            let interval = number::bracketed(fit.exponent_interval, 4);
+            format!("{:.4}{interval}", fit.exponent)
+        }
         None => "none".to_owned(),
     }
 }
 
 /// Whether the intervals of the exponents overlap.
 fn overlap(laws: [&ScalingLaw; 2]) -> &'static str {
-    match laws.map(ScalingLaw::fitted) {
+    match laws.map(|law| law.fitted()?.exponent_interval) {
         [Some(a), Some(b)] => {
-            let (a, b) = (a.exponent_interval, b.exponent_interval);
             if a.hi < b.lo || b.hi < a.lo {
                 "differ"
             } else {

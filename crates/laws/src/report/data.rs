@@ -46,7 +46,7 @@ pub(super) fn csv(report: &Report) -> String {
             trial.name.clone(),
             trial.at.size.clone(),
             known(trial.params),
-            trial.flops.to_string(),
+            known(trial.flops),
             known(trial.tokens),
             known(trial.at.budget()),
             known(trial.at.batch),

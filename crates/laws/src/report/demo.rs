@@ -111,9 +111,10 @@ pub(super) fn demo_input() -> ReportInput {
                     seed: 0,
                 },
                 params: Some(params as f64),
-                flops: budget,
+                flops: Some(budget),
                 tokens: Some(tokens),
                 distance: None,
+                run: None,
                 loss: loss.min(0.6943),
             });
             input.curves.push(curve(&trial, size, params, budget));

@@ -36,6 +36,7 @@ pub struct Report {
     by_params: ScalingLaw,
     by_compute: ScalingLaw,
     analysis: Analysis,
+    resamples: usize,
 }
 
 /// What a law's x is, with everything that differs between the laws.
@@ -108,6 +109,7 @@ pub fn build_with(input: &ReportInput, fitting: Fitting) -> Report {
             frontier::by_compute(finished, failed, chance),
         ),
         analysis: analysis::analyse(input, fitting),
+        resamples: fitting.bootstrap.resamples,
         input: input.clone(),
     }
 }
@@ -201,7 +203,7 @@ impl Quantity {
     fn of(self, trial: &FinishedTrial) -> Option<f64> {
         match self {
             Self::Parameters => trial.params,
-            Self::Compute => Some(trial.flops),
+            Self::Compute => trial.flops,
         }
     }
 
@@ -221,13 +223,8 @@ impl ScalingLaw {
             Quantity::Compute => "training FLOPs",
         };
         let fit = Fit::from(PowerLaw::fit(unit, &selection.chosen, bootstrap));
-        if let Fit::Fitted(law) = &fit
-            && law.exponent_interval.hi >= 0.0
-        {
-            selection.cautions.push(format!(
-                "The 95% interval of the exponent reaches {:.4}: these points do not show that loss falls with {unit}.",
-                law.exponent_interval.hi
-            ));
+        if let Fit::Fitted(law) = &fit {
+            selection.cautions.extend(law.caution(unit));
         }
         let comparison = fit
             .fitted()
@@ -255,12 +252,11 @@ impl ScalingLaw {
     pub fn text(&self) -> String {
         match &self.fit {
             Fit::Fitted(law) => format!(
-                "L = {} {}^{:.4} (95%: {:.4} to {:.4}), R² {:.3}",
+                "L = {} {}^{:.4}{}, R² {:.3}",
                 number::significant(law.coefficient, 3),
                 self.quantity.symbol(),
                 law.exponent,
-                law.exponent_interval.lo,
-                law.exponent_interval.hi,
+                number::stated(law.exponent_interval, 4),
                 law.r2
             ),
             Fit::Refused(reason) => format!("No law: {reason}."),

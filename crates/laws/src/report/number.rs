@@ -1,5 +1,7 @@
 //! Numbers as a report prints them.
 
+use crate::fits::Interval;
+
 /// A count in thousands, millions …, three significant digits: `1.23M`, `10k`, `512`.
 pub(super) fn count(value: f64) -> String {
     const UNITS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")];
@@ -30,6 +32,30 @@ pub(super) fn significant(value: f64, digits: usize) -> String {
     }
     let decimals = (digits as i32 - 1 - magnitude).max(0) as usize;
     trim(&format!("{value:.decimals$}")).to_owned()
+}
+
+/// The ends of an interval, each as `number` prints it; nothing where there is none.
+pub(super) fn ends(interval: Option<Interval>, number: impl Fn(f64) -> String) -> String {
+    interval.map_or_else(String::new, |Interval { lo, hi }| {
+        format!("{} to {}", number(lo), number(hi))
+    })
+}
+
+/// The same as a remark in brackets, with so many decimals: ` (0.12 to 0.34)`.
+pub(super) fn bracketed(interval: Option<Interval>, decimals: usize) -> String {
+    remark("", interval, decimals)
+}
+
+/// The same where nothing else says what it is: ` (95%: 0.12 to 0.34)`.
+pub(super) fn stated(interval: Option<Interval>, decimals: usize) -> String {
+    remark("95%: ", interval, decimals)
+}
+
+fn remark(what: &str, interval: Option<Interval>, decimals: usize) -> String {
+    match ends(interval, |x| format!("{x:.decimals$}")) {
+        ends if ends.is_empty() => ends,
+        ends => format!(" ({what}{ends})"),
+    }
 }
 
 /// A share as percent with one decimal: `65.3%`.

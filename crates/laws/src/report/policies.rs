@@ -85,9 +85,10 @@ mod tests {
                 seed,
             },
             params: Some(1.0),
-            flops: 1.0,
+            flops: Some(1.0),
             tokens: Some(1.0),
             distance: None,
+            run: None,
             loss,
         }
     }

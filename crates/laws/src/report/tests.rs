@@ -27,7 +27,7 @@ fn a_complete_sweep_yields_both_laws_and_the_same_bytes_every_time() {
     let report = build(&input);
     for law in [report.by_params(), report.by_compute()] {
         let fit = law.fitted().unwrap();
-        assert!(fit.exponent < 0.0 && fit.exponent_interval.contains(fit.exponent));
+        assert!(fit.exponent < 0.0 && fit.exponent_interval.unwrap().contains(fit.exponent));
         assert_eq!(fit.points.len(), 4);
         assert_eq!(law.selection.excluded.len(), 12);
     }
@@ -156,7 +156,7 @@ fn hostile_numbers_do_not_stop_the_report() {
     let mut input = demo_input();
     input.finished[0].loss = f64::NAN;
     input.finished[1].loss = 1e9;
-    input.finished[2].flops = 0.0;
+    input.finished[2].flops = Some(0.0);
     input.curves[3].points[5].val_loss = Some(f64::INFINITY);
     input.curves[4].points.clear();
     input.optimum = Some(0.0);

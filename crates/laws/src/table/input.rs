@@ -1,53 +1,100 @@
 //! The report of a table: the same pages, figures and files as a run's.
 
-use super::{Quantity, Table, repeats};
+use super::{Quantity, Table, budgets::Grid};
 use crate::{
     Coordinates, Length,
     fits::FinishedTrial,
     report::{ReportInput, size_name},
 };
 
-/// What a report can be made from: rows with a loss, and with C, or with N and D.
+/// What a report can be made from: rows with a loss, and with C or N.
 ///
 /// # Errors
 /// A sentence that says which column is missing.
 pub fn report_input(name: &str, table: &Table) -> Result<ReportInput, String> {
     let column = |quantity| table.column(quantity);
-    let loss = column(Quantity::Loss).ok_or("a report needs a column loss")?;
-    let [n, d, c] = [Quantity::N, Quantity::D, Quantity::C].map(column);
-    let finished = match (n, d, c) {
-        (_, _, Some(c)) => {
-            let is_budget = repeats(c);
+    let loss = column(Quantity::Loss).ok_or_else(|| without_loss(table))?;
+    let grid = Grid::of(table);
+    let (n, d) = (grid.n.as_deref(), column(Quantity::D));
+    let finished = match (n, d, grid.c.as_deref(), column(Quantity::C)) {
+        (_, _, Some(budgets), Some(c)) => {
             let row = |row: usize| Row {
                 n: n.map(|n| n[row]),
                 d: d.map(|d| d[row]),
-                flops: c[row],
-                is_budget,
+                flops: Some(c[row]),
+                budget: grid.has_budgets.then(|| budgets[row]),
                 loss: loss[row],
             };
             trials(table, row)
         }
-        (Some(n), Some(d), None) => {
+        (Some(n), Some(d), _, _) => {
             let row = |row: usize| Row {
                 n: Some(n[row]),
                 d: Some(d[row]),
-                flops: 6.0 * n[row] * d[row],
-                is_budget: false,
+                flops: Some(6.0 * n[row] * d[row]),
+                budget: None,
+                loss: loss[row],
+            };
+            trials(table, row)
+        }
+        // Nothing is known of compute: what there is stands against loss all the same.
+        (Some(n), None, _, _) => {
+            let row = |row: usize| Row {
+                n: Some(n[row]),
+                d: None,
+                flops: None,
+                budget: None,
                 loss: loss[row],
             };
             trials(table, row)
         }
         _ => {
-            return Err("a report needs a column C, or N and D from which C = 6ND follows".into());
+            return Err(format!(
+                "a report needs a column C, or N; the table has {}",
+                table.header.join(", ")
+            ));
         }
     };
-    let fact = |what: &str, text: &str| (what.to_owned(), text.to_owned());
-    let mut conventions = vec![fact("N, D, C and loss", "as the table's columns have them")];
-    if c.is_none() {
-        conventions.push(fact("C", "6 × N × D: the table has none"));
-    } else if d.is_none() && n.is_some() {
-        conventions.push(fact("D", "C / 6N: the table has none"));
+    Ok(ReportInput {
+        title: name.to_owned(),
+        created: format!("Polestar {}", env!("CARGO_PKG_VERSION")),
+        conventions: conventions(table, grid),
+        finished,
+        ..ReportInput::default()
+    })
+}
+
+fn without_loss(table: &Table) -> String {
+    match table.ambiguous.get(&Quantity::Loss) {
+        Some(columns) => format!(
+            "a report needs a column loss, and any of {} could be it; say which with --column loss={}",
+            columns.join(", "),
+            columns[0]
+        ),
+        None => format!(
+            "a report needs a column loss; the table has {}",
+            table.header.join(", ")
+        ),
     }
+}
+
+/// What the numbers count, and what rows were taken for.
+fn conventions(table: &Table, grid: Grid) -> Vec<(String, String)> {
+    let has = |quantity| table.column(quantity).is_some();
+    let fact = |what: &str, text: &str| (what.to_owned(), text.to_owned());
+    let mut conventions = table.facts();
+    match (has(Quantity::C), has(Quantity::D)) {
+        (false, true) => conventions.push(fact("C", "6 × N × D: the table has none")),
+        (true, false) if has(Quantity::N) => {
+            conventions.push(fact("D", "C / 6N: the table has none"));
+        }
+        _ => {}
+    }
+    conventions.extend(
+        grid.notes
+            .into_iter()
+            .map(|note| ("Taken for one".into(), note)),
+    );
     for (rows, why) in [
         (table.filtered, "left out by a filter"),
         (table.skipped, "left out because a number is missing"),
@@ -56,21 +103,15 @@ pub fn report_input(name: &str, table: &Table) -> Result<ReportInput, String> {
             conventions.push((format!("{rows} rows"), why.to_owned()));
         }
     }
-    Ok(ReportInput {
-        title: name.to_owned(),
-        created: format!("Polestar {}", env!("CARGO_PKG_VERSION")),
-        conventions,
-        finished,
-        ..ReportInput::default()
-    })
+    conventions
 }
 
 /// The numbers of one row, as far as the table has them.
 struct Row {
     n: Option<f64>,
     d: Option<f64>,
-    flops: f64,
-    is_budget: bool,
+    flops: Option<f64>,
+    budget: Option<f64>,
     loss: f64,
 }
 
@@ -81,9 +122,10 @@ fn trials(table: &Table, row: impl Fn(usize) -> Row) -> Vec<FinishedTrial> {
             name: format!("line {line}"),
             at: Coordinates {
                 size: row.n.map_or_else(|| "all".to_owned(), size_name),
-                length: match row.is_budget {
-                    true => Length::Budget(row.flops),
-                    false => Length::Flops(row.flops),
+                length: match (row.budget, row.flops) {
+                    (Some(budget), _) => Length::Budget(budget),
+                    // Rows that say nothing of compute are alike in it.
+                    (None, flops) => Length::Flops(flops.unwrap_or_default()),
                 },
                 batch: None,
                 lr: None,
@@ -93,8 +135,9 @@ fn trials(table: &Table, row: impl Fn(usize) -> Row) -> Vec<FinishedTrial> {
             },
             params: row.n,
             flops: row.flops,
-            tokens: row.d.or_else(|| Some(row.flops / (6.0 * row.n?))),
+            tokens: row.d.or_else(|| Some(row.flops? / (6.0 * row.n?))),
             distance: None,
+            run: table.runs.as_ref().map(|runs| runs.names[at].clone()),
             loss: row.loss,
         }
     };
@@ -120,10 +163,20 @@ mod tests {
         // Parameters in billions are no whole numbers.
         let sizes = input("N,D,loss\n0.125,2,3\n0.25,2,2.9\n").unwrap();
         assert_eq!(sizes.finished[0].params, Some(0.125));
-        assert_eq!(sizes.finished[0].flops, 1.5);
+        assert_eq!(sizes.finished[0].flops, Some(1.5));
         let budgets = input("C,N,loss\n6e18,1e9,3\n6e18,2e9,2.9\n").unwrap();
         assert_eq!(budgets.finished[1].at.budget(), Some(6e18));
         assert_eq!(budgets.finished[1].tokens, Some(5e8));
-        assert!(input("N,loss\n1e9,3\n").unwrap_err().contains("column C"));
+        // Of compute nothing is known, and nothing is made up.
+        let sizes = input("N,loss\n1e9,3\n2e9,2.9\n").unwrap();
+        assert_eq!(
+            (sizes.finished[1].flops, sizes.finished[1].tokens),
+            (None, None)
+        );
+        let refusal = input("N,C\n1e9,3\n").unwrap_err();
+        assert!(
+            refusal.contains("column loss; the table has N, C"),
+            "{refusal}"
+        );
     }
 }

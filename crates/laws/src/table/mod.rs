@@ -8,23 +8,29 @@
 //! | power | loss, and C, N or D | L = c · x^e |
 //!
 //! Unasked, all of them are fitted whose columns are there, except that rows are taken for optima or for a
-//! power law only if there is nothing else that they could be.
+//! power law only if there is nothing else that they could be. Models of many sizes and lengths are neither.
 
+mod budgets;
+mod columns;
+mod fitter;
 mod input;
 mod read;
+mod value;
 
+pub use columns::Quantity;
 pub use input::report_input;
-pub use read::{Quantity, Reading, Table, TableError};
+pub use read::{Reading, RunColumn, Runs, Table, TableError};
 
 use crate::fits::{
-    Bootstrap, Fit, FitError, FormComparison, Observation, Parametric, ParametricError, PowerLaw,
-    Run,
-    isoflop::{Budget, Method, NoValley, Optimal, Valley, budgets, valleys},
+    Bootstrap, Fit, FitError, FormComparison, Parametric, ParametricError, PowerLaw,
+    isoflop::{Method, NoValley, Optimal, Valley},
 };
+use fitter::Fitter;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Which laws are fitted to a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LawChoice {
     /// What the columns allow.
     #[default]
@@ -48,6 +54,12 @@ pub struct Fits {
     pub filtered: usize,
     /// Rows that lack a number.
     pub skipped: usize,
+    /// The column that each quantity was found in.
+    pub columns: BTreeMap<String, String>,
+    /// Columns that nothing was read from.
+    pub unused: Vec<String>,
+    /// What rows were taken for, and what the laws don't say: a sentence each.
+    pub notes: Vec<String>,
     /// L(N, D).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parametric: Option<Parametric>,
@@ -118,7 +130,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing to do with these columns.
-    #[error("{law} needs {needs}; found {found}. Say which column is which with --column N=…")]
+    #[error(
+        "{law} needs {needs}; found {found}. Say which column is which with --column N=…; the table has {has}"
+    )]
     Columns {
         /// What was asked for.
         law: &'static str,
@@ -126,6 +140,28 @@ pub enum Error {
         needs: &'static str,
         /// What there is.
         found: String,
+        /// All names.
+        has: String,
+    },
+    /// Several columns could be it.
+    #[error("any of {could} could be {quantity}; say which with --column {quantity}={first}")]
+    Ambiguous {
+        /// What.
+        quantity: Quantity,
+        /// The columns, quoted.
+        could: String,
+        /// One of them.
+        first: String,
+    },
+    /// Neither the best models of some budgets nor all of them.
+    #[error(
+        "N goes up and down as C grows: these are models of many sizes, not the best of each budget, and no column says {missing}. Name it with --column {missing}=…, or say what to fit: --law optima or --law power. The table has {has}"
+    )]
+    Models {
+        /// The quantity without which their law can't be fitted.
+        missing: Quantity,
+        /// All names.
+        has: String,
     },
     /// L(N, D).
     #[error(transparent)]
@@ -141,276 +177,67 @@ pub enum Error {
 /// Fits what the columns of a table allow, or the one law that is asked for.
 ///
 /// # Errors
-/// When columns are missing, or when no law fits.
+/// When columns are missing or several could be meant, or when no law fits.
 pub fn fit(table: &Table, options: Options) -> Result<Fits, Error> {
-    let mut fitter = Fitter {
-        columns: Columns::of(table),
-        table,
-        options,
-        fits: Fits {
-            rows: table.lines.len(),
-            filtered: table.filtered,
-            skipped: table.skipped,
-            parametric: None,
-            held_out: None,
-            isoflop: None,
-            power: None,
-            refused: Vec::new(),
-        },
-        failed: None,
-    };
+    unambiguous(table, options.law)?;
+    let mut fitter = Fitter::new(table, options);
     fitter.parametric()?;
     fitter.isoflop()?;
     // Rows are taken for optima or for one power law only if there is nothing else that they could be.
-    let is_open = fitter.fits.parametric.is_none()
-        && fitter.fits.isoflop.is_none()
-        && fitter.failed.is_none();
+    let is_open = fitter.is_open();
     fitter.optima(is_open)?;
     fitter.power(is_open)?;
     fitter.finish()
 }
 
-/// The columns that laws are made of.
-#[derive(Clone, Copy)]
-struct Columns<'a> {
-    n: Option<&'a [f64]>,
-    d: Option<&'a [f64]>,
-    c: Option<&'a [f64]>,
-    loss: Option<&'a [f64]>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(table: &'a Table) -> Self {
-        Self {
-            n: table.column(Quantity::N),
-            d: table.column(Quantity::D),
-            c: table.column(Quantity::C),
-            loss: table.column(Quantity::Loss),
+/// Whether it is clear which column is which, of those that a law asks for.
+fn unambiguous(table: &Table, law: LawChoice) -> Result<(), Error> {
+    let asked: &[Quantity] = match law {
+        LawChoice::Parametric => &[Quantity::N, Quantity::D, Quantity::Loss],
+        LawChoice::Isoflop => &[Quantity::C, Quantity::N, Quantity::Loss],
+        LawChoice::Optima => &[Quantity::C, Quantity::N],
+        LawChoice::Auto | LawChoice::Power => {
+            &[Quantity::N, Quantity::D, Quantity::C, Quantity::Loss]
+        }
+    };
+    let mut open = table.ambiguous.iter();
+    match open.find(|(quantity, _)| asked.contains(quantity)) {
+        None => Ok(()),
+        Some((&quantity, columns)) => {
+            let quoted: Vec<String> = columns.iter().map(|name| format!("`{name}`")).collect();
+            Err(Error::Ambiguous {
+                quantity,
+                could: quoted.join(", "),
+                first: columns[0].clone(),
+            })
         }
     }
 }
 
-/// Tries one law after the other.
-struct Fitter<'a> {
-    table: &'a Table,
-    columns: Columns<'a>,
-    options: Options,
-    fits: Fits,
-    /// The first law that the columns allow and the numbers don't.
-    failed: Option<Error>,
-}
-
-impl<'a> Fitter<'a> {
-    fn is_wanted(&self, law: LawChoice) -> bool {
-        self.options.law == law || self.options.law == LawChoice::Auto
-    }
-
-    fn missing(&self, law: &'static str, needs: &'static str) -> Error {
-        let found: Vec<String> = self.table.values.keys().map(Quantity::to_string).collect();
-        let found = match found.is_empty() {
-            true => "none of N, D, C, loss".to_owned(),
-            false => found.join(", "),
-        };
-        Error::Columns { law, needs, found }
-    }
-
-    /// L(N, D), and what it makes of the largest runs unseen.
-    fn parametric(&mut self) -> Result<(), Error> {
-        let Columns { n, d, loss, .. } = self.columns;
-        if !self.is_wanted(LawChoice::Parametric) {
-            return Ok(());
+impl Table {
+    /// How the table was understood: what is said of it beside any law. Name and text, a line each.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let mut facts = Vec::new();
+        let mut fact = |name: &str, text: String| facts.push((name.to_owned(), text));
+        let columns = self.columns.iter();
+        let columns: Vec<String> = columns
+            .map(|(q, name)| format!("{q} is `{name}`"))
+            .collect();
+        fact("Columns", columns.join(", "));
+        if !self.unused.is_empty() {
+            fact("Not used", self.unused.join(", "));
         }
-        let (Some(n), Some(d), Some(loss)) = (n, d, loss) else {
-            return match self.options.law {
-                LawChoice::Auto => Ok(()),
-                _ => Err(self.missing("the parametric law", "columns N, D and loss")),
-            };
-        };
-        let runs = n.iter().zip(d).zip(loss);
-        let runs: Vec<Run> = runs.map(|((&n, &d), &loss)| Run { n, d, loss }).collect();
-        match Parametric::fit(&runs, self.options.bootstrap) {
-            Ok(law) => {
-                self.fits.parametric = Some(law);
-                self.fits.held_out = hold_out(&runs);
-            }
-            Err(error) => self.failed = Some(Error::Parametric(error)),
+        if let Some(runs) = &self.runs {
+            let text = format!(
+                "rows are checkpoints of {} runs, told apart by `{}`; intervals come from drawing runs, not rows",
+                runs.groups().len(),
+                runs.column
+            );
+            fact("Runs", text);
         }
-        Ok(())
-    }
-
-    /// The best size of each budget, where some budget has several runs.
-    fn isoflop(&mut self) -> Result<(), Error> {
-        let Columns { n, d, c, loss } = self.columns;
-        if !self.is_wanted(LawChoice::Isoflop) {
-            return Ok(());
-        }
-        let (Some(c), Some(n), Some(loss)) = (c, n, loss) else {
-            return match self.options.law {
-                LawChoice::Auto => Ok(()),
-                _ => Err(self.missing("the isoflop law", "columns C, N and loss")),
-            };
-        };
-        if self.options.law == LawChoice::Auto && !repeats(c) {
-            return Ok(());
-        }
-        let run = |at: usize| Run {
-            n: n[at],
-            // What the budget pays for, where no column says it.
-            d: d.map_or(c[at] / (6.0 * n[at]), |d| d[at]),
-            loss: loss[at],
-        };
-        let budgets = budgets((0..c.len()).map(|at| (c[at], run(at))));
-        match isoflop(&budgets, self.options) {
-            Ok(found) => {
-                if let Fit::Refused(reason) = &found.laws {
-                    self.fits.refused.push(format!("N* against C: {reason}"));
-                }
-                self.fits.isoflop = Some(found);
-            }
-            Err(error) => self.failed = self.failed.take().or(Some(error)),
-        }
-        Ok(())
-    }
-
-    /// N against C, of rows that are best sizes already.
-    fn optima(&mut self, is_open: bool) -> Result<(), Error> {
-        let Columns { n, c, loss, .. } = self.columns;
-        let is_asked = self.options.law == LawChoice::Optima;
-        match (c, n) {
-            (Some(c), Some(n)) if is_asked || (self.is_auto(is_open) && loss.is_none()) => {
-                let weights: Vec<f64> = match self.table.column(Quantity::Sigma) {
-                    Some(sigma) => sigma.iter().map(|s| 1.0 / (s * s)).collect(),
-                    None => vec![1.0; c.len()],
-                };
-                let (of, by) = (Variable::new("N", n), Variable::new("C", c));
-                self.fits.power = Some(power(of, by, &weights, self.options.bootstrap)?);
-                Ok(())
-            }
-            _ if is_asked => Err(self.missing("the law of the best sizes", "columns C and N")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Loss against whatever there is.
-    fn power(&mut self, is_open: bool) -> Result<(), Error> {
-        let Columns { n, d, c, loss } = self.columns;
-        let is_asked = self.options.law == LawChoice::Power;
-        let is_last_resort = self.is_auto(is_open) && self.fits.power.is_none();
-        if !(is_asked || is_last_resort) {
-            return Ok(());
-        }
-        let mut x = [("C", c), ("N", n), ("D", d)].into_iter();
-        let x = x.find_map(|(name, values)| Some(Variable::new(name, values?)));
-        let (Some(x), Some(loss)) = (x, loss) else {
-            return Err(self.missing(
-                "a fit",
-                "columns N, D and loss, or C, N and loss, or loss and one of C, N and D, or C and N",
-            ));
-        };
-        let ones = vec![1.0; loss.len()];
-        let loss = Variable::new("loss", loss);
-        self.fits.power = Some(power(loss, x, &ones, self.options.bootstrap)?);
-        Ok(())
-    }
-
-    fn is_auto(&self, is_open: bool) -> bool {
-        self.options.law == LawChoice::Auto && is_open
-    }
-
-    /// What was found. One law that fits is success, and the others' refusals are part of it.
-    fn finish(mut self) -> Result<Fits, Error> {
-        match self.failed {
-            Some(error) if self.fits.parametric.is_none() && self.fits.isoflop.is_none() => {
-                Err(error)
-            }
-            Some(error) => {
-                self.fits.refused.insert(0, error.to_string());
-                Ok(self.fits)
-            }
-            None => Ok(self.fits),
-        }
+        facts
     }
 }
 
-/// A column under the name that it has in a law.
-#[derive(Clone, Copy)]
-struct Variable<'a> {
-    name: &'static str,
-    values: &'a [f64],
-}
-
-impl<'a> Variable<'a> {
-    fn new(name: &'static str, values: &'a [f64]) -> Self {
-        Self { name, values }
-    }
-}
-
-/// `of` as a power of `by`; each squared residual counts with its weight.
-fn power(
-    of: Variable,
-    by: Variable,
-    weights: &[f64],
-    bootstrap: Bootstrap,
-) -> Result<Power, FitError> {
-    let points: Vec<Observation> = by
-        .values
-        .iter()
-        .zip(of.values)
-        .enumerate()
-        .map(|(row, (&x, &y))| Observation {
-            label: format!("row {}", row + 1),
-            x,
-            loss: y,
-        })
-        .collect();
-    let law = PowerLaw::fit_weighted(by.name, &points, weights, bootstrap)?;
-    // Only a loss has a floor to speak of.
-    let is_loss = of.name == "loss";
-    let comparison = is_loss.then(|| FormComparison::with_floor(by.name, &law, bootstrap));
-    Ok(Power {
-        of: of.name.to_owned(),
-        by: by.name.to_owned(),
-        law,
-        comparison,
-    })
-}
-
-fn isoflop(budgets: &[Budget], options: Options) -> Result<IsoFlop, Error> {
-    let (valleys, refused) = valleys(budgets, options.valley);
-    if valleys.is_empty() {
-        let reasons = refused
-            .iter()
-            .map(|without| format!("{:.3e} FLOP: {}", without.flops, without.reason));
-        return Err(Error::NoValley(reasons.collect::<Vec<_>>().join("; ")));
-    }
-    Ok(IsoFlop {
-        laws: Optimal::of(&valleys, options.bootstrap).into(),
-        valleys,
-        refused,
-    })
-}
-
-/// The largest tenth of the runs by N · D, predicted by the law of the others.
-fn hold_out(runs: &[Run]) -> Option<HeldOutCheck> {
-    let mut runs = runs.to_vec();
-    let budget = |r: &Run| r.n * r.d;
-    runs.sort_by(|a, b| budget(a).total_cmp(&budget(b)));
-    let (known, unknown) = runs.split_at(runs.len() - runs.len().div_ceil(10));
-    let law = Parametric::fit(known, Bootstrap::NONE).ok()?.law;
-    let error = |r: &Run| (law.predict(r.n, r.d) / r.loss - 1.0).abs();
-    let mut errors: Vec<f64> = unknown.iter().map(error).collect();
-    errors.sort_by(f64::total_cmp);
-    Some(HeldOutCheck {
-        runs: unknown.len(),
-        from: budget(unknown.first()?),
-        median_error: errors[errors.len() / 2],
-        largest_error: *errors.last()?,
-    })
-}
-
-/// Whether some value stands in several rows.
-fn repeats(values: &[f64]) -> bool {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.windows(2).any(|pair| pair[0] == pair[1])
-}
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,10 @@ fn trial(size: &str, params: f64, budget: Option<f64>, seed: u64, loss: f64) -> 
             seed,
         },
         params: Some(params),
-        flops,
+        flops: Some(flops),
         tokens: Some(flops / params),
         distance: None,
+        run: None,
         loss,
     }
 }
@@ -77,6 +78,31 @@ fn each_size_enters_at_its_best_and_each_budget_with_its_best_size() {
 }
 
 #[test]
+fn a_size_that_was_tried_and_left_out_is_no_size_that_was_not_tried() {
+    let caution = |trials: &[FinishedTrial]| {
+        let found = by_compute(trials, &[], Some(CHANCE_LOSS));
+        found.cautions[0].clone()
+    };
+    let alone = trial("s", 10.0, Some(1e9), 0, 0.5);
+    let text = caution(std::slice::from_ref(&alone));
+    assert!(text.contains("only size s was tried"), "{text}");
+    // The larger one is no better than chance.
+    let larger = trial("m", 30.0, Some(1e9), 0, 0.7);
+    let text = caution(&[alone, larger]);
+    assert!(
+        text.contains("only size s can enter (m was tried and left out)"),
+        "{text}"
+    );
+    let mut trials = grid();
+    trials.push(trial("xl", 270.0, Some(1e10), 0, f64::NAN));
+    let text = caution(&trials);
+    assert!(
+        text.contains("l, is the largest that can enter (xl was tried and left out)"),
+        "{text}"
+    );
+}
+
+#[test]
 fn seeds_enter_together_and_compete_by_their_mean() {
     let mut trials = grid();
     trials.extend([
@@ -123,7 +149,7 @@ fn the_same_steps_of_a_larger_batch_are_more_training_not_another_setting() {
     for (trial, batch) in trials.iter_mut().zip([32, 64]) {
         trial.at.length = Length::Steps(100);
         trial.at.batch = Some(batch);
-        trial.flops *= f64::from(batch);
+        trial.flops = trial.flops.map(|flops| flops * f64::from(batch));
     }
     assert_eq!(by_compute(&trials, &[], None).chosen.len(), 2);
     for trial in &mut trials {

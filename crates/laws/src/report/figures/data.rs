@@ -196,8 +196,9 @@ impl Lines {
 pub(super) fn best_size(report: &Report) -> String {
     match &report.analysis.optimal {
         Fit::Fitted(laws) => format!(
-            "The best size grows as C^{:.3} (95%: {:.3} to {:.3})",
-            laws.size.exponent, laws.size.exponent_interval.lo, laws.size.exponent_interval.hi
+            "The best size grows as C^{:.3}{}",
+            laws.size.exponent,
+            number::stated(laws.size.exponent_interval, 3)
         ),
         Fit::Refused(reason) => format!("No law of the best size: {reason}"),
     }
@@ -265,13 +266,14 @@ impl Report {
 
 /// A trial's numbers in a few words, lines apart.
 pub(super) fn summary(trial: &FinishedTrial) -> String {
-    let known = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), number::count);
+    let unknown = || "unknown".to_owned();
+    let known = |value: Option<f64>| value.map_or_else(unknown, number::count);
     format!(
         "{}\nN {}, tokens {}, C {}\nloss {:.4}",
         trial.name,
         known(trial.params),
         known(trial.tokens),
-        number::flops(trial.flops),
+        trial.flops.map_or_else(unknown, number::flops),
         trial.loss
     )
 }

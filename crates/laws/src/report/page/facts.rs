@@ -62,7 +62,7 @@ pub(super) fn trials(report: &Report) -> Markup {
             trial.at.size.clone(),
             known(trial.params.map(number::count)),
             known(trial.tokens.map(number::count)),
-            number::flops(trial.flops),
+            known(trial.flops.map(number::flops)),
             known(trial.at.budget().map(number::flops)),
             trial.at.seed.to_string(),
             format!("{:.4}", trial.loss),
@@ -133,7 +133,9 @@ pub(super) fn method(report: &Report) -> Markup {
     html! {
         h2 { "How these numbers came about" }
         p {
-            "A law is the least-squares line of ln L on ln x. Its intervals come from 2,000 seeded bootstrap resamples of the points, \
+            "A law is the least-squares line of ln L on ln x. Its intervals come from "
+            (number::grouped(report.resamples as u64))
+            " seeded bootstrap resamples of the points, \
              and of the seeds within a point where there are several, widened for the smallness of the sample. \
              The law in parameters takes each size at its lowest final loss and so assumes that data did not hold a size back; \
              the law in compute takes the best size of each budget."

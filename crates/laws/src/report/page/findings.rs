@@ -3,7 +3,11 @@
 
 use super::elements::{Column, capitalized, minus, table};
 use crate::{
-    fits::{Fit, Interval, Parametric, PowerLaw, isoflop::Optimal},
+    fits::{
+        Fit, Interval, Parametric,
+        isoflop::Optimal,
+        parametric::{DESCRIPTION, UNDETERMINED},
+    },
     report::{PolicyLoss, Report, number},
 };
 use maud::{Markup, html};
@@ -57,16 +61,19 @@ fn optimal(laws: &Optimal) -> Markup {
                 li {
                     (name) " = " (number::significant(law.coefficient, 3)) " C"
                     sup { (minus(&format!("{:.3}", law.exponent))) }
-                    (exponent_interval(law, 3)) " (95%)"
+                    (exponents(law.exponent_interval, 3))
                 }
             }
         }
     }
 }
 
-fn exponent_interval(law: &PowerLaw, decimals: usize) -> String {
-    let Interval { lo, hi } = law.exponent_interval;
-    minus(&format!(", exponent {lo:.decimals$} to {hi:.decimals$}"))
+/// The interval of an exponent as the end of a clause.
+fn exponents(interval: Option<Interval>, decimals: usize) -> String {
+    match number::ends(interval, |x| format!("{x:.decimals$}")) {
+        ends if ends.is_empty() => ends,
+        ends => minus(&format!(", exponent {ends} (95%)")),
+    }
 }
 
 /// L(N, D), or why there is none.
@@ -82,12 +89,13 @@ pub(super) fn parametric(report: &Report) -> Markup {
 
 fn coefficients(fit: &Parametric, outliers: &[String]) -> Markup {
     let (law, interval) = (fit.law, fit.intervals);
-    let row = |name: &str, value: f64, interval: Interval| {
-        let [value, lo, hi] = [value, interval.lo, interval.hi].map(|x| match x.is_finite() {
-            true => number::significant(x, 3),
-            false => "∞".to_owned(),
-        });
-        vec![name.to_owned(), value, format!("{lo} to {hi}")]
+    let row = |name: &str, value: f64, interval: Option<Interval>| {
+        let number = |x: f64| number::significant(x, 3);
+        let ends = match interval {
+            None => "not known".to_owned(),
+            Some(_) => number::ends(interval, number),
+        };
+        vec![name.to_owned(), number(value), ends]
     };
     let rows = [
         row("E, irreducible", law.e, interval.e),
@@ -109,10 +117,10 @@ fn coefficients(fit: &Parametric, outliers: &[String]) -> Markup {
     html! {
         p { "L = E + A / N" sup { "α" } " + B / D" sup { "β" } ", D in tokens:" }
         (table(&COLUMNS, rows))
-        @if !fit.is_determined() {
+        @if let Some(reason) = &fit.reason {
             p {
-                strong { "These runs don't determine this law:" }
-                " an exponent may as well be five times as large. Take it as a description of them, and predict nothing by it."
+                strong { (UNDETERMINED) ":" }
+                " " (reason) ". " (DESCRIPTION) "."
             }
         }
         @if !outliers.is_empty() {
@@ -131,11 +139,8 @@ pub(super) fn envelope(report: &Report) -> Markup {
                     Fit::Fitted(law) => {
                         "L = " (number::significant(law.coefficient, 3)) " C"
                         sup { (minus(&format!("{:.4}", law.exponent))) }
-                        (minus(&format!(
-                            ", exponent {:.4} to {:.4}",
-                            law.exponent_interval.lo, law.exponent_interval.hi
-                        )))
-                        " (95%, by drawing trials); " (law.trials) " trials are lowest somewhere. \
+                        (exponents(law.exponent_interval, 4))
+                        ", by drawing trials; " (law.trials) " trials are lowest somewhere. \
                          Where learning rates fall at the end of a trial, its curve lies above what a shorter trial would reach."
                     }
                     Fit::Refused(reason) => { "Not fitted: " (reason) "." }
@@ -157,8 +162,9 @@ pub(super) fn policies(report: &Report) -> Markup {
         let losses: Vec<String> = group.losses.iter().map(loss).collect();
         let law = match &group.law {
             Fit::Fitted(law) => minus(&format!(
-                "{:.3} ({:.3} to {:.3})",
-                law.exponent, law.exponent_interval.lo, law.exponent_interval.hi
+                "{:.3}{}",
+                law.exponent,
+                number::bracketed(law.exponent_interval, 3)
             )),
             Fit::Refused(reason) => reason.clone(),
         };

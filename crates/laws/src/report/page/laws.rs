@@ -32,30 +32,25 @@ pub(super) fn card(law: &ScalingLaw) -> Markup {
 
 fn fitted(quantity: Quantity, fit: &PowerLaw) -> Markup {
     let symbol = quantity.symbol();
-    let [coefficient, lowest, highest] = [
-        fit.coefficient,
-        fit.coefficient_interval.lo,
-        fit.coefficient_interval.hi,
-    ]
-    .map(|value| number::significant(value, 3));
-    let [exponent, shallowest, steepest] = [
-        fit.exponent,
-        fit.exponent_interval.lo,
-        fit.exponent_interval.hi,
-    ]
-    .map(|value| minus(&format!("{value:.4}")));
+    let coefficient = number::significant(fit.coefficient, 3);
+    let exponent = minus(&format!("{:.4}", fit.exponent));
+    let exponents = number::ends(fit.exponent_interval, |x| minus(&format!("{x:.4}")));
+    let coefficients = number::ends(fit.coefficient_interval, |x| number::significant(x, 3));
     let largest = fit.points.iter().map(|point| point.x).fold(0.0, f64::max);
     let ahead = 10.0 * largest;
-    let (predicted, band) = (fit.predict(ahead), fit.band(ahead));
+    let predicted = fit.predict(ahead);
+    let band = number::bracketed(fit.band(ahead), 3);
     html! {
         p.formula { "L = " (coefficient) " " (symbol) sup { (exponent) } }
         p {
-            "Exponent " (shallowest) " to " (steepest) ", coefficient " (lowest) " to " (highest)
-            " (95%); R² " (format!("{:.3}", fit.r2)) " over " (fit.points.len()) " points."
+            @if !exponents.is_empty() {
+                "Exponent " (exponents) ", coefficient " (coefficients) " (95%); "
+            }
+            "R² " (format!("{:.3}", fit.r2)) " over " (fit.points.len()) " points."
         }
         p.muted {
             "Ten times beyond the data, at " (symbol) " = " (quantity.value(ahead)) ", it gives "
-            (format!("{predicted:.3} ({:.3} to {:.3}).", band.lo, band.hi))
+            (format!("{predicted:.3}{band}."))
         }
     }
 }
@@ -69,12 +64,11 @@ fn forms(compared: &FormComparison) -> Markup {
             @match &compared.saturating {
                 Fit::Fitted(law) => {
                     "With a floor it is " (number::significant(law.floor, 3))
-                    " (" (number::significant(law.floor_interval.lo, 3))
-                    " to " (number::significant(law.floor_interval.hi, 3)) "), exponent "
-                    (minus(&format!(
-                        "{:.3} ({:.3} to {:.3}).",
-                        law.exponent, law.exponent_interval.lo, law.exponent_interval.hi
-                    )))
+                    @if law.floor_interval.is_some() {
+                        " (" (number::ends(law.floor_interval, |x| number::significant(x, 3))) ")"
+                    }
+                    ", exponent " (minus(&format!("{:.3}", law.exponent)))
+                    (minus(&number::bracketed(law.exponent_interval, 3))) "."
                 }
                 Fit::Refused(reason) => { "With a floor: " (reason) "." }
             }

@@ -60,17 +60,19 @@ pub(super) fn law(report: &Report, law: &ScalingLaw, id: &'static str) -> Figure
 
 /// A fitted law with its band.
 fn fitted(plot: &mut Plot, fit: &PowerLaw, x: &[f64]) {
-    let bands: Vec<Interval> = x.iter().map(|&x| fit.band(x)).collect();
-    let edge = |of: fn(&Interval) -> f64| {
-        Scatter::new(x.to_vec(), bands.iter().map(of).collect())
-            .mode(Mode::Lines)
-            .line(Line::new().width(0.0))
-            .show_legend(false)
-            .hover_template("<extra></extra>")
-    };
-    plot.add_trace(edge(|band| band.lo));
-    let upper = edge(|band| band.hi).fill(Fill::ToNextY);
-    plot.add_trace(upper.fill_color("rgba(123,132,144,0.18)"));
+    let bands: Option<Vec<Interval>> = x.iter().map(|&x| fit.band(x)).collect();
+    if let Some(bands) = bands {
+        let edge = |of: fn(&Interval) -> f64| {
+            Scatter::new(x.to_vec(), bands.iter().map(of).collect())
+                .mode(Mode::Lines)
+                .line(Line::new().width(0.0))
+                .show_legend(false)
+                .hover_template("<extra></extra>")
+        };
+        plot.add_trace(edge(|band| band.lo));
+        let upper = edge(|band| band.hi).fill(Fill::ToNextY);
+        plot.add_trace(upper.fill_color("rgba(123,132,144,0.18)"));
+    }
     let y = x.iter().map(|&x| fit.predict(x)).collect();
     plot.add_trace(
         Scatter::new(x.to_vec(), y)
@@ -86,11 +88,12 @@ fn predictions(plot: &mut Plot, report: &Report) {
     for held in &report.analysis.hold_out {
         let mut finished = report.input.finished.iter();
         let trial = finished.find(|trial| trial.name == held.trial);
-        let Some(trial) = trial.filter(|_| held.band.is_some()) else {
+        let flops = trial.filter(|_| held.band.is_some());
+        let Some(flops) = flops.and_then(|trial| trial.flops) else {
             continue;
         };
         plot.add_trace(
-            Scatter::new(vec![trial.flops], vec![held.predicted])
+            Scatter::new(vec![flops], vec![held.predicted])
                 .mode(Mode::Markers)
                 .marker(Marker::new().symbol(MarkerSymbol::StarOpen).size(14))
                 .name("predicted without this budget"),

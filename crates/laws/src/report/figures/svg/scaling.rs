@@ -205,14 +205,20 @@ impl<'a> Scene<'a> {
         placer: &mut Placer,
     ) -> Result<(), FigureError> {
         let Frame { x, y, .. } = &self.frame;
-        let band: Vec<_> = x.steps(64).map(|x| (x, fit.band(x))).collect();
+        let band: Vec<_> = x
+            .steps(64)
+            .filter_map(|x| Some((x, fit.band(x)?)))
+            .collect();
         let within = |loss: f64| loss.clamp(y.lo, y.hi);
         let upper = band.iter().map(|(x, band)| scale.at((*x, within(band.hi))));
         let lower = band
             .iter()
             .rev()
             .map(|(x, band)| scale.at((*x, within(band.lo))));
-        canvas.polygon(&upper.chain(lower).collect::<Vec<_>>(), INK, BAND_OPACITY)?;
+        let outline: Vec<_> = upper.chain(lower).collect();
+        if !outline.is_empty() {
+            canvas.polygon(&outline, INK, BAND_OPACITY)?;
+        }
         for piece in y.clip(&[(x.lo, fit.predict(x.lo)), (x.hi, fit.predict(x.hi))]) {
             canvas.line(&scale.line(&piece), LAW)?;
             sample(placer, &scale.line(&piece));
@@ -358,16 +364,18 @@ fn axes(report: &Report, quantity: Quantity) -> (Axis, Axis) {
 fn legend(report: &Report, law: &ScalingLaw, sizes: &Sizes) -> Vec<LegendEntry> {
     let mut entries = LegendEntry::sizes(sizes);
     entries.push(LegendEntry::Gap);
-    if law.fitted().is_some() {
+    if let Some(fit) = law.fitted() {
         entries.push(LegendEntry::Line {
             stroke: LAW,
             text: "fitted law",
         });
-        entries.push(LegendEntry::Band {
-            color: INK,
-            opacity: BAND_OPACITY,
-            text: "its 95% band",
-        });
+        if fit.exponent_interval.is_some() {
+            entries.push(LegendEntry::Band {
+                color: INK,
+                opacity: BAND_OPACITY,
+                text: "its 95% band",
+            });
+        }
     }
     let marker = |solid, text: &str| LegendEntry::Marker {
         style: MarkerStyle::ANY,
