@@ -7,6 +7,7 @@
 
 mod assemble;
 pub mod corpus;
+pub mod cuts;
 pub mod distance;
 pub mod files;
 pub mod import;
@@ -28,6 +29,7 @@ pub mod verify;
 
 pub use assemble::Error as AssembleError;
 pub use corpus::{Corpus, LeftOut};
+pub use cuts::Cuts;
 pub use distance::PolicyDistances;
 pub use import::{ImportOptions, Progress, Stage, import, leftovers};
 pub use inspect::{Inspection, inspect};
@@ -36,7 +38,9 @@ pub use loader::{LanePacks, LaneTriplets, LoadPlan, Loader, StepBatch};
 pub use manifest::{Fingerprint, Manifest, PromptRef, RowGroupRef};
 pub use origin::{ColumnMapping, FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
 pub use pack::{Pack, PackCost, Packer};
-pub use sample::{Layout, SampleConfig, SpecialTokens, TokenTriplet, Wrapper};
+pub use sample::{
+    AnswerSource, Layout, SampleConfig, SpecialTokens, TokenTriplet, TripletSource, Wrapper,
+};
 pub use sampler::Split;
 pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};
