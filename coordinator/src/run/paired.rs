@@ -55,7 +55,7 @@ pub fn best(finished: &[FinishedTrial]) -> Option<&FinishedTrial> {
     losses.min_by(|a, b| a.loss.total_cmp(&b.loss))
 }
 
-/// Every finished trial against the [best](best) one, on the set that this is the best on.
+/// Every finished trial against the [`best`] one, on the set that this is the best on.
 pub(super) async fn against_best(
     run: &Run,
     finished: &[FinishedTrial],
