@@ -8,6 +8,7 @@
 pub mod account;
 mod assemble;
 pub mod corpus;
+pub mod cuts;
 pub mod distance;
 pub mod files;
 pub mod import;
@@ -32,6 +33,7 @@ pub mod verify;
 pub use account::{Account, Accounts, InputAccount};
 pub use assemble::Error as AssembleError;
 pub use corpus::{Corpus, LeftOut};
+pub use cuts::Cuts;
 pub use distance::PolicyDistances;
 pub use import::{BadRows, Detection, ImportOptions, Prepared, Progress, Stage, import, leftovers};
 pub use inspect::{Inspection, inspect};
@@ -42,7 +44,9 @@ pub use mapping::{Column, ColumnMapping, MappingRecipe, recipes};
 pub use normal::Changes;
 pub use origin::{FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
 pub use pack::{Pack, PackCost, Packer};
-pub use sample::{Layout, SampleConfig, SpecialTokens, TokenTriplet, Wrapper};
+pub use sample::{
+    AnswerSource, Layout, SampleConfig, SpecialTokens, TokenTriplet, TripletSource, Wrapper,
+};
 pub use sampler::Split;
 pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};

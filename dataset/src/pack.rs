@@ -254,6 +254,7 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::TripletSource;
     use polestar_core::random::Stream;
 
     const BOS: u32 = 1;
@@ -284,6 +285,7 @@ mod tests {
                 reference: text(12),
                 positive: text(12),
                 negative: text(12),
+                source: TripletSource::default(),
             })
             .collect()
     }

@@ -48,6 +48,8 @@ pub(crate) struct PromptSamples {
     pub(crate) id: String,
     pub(crate) text: String,
     pub(crate) policies: Vec<PolicySamples>,
+    /// The number that the corpus gives every sample, policy by policy.
+    pub(crate) numbers: Vec<u32>,
     /// Where the corpus stores them: the prompt's tokens, then every sample's, policy by policy.
     pub(crate) tokens: Vec<Box<[u32]>>,
 }
@@ -60,11 +62,19 @@ impl PromptSamples {
 
     /// The stored tokens of a sample, by positions.
     pub(crate) fn sample_tokens(&self, policy: usize, sample: usize) -> Option<&[u32]> {
-        let before: usize = self.policies[..policy]
-            .iter()
-            .map(|answers| answers.samples.len())
-            .sum();
-        self.tokens.get(1 + before + sample).map(|tokens| &**tokens)
+        let place = 1 + self.place(policy, sample);
+        self.tokens.get(place).map(|tokens| &**tokens)
+    }
+
+    /// The number that the corpus gives a sample, by positions.
+    pub(crate) fn sample_number(&self, policy: usize, sample: usize) -> u32 {
+        self.numbers[self.place(policy, sample)]
+    }
+
+    /// Place of a sample among all of the prompt's.
+    fn place(&self, policy: usize, sample: usize) -> usize {
+        let before = self.policies[..policy].iter();
+        before.map(|answers| answers.samples.len()).sum::<usize>() + sample
     }
 }
 
@@ -305,12 +315,14 @@ pub(crate) fn prompt_samples(
                     id,
                     text,
                     policies: vec![],
+                    numbers: vec![],
                     tokens: vec![],
                 });
             }
             let Some(prompt) = prompts.last_mut() else {
                 continue;
             };
+            prompt.numbers.push(rows.sample(row));
             if manifest.tokenizer.stored_tokens {
                 if prompt.policies.is_empty() {
                     let tokens = stored(rows.prompt_tokens(row), &prompt.id, manifest)?;

@@ -94,6 +94,32 @@ pub struct TokenTriplet {
     pub positive: Vec<u32>,
     /// A response of the other policy.
     pub negative: Vec<u32>,
+    /// Where they are from.
+    pub source: TripletSource,
+}
+
+/// Where a triplet's texts are from in the corpus, and how long they were before they were cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TripletSource {
+    /// The prompt's id.
+    pub prompt_id: String,
+    /// Tokens of the whole prompt.
+    pub prompt_tokens: u32,
+    /// The reference.
+    pub reference: AnswerSource,
+    /// The positive.
+    pub positive: AnswerSource,
+    /// The negative.
+    pub negative: AnswerSource,
+}
+
+/// An answer among those of its policy to its prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AnswerSource {
+    /// Its number, as the corpus has it.
+    pub sample: u32,
+    /// Tokens of the whole answer.
+    pub tokens: u32,
 }
 
 #[cfg(test)]

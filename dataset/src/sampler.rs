@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{FileSplit, PromptRef};
 use crate::reader::{PromptSamples, Reader};
-use crate::sample::{SampleConfig, TokenTriplet};
+use crate::sample::{AnswerSource, SampleConfig, TokenTriplet, TripletSource};
 use crate::tokenizer;
 use crate::triplet::{PolicyTable, Task, TripletChoice, Weighting};
 
@@ -68,6 +68,12 @@ pub(crate) struct Sampler<'a> {
     pub(crate) samples: &'a SampleConfig,
 }
 
+/// A response as clipped, and where it is from.
+struct Answer {
+    source: AnswerSource,
+    tokens: Vec<u32>,
+}
+
 impl Sampler<'_> {
     /// The triplet that is asked for, in tokens.
     pub(crate) async fn triplet(&self, request: &TripletRequest) -> Result<TokenTriplet, Error> {
@@ -105,24 +111,50 @@ impl Sampler<'_> {
     ) -> Result<TokenTriplet, tokenizer::Error> {
         let (config, tokenizer) = (self.samples, self.corpus.tokenizer());
         let (own, other) = (&prompt.policies[choice.own], &prompt.policies[choice.other]);
-        let response = |of: usize, sample: usize| match prompt.sample_tokens(of, sample) {
-            Some(stored) => Ok(stored[..stored.len().min(config.max_response)].to_vec()),
+        let response = |of: usize, sample: usize| -> Result<Answer, tokenizer::Error> {
+            let whole = |tokens: usize| AnswerSource {
+                sample: prompt.sample_number(of, sample),
+                tokens: tokens as u32,
+            };
+            if let Some(stored) = prompt.sample_tokens(of, sample) {
+                return Ok(Answer {
+                    source: whole(stored.len()),
+                    tokens: stored[..stored.len().min(config.max_response)].to_vec(),
+                });
+            }
+            let tokens = tokenizer.encode(&prompt.policies[of].samples[sample])?;
+            Ok(Answer {
+                source: whole(tokens.len()),
+                tokens: config.clip_response(tokens),
+            })
+        };
+        let (prompt_tokens, clipped_prompt) = match prompt.prompt_tokens() {
+            Some(stored) => {
+                let from = stored.len().saturating_sub(config.max_prompt);
+                (stored.len(), stored[from..].to_vec())
+            }
             None => {
-                let tokens = tokenizer.encode(&prompt.policies[of].samples[sample])?;
-                Ok(config.clip_response(tokens))
+                let tokens = tokenizer.encode(&prompt.text)?;
+                (tokens.len(), config.clip_prompt(tokens))
             }
         };
-        let clipped_prompt = match prompt.prompt_tokens() {
-            Some(stored) => stored[stored.len().saturating_sub(config.max_prompt)..].to_vec(),
-            None => config.clip_prompt(tokenizer.encode(&prompt.text)?),
-        };
+        let reference = response(choice.own, choice.reference)?;
+        let positive = response(choice.own, choice.positive)?;
+        let negative = response(choice.other, choice.negative)?;
         Ok(TokenTriplet {
             policy: own.policy,
             other: other.policy,
             prompt: clipped_prompt,
-            reference: response(choice.own, choice.reference)?,
-            positive: response(choice.own, choice.positive)?,
-            negative: response(choice.other, choice.negative)?,
+            source: TripletSource {
+                prompt_id: prompt.id.clone(),
+                prompt_tokens: prompt_tokens as u32,
+                reference: reference.source,
+                positive: positive.source,
+                negative: negative.source,
+            },
+            reference: reference.tokens,
+            positive: positive.tokens,
+            negative: negative.tokens,
         })
     }
 }

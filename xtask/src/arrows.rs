@@ -31,7 +31,7 @@ const ROOMS: [Room; 10] = [
     Room {
         package: "polestar-laws",
         folder: "crates/laws",
-        uses: &[],
+        uses: &["polestar-core"],
         tensors: false,
     },
     Room {

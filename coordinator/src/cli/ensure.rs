@@ -1,12 +1,16 @@
 //! Having a sweep's corpus and plan before anything runs.
 
 use super::{Error, corpus::watched_import};
-use crate::sweep::{CorpusFacts, Plan, Sweep, Work, plan};
-use polestar_core::{Lane, Objective, Step};
-use polestar_dataset::{
-    Accounts, Corpus, ImportOptions, LoadPlan, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
-    TokenTriplet, manifest::MANIFEST_KEY, synth,
+use crate::{
+    run::{cutting, training_sample},
+    sweep::{CorpusFacts, Plan, Sweep, Work, plan},
 };
+use polestar_core::Objective;
+use polestar_dataset::{
+    Accounts, Corpus, ImportOptions, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
+    manifest::MANIFEST_KEY, synth,
+};
+use polestar_laws::report::Cutting;
 use polestar_store::Store;
 use std::sync::Arc;
 
@@ -86,13 +90,21 @@ fn with_variables(mut options: ImportOptions) -> Result<ImportOptions, Error> {
     Ok(options)
 }
 
-/// Plans a sweep on its corpus.
-pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan, Error> {
+/// A sweep on its corpus.
+pub(crate) struct OnCorpus {
+    /// Its trials.
+    pub(crate) plan: Plan,
+    /// What it cuts of the corpus's texts.
+    pub(crate) cutting: Cutting,
+}
+
+/// Plans a sweep on its corpus, and looks at what it cuts there.
+pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCorpus, Error> {
     let distances = match sweep.sweep.needs_distances() {
         true => Some(corpus.policy_distances().await?),
         false => None,
     };
-    let triplets = some_triplets(sweep, corpus).await?;
+    let triplets = training_sample(sweep, corpus).await?;
     let cost = |objective| {
         let packer = Packer {
             objective,
@@ -117,29 +129,11 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan,
         distances,
     };
     let planned = plan(sweep, &facts)?;
-    Ok(Plan {
-        left_out: corpus.left_out(),
-        ..planned
+    Ok(OnCorpus {
+        plan: Plan {
+            left_out: corpus.left_out(),
+            ..planned
+        },
+        cutting: cutting(sweep, corpus, &triplets).await?,
     })
-}
-
-/// A sample of triplets: the same ones in every plan on a corpus.
-async fn some_triplets(sweep: &Sweep, corpus: &Corpus) -> Result<Vec<TokenTriplet>, Error> {
-    const SAMPLE: u32 = 512;
-    let plan = LoadPlan {
-        seed: 0,
-        batch: SAMPLE,
-        lanes: 1,
-        hosted: vec![Lane(0)],
-        start: Step(0),
-        objective: Objective::Polar,
-        samples: sweep.samples.clone(),
-        pack_tokens: sweep.train.pack_tokens,
-        weighting: sweep.weighting,
-        window: sweep.window,
-        memory: sweep.train.loader.memory(),
-    };
-    let steps = corpus.training_triplets(&plan, 1).await?;
-    let lanes = steps.into_iter().flatten();
-    Ok(lanes.flat_map(|lane| lane.triplets).collect())
 }

@@ -1,8 +1,11 @@
 //! `launch`: from a sweep file to finished trials and a report.
 
 use super::{
-    Error, LaunchArgs, ensure, plan,
+    Error, LaunchArgs,
+    ensure::{self, OnCorpus},
+    plan,
     progress::Display,
+    scores::score_table,
     table::{duration, table},
 };
 use crate::{
@@ -27,8 +30,12 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     override_pool(&mut sweep, &args)?;
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
-    let planned = ensure::plan_on(&sweep, &corpus).await?;
-    print!("{}", plan::describe(&sweep, &planned));
+    let OnCorpus {
+        plan: planned,
+        cutting,
+    } = ensure::plan_on(&sweep, &corpus).await?;
+    let cut = plan::what_is_cut(&cutting);
+    print!("{}{cut}", plan::describe(&sweep, &planned));
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
@@ -150,40 +157,22 @@ async fn summary(run: &Run) -> Result<String, Error> {
     let planned = run.record.plan.trials.iter();
     let rows: Vec<Vec<String>> = planned
         .filter_map(|trial| results.get(&trial.config.id))
-        .map(summary_row)
+        .map(|TrialResult { outcome, .. }| {
+            vec![
+                outcome.trial.0.clone(),
+                duration(outcome.consumed.seconds),
+                outcome.digest.short(),
+            ]
+        })
         .collect();
-    let head = [
-        "trial",
-        "held-out prompts",
-        "held-out policies",
-        "time",
-        "digest",
-    ];
-    let mut text = format!("held-out loss / accuracy:\n{}", table(&head, &rows));
+    let mut text = score_table(&run.record.plan, &results);
+    text += &table(&["trial", "time", "digest"], &rows);
     if let Some(speed) = flops_per_worker(run, &results) {
         text += &format!(
             "{speed:.2e} FLOPs a second and worker, validation and saving included (pool.worker_flops, for `plan`)\n"
         );
     }
     Ok(text)
-}
-
-fn summary_row(result: &TrialResult) -> Vec<String> {
-    let outcome = &result.outcome;
-    let score = |set: &str| match outcome.validation.get(set) {
-        None => "-".to_owned(),
-        Some(score) => match score.accuracy {
-            Some(accuracy) => format!("{:.4} / {accuracy:.3}", score.loss),
-            None => format!("{:.4}", score.loss),
-        },
-    };
-    vec![
-        outcome.trial.0.clone(),
-        score("heldout_prompts"),
-        score("heldout_policies"),
-        duration(outcome.consumed.seconds),
-        outcome.digest.short(),
-    ]
 }
 
 /// FLOPs a second of one worker, over all finished trials; `None` when no time was spent.

@@ -10,6 +10,7 @@ mod plan;
 mod progress;
 mod recommend;
 mod reference;
+mod scores;
 mod table;
 mod verify;
 

@@ -1,19 +1,24 @@
 //! `plan`: what a sweep would train, and what it takes.
 
 use super::{
-    Error, ensure,
+    Error,
+    ensure::{self, OnCorpus},
     table::{bytes, duration, si, table},
 };
-use crate::sweep::{self, Plan, PlannedTrial, PoolTable, Sweep, TrialRole};
+use crate::{
+    run::TRAINING,
+    sweep::{self, Plan, PlannedTrial, PoolTable, Sweep, TrialRole},
+};
 use polestar_core::TrialId;
+use polestar_laws::report::{CutTexts, Cutting};
 use std::path::Path;
 
 /// Prints a sweep's plan.
 pub(super) async fn show(file: &Path, store: Option<String>) -> Result<(), Error> {
     let mut sweep = read(file, store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
-    let plan = ensure::plan_on(&sweep, &corpus).await?;
-    print!("{}", describe(&sweep, &plan));
+    let OnCorpus { plan, cutting } = ensure::plan_on(&sweep, &corpus).await?;
+    print!("{}{}", describe(&sweep, &plan), what_is_cut(&cutting));
     Ok(())
 }
 
@@ -89,6 +94,32 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
     )
 }
 
+/// What of the corpus's texts is not shown to a model, and what that does to the length probe.
+pub(super) fn what_is_cut(cutting: &Cutting) -> String {
+    let Cutting {
+        max_prompt,
+        max_response,
+        texts,
+    } = cutting;
+    let data = |of: &CutTexts| {
+        format!(
+            "  {}: {} of prompts, {} of answers, in {} triplets\n",
+            of.data, of.prompts, of.answers, of.triplets
+        )
+    };
+    let lines: String = texts.iter().map(data).collect();
+    // The probe looks at held-out answers only.
+    let held_out = texts.iter().filter(|of| of.data != TRAINING);
+    let lengths = held_out.filter_map(|of| {
+        let text = of.answers.of_lengths()?;
+        Some(format!("  {}: {text}\n", of.data))
+    });
+    let lengths: String = lengths.collect();
+    format!(
+        "cut by samples.max_prompt = {max_prompt} and samples.max_response = {max_response}, measured on the first triplets:\n{lines}{lengths}"
+    )
+}
+
 /// Time and money, as far as the pool says what it can and costs.
 fn cost(pool: &PoolTable, flops: f64) -> String {
     let Some(rate) = pool.worker_flops else {
@@ -114,4 +145,35 @@ fn cost(pool: &PoolTable, flops: f64) -> String {
         );
     }
     text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polestar_laws::report::CutShare;
+
+    #[test]
+    fn cut_texts_are_counted_and_what_lengths_still_say_is_told() {
+        let texts = |data: &str, cut| CutTexts {
+            data: data.to_owned(),
+            prompts: CutShare { cut: 1, all: 8 },
+            answers: CutShare { cut, all: 500 },
+            triplets: 512,
+        };
+        let mut cutting = Cutting {
+            max_prompt: 64,
+            max_response: 16,
+            texts: vec![texts(TRAINING, 500), texts("held-out prompts", 499)],
+        };
+        let said = what_is_cut(&cutting);
+        assert!(
+            said.contains("  held-out prompts: 12.5% (1 of 8) of prompts, 99.8% (499 of 500) of answers, in 512 triplets\n"),
+            "{said}"
+        );
+        let probe = "held-out prompts: lengths are compared after cutting: 99.8% of answers are cut, so the length probe can see little";
+        assert!(said.contains(probe), "{said}");
+        assert_eq!(said.matches("length probe").count(), 1, "{said}");
+        cutting.texts = vec![texts(TRAINING, 0), texts("held-out prompts", 0)];
+        assert!(!what_is_cut(&cutting).contains("length probe"));
+    }
 }

@@ -1,6 +1,9 @@
 //! What a person sees while trials run: bars on a terminal, lines elsewhere.
 
-use crate::control::{Entry, Subscription};
+use crate::{
+    control::{Entry, Subscription},
+    run::set_title,
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polestar_core::{Generation, TrialId};
 use polestar_run::{Event, failure::Trouble};
@@ -195,15 +198,12 @@ impl Display {
             Event::Validated { step, scores } => {
                 let parts: Vec<String> = scores
                     .iter()
-                    .map(|(set, s)| {
-                        let accuracy = s.accuracy.map_or(String::new(), |a| format!(" acc {a:.3}"));
-                        format!("{} {:.4}{accuracy}", set.replace('_', " "), s.loss)
-                    })
+                    .map(|(set, score)| format!("{} {score}", set_title(set)))
                     .collect();
                 if let Some(s) = scores.values().next_back() {
                     bar.held_out = format!(" | held out {:.4}", s.loss);
                 }
-                line = Some(format!("{trial} step {}: {}", step.0, parts.join(", ")));
+                line = Some(format!("{trial} step {}: {}", step.0, parts.join("; ")));
             }
             Event::Saved {
                 step,

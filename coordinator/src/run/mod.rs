@@ -14,10 +14,14 @@
 //! ```
 //! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
+mod cuts;
 mod facts;
+mod paired;
 mod report;
 
+pub use cuts::{SampleError, TRAINING, cutting, training_sample};
 pub use facts::{AbandonedTrial, Facts, Setback, Spent};
+pub use paired::{ScoredTrial, best};
 pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, PlannedTrial, Sweep};
@@ -311,6 +315,11 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// What a held-out set is called to a reader.
+pub fn set_title(set: &str) -> String {
+    set.replace("heldout_", "held-out ")
 }
 
 fn result_key(trial: &Trial) -> String {

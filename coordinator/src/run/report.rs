@@ -1,13 +1,21 @@
 //! From a run's store to its report.
 
-use super::{Run, RunError, RunRecord};
+use super::{
+    Run, RunError, RunRecord,
+    cuts::{SampleError, cutting, training_sample},
+    paired::against_best,
+    set_title,
+};
 use crate::sweep::{Plan, PlannedTrial, TrialRole};
 use polestar_dataset::{Corpus, Split, planted_optimum};
 use polestar_laws::{
     fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
-    report::{self, Discrimination, Report, ReportInput, ScoredTriplet, Validation},
+    report::{self, CurveScores, Discrimination, Report, ReportInput, ScoredTriplet, Validation},
 };
-use polestar_run::{Outcome, metrics, scores};
+use polestar_run::{
+    Outcome, SetScore, metrics,
+    scores::{self, Scored},
+};
 use polestar_worker::engine::VALIDATION_SEED;
 
 /// Why a report could not be written.
@@ -22,6 +30,9 @@ pub enum ReportError {
     /// A trial's metrics.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
+    /// What is cut of the corpus's texts.
+    #[error("what is cut of the corpus's texts can't be measured")]
+    Sample(#[from] SampleError),
     /// The planted optimum of a synthetic corpus.
     #[error("the corpus's planted optimum can't be computed")]
     Optimum(#[from] polestar_dataset::synth::planted::Error),
@@ -58,6 +69,9 @@ async fn gather(run: &Run, corpus: &Corpus) -> Result<ReportInput, ReportError> 
     let abandoned = run.abandoned(&results).await?;
     let mut input = header(&run.record, corpus);
     input.optimum = optimum(&run.record, corpus).await?;
+    let sweep = &run.record.sweep;
+    let training = training_sample(sweep, corpus).await?;
+    input.cutting = Some(cutting(sweep, corpus, &training).await?);
     for planned in &run.record.plan.trials {
         let id = &planned.config.id;
         match (results.get(id), abandoned.get(id)) {
@@ -70,6 +84,7 @@ async fn gather(run: &Run, corpus: &Corpus) -> Result<ReportInput, ReportError> 
         }
     }
     input.discriminations = discriminations(run, corpus, &input.finished).await?;
+    input.paired = against_best(run, &input.finished, &input.fitted_set).await?;
     Ok(input)
 }
 
@@ -94,6 +109,7 @@ fn header(record: &RunRecord, corpus: &Corpus) -> ReportInput {
         created: format!("Polestar {}", record.version),
         conventions: conventions(&record.plan),
         chance: Some(CHANCE_LOSS),
+        fitted_set: set_title(FITTED),
         envelope: record.sweep.sweep.envelope.is_some(),
         ..ReportInput::default()
     }
@@ -131,10 +147,13 @@ async fn add_finished(
         };
         input.validation.push(Validation {
             trial: name.clone(),
-            set: set.replace("heldout_", "held-out "),
+            set: set_title(set),
             loss: score.loss,
             accuracy,
             triplets: score.triplets as u64,
+            prompts: score.prompts.map(|prompts| prompts as u64),
+            loss_error: score.loss_error,
+            accuracy_error: score.accuracy_error,
         });
     }
     if let Some(score) = outcome.validation.get(FITTED) {
@@ -149,7 +168,8 @@ async fn add_finished(
             loss: score.loss,
         });
     }
-    let rows = metrics::read(&run.store, &planned.config).await?;
+    let mut rows = metrics::read(&run.store, &planned.config).await?;
+    add_curve_scores(input, planned, &mut rows);
     input.curves.push(Curve {
         trial: name,
         size: planned.at.size.clone(),
@@ -157,6 +177,33 @@ async fn add_finished(
         points: thinned(&rows),
     });
     Ok(())
+}
+
+/// Says what a trial's curve is scored on. Scores of other triplets, with which older versions ended it, would bend it:
+/// they are taken out and told.
+fn add_curve_scores(input: &mut ReportInput, planned: &PlannedTrial, rows: &mut [metrics::Row]) {
+    let measured = &planned.config.measurement;
+    let is_along = |score: &SetScore| score.triplets == measured.triplets;
+    let mut others = false;
+    for row in rows.iter_mut() {
+        others |= row.validation.values().any(|score| !is_along(score));
+        row.validation.retain(|_, score| is_along(score));
+    }
+    let mut scored = rows.iter().filter_map(|row| row.validation.get(FITTED));
+    let first = scored.next();
+    if first.is_none() && !others {
+        return;
+    }
+    let told = input.curve_scores.get_or_insert_with(|| CurveScores {
+        triplets: measured.triplets as u64,
+        final_triplets: measured.final_triplets as u64,
+        ..CurveScores::default()
+    });
+    let prompts = first.and_then(|score| score.prompts);
+    told.prompts = told.prompts.or(prompts.map(|prompts| prompts as u64));
+    if others {
+        told.without_end.push(planned.config.id.to_string());
+    }
 }
 
 /// The best trial of the largest compute, on each set.
@@ -181,20 +228,31 @@ async fn discriminations(
     let found = trial.measurement.sets.iter().filter_map(|set| {
         let set = &set.name;
         let of_set = scores.iter().filter(|scored| scored.set == *set);
-        let triplets: Vec<ScoredTriplet> = of_set
-            .map(|scored| {
-                let triplet = scored.triplet;
-                ScoredTriplet {
-                    policy: name(triplet.policy),
-                    other: name(triplet.other),
-                    lengths: [triplet.reference, triplet.positive, triplet.negative],
-                    margin: f64::from(scored.margin),
-                }
-            })
-            .collect();
-        Discrimination::of(&best.name, &set.replace("heldout_", "held-out "), &triplets)
+        let triplets: Vec<ScoredTriplet> = of_set.map(|s| scored_triplet(s, &name)).collect();
+        Discrimination::of(&best.name, &set_title(set), &triplets)
     });
     Ok(found.collect())
+}
+
+fn scored_triplet(scored: &Scored, name: impl Fn(u32) -> String) -> ScoredTriplet {
+    let triplet = &scored.triplet;
+    let source = triplet.source.as_ref();
+    let cut = source.map(|source| {
+        [
+            (source.reference, triplet.reference),
+            (source.positive, triplet.positive),
+            (source.negative, triplet.negative),
+        ]
+        .map(|(whole, shown)| u32::from(whole.tokens > shown))
+    });
+    ScoredTriplet {
+        policy: name(triplet.policy),
+        other: name(triplet.other),
+        lengths: [triplet.reference, triplet.positive, triplet.negative],
+        margin: f64::from(scored.margin),
+        prompt: source.map(|source| source.prompt_id.clone()),
+        cut_answers: cut.map(|cut| cut.iter().sum()),
+    }
 }
 
 /// Points of a curve that a picture can show: the rows between are averaged, the first and those with a

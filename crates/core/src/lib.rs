@@ -1,7 +1,8 @@
-//! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes,
+//! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes, clustered means,
 //! random streams, spans, objectives and error chains. Nothing here does I/O.
 
 pub mod chain;
+pub mod cluster;
 pub mod digest;
 pub mod format;
 pub mod ids;
@@ -12,6 +13,7 @@ pub mod span;
 pub mod tree;
 
 pub use chain::{causes, chain};
+pub use cluster::Clustered;
 pub use digest::Digest;
 pub use ids::{Epoch, Generation, Lane, Rank, RecipeId, Step, TrialId, WorkerId, WorldSize};
 pub use objective::Objective;

@@ -43,7 +43,8 @@ pub struct Row {
     pub grad_norm: f64,
     /// Wall-clock seconds so far.
     pub seconds: f64,
-    /// Held-out scores after the update, by set, if this step was validated.
+    /// Held-out scores after the update, by set, if this step was validated: of a set's first triplets, the same
+    /// ones at every step, so that they make a curve. What a larger set says of the last step is in the outcome.
     pub validation: BTreeMap<String, SetScore>,
 }
 
@@ -71,6 +72,18 @@ pub enum Error {
         #[source]
         source: ParquetError,
     },
+    /// Written by another version.
+    #[error(
+        "{key} has format {found}, this Polestar reads up to {expected}; use the version that wrote it"
+    )]
+    Format {
+        /// The object.
+        key: String,
+        /// Its format.
+        found: String,
+        /// The newest that is understood.
+        expected: u32,
+    },
     /// A column is missing or of another type.
     #[error("{key}: column `{column}` is missing or has another type")]
     Column {
@@ -83,6 +96,8 @@ pub enum Error {
 
 /// What the columns of a set's scores end with, after its name.
 const SCORE_COLUMNS: [&str; 3] = ["_loss", "_accuracy", "_triplets"];
+/// Likewise, of columns that older files don't have.
+const CLUSTER_COLUMNS: [&str; 3] = ["_prompts", "_loss_error", "_accuracy_error"];
 
 /// Folder of all metrics of a trial.
 fn shared(trial: &Trial) -> String {
@@ -179,6 +194,13 @@ fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
         ];
         let names = SCORE_COLUMNS.map(|end| format!("{set}{end}"));
         columns.extend(names.into_iter().zip(values));
+        let values = [
+            real(&|r| score(r).and_then(|s| Some(s.prompts? as f64))),
+            real(&|r| score(r).and_then(|s| s.loss_error)),
+            real(&|r| score(r).and_then(|s| s.accuracy_error)),
+        ];
+        let names = CLUSTER_COLUMNS.map(|end| format!("{set}{end}"));
+        columns.extend(names.into_iter().zip(values));
     }
     let fields: Vec<Field> = columns
         .iter()
@@ -246,36 +268,61 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
         let losses = schema.fields().iter().map(|field| field.name());
         for set in losses.filter_map(|name| name.strip_suffix(SCORE_COLUMNS[0])) {
             let [loss, accuracy, triplets] = SCORE_COLUMNS.map(|end| real(&format!("{set}{end}")));
-            sets.push((set.to_owned(), loss?, accuracy?, triplets?));
+            sets.push(SetColumns {
+                set,
+                loss: loss?,
+                accuracy: accuracy?,
+                triplets: triplets?,
+                clusters: CLUSTER_COLUMNS.map(|end| real(&format!("{set}{end}")).ok()),
+            });
         }
         for i in 0..batch.num_rows() {
-            let value = |a: &Float64Array| a.is_valid(i).then(|| a.value(i));
-            let validation = sets
-                .iter()
-                .filter_map(|(set, loss, accuracy, triplets)| {
-                    let score = SetScore {
-                        loss: value(loss)?,
-                        accuracy: value(accuracy),
-                        triplets: value(triplets)? as usize,
-                    };
-                    Some((set.clone(), score))
-                })
-                .collect();
+            let scored = sets.iter();
+            let scored = scored.filter_map(|of| Some((of.set.to_owned(), of.score(i)?)));
             rows.push(Row {
                 step: Step(step.value(i)),
                 triplets: triplets.value(i),
                 plain_tokens: tokens.value(i),
                 flops_6nd: flops.value(i),
                 loss: loss.value(i),
-                accuracy: value(accuracy),
+                accuracy: value(accuracy, i),
                 lr: lr.value(i),
                 grad_norm: norm.value(i),
                 seconds: seconds.value(i),
-                validation,
+                validation: scored.collect(),
             });
         }
     }
     Ok(rows)
+}
+
+/// A set's columns.
+struct SetColumns<'a> {
+    set: &'a str,
+    loss: &'a Float64Array,
+    accuracy: &'a Float64Array,
+    triplets: &'a Float64Array,
+    /// In the order of [`CLUSTER_COLUMNS`].
+    clusters: [Option<&'a Float64Array>; 3],
+}
+
+impl SetColumns<'_> {
+    /// The score of a row, if it has one.
+    fn score(&self, row: usize) -> Option<SetScore> {
+        let [prompts, loss_error, accuracy_error] = self.clusters.map(|column| value(column?, row));
+        Some(SetScore {
+            loss: value(self.loss, row)?,
+            accuracy: value(self.accuracy, row),
+            triplets: value(self.triplets, row)? as usize,
+            prompts: prompts.map(|prompts| prompts as usize),
+            loss_error,
+            accuracy_error,
+        })
+    }
+}
+
+fn value(column: &Float64Array, row: usize) -> Option<f64> {
+    column.is_valid(row).then(|| column.value(row))
 }
 
 #[cfg(test)]
@@ -288,6 +335,9 @@ mod tests {
             loss: 0.5,
             accuracy: Some(0.75),
             triplets: 64,
+            prompts: Some(8),
+            loss_error: Some(0.02),
+            accuracy_error: None,
         };
         let rows = [
             Row {

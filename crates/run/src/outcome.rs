@@ -1,11 +1,14 @@
 //! What a trial comes to: scores, digest, and what it consumed.
 
-use polestar_core::{Digest, TrialId};
+use polestar_core::{
+    Clustered, Digest, TrialId,
+    cluster::{FEWEST_CLUSTERS, Interval},
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// How a model does on one held-out set.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SetScore {
     /// Mean loss.
     pub loss: f64,
@@ -14,6 +17,68 @@ pub struct SetScore {
     pub accuracy: Option<f64>,
     /// Triplets scored.
     pub triplets: usize,
+    /// Prompts that they are of; none in records of versions that didn't count them.
+    #[serde(default)]
+    pub prompts: Option<usize>,
+    /// Standard error of the loss, [clustered](Clustered) by prompt; none of one prompt alone.
+    #[serde(default)]
+    pub loss_error: Option<f64>,
+    /// Standard error of the accuracy, likewise.
+    #[serde(default)]
+    pub accuracy_error: Option<f64>,
+}
+
+impl SetScore {
+    /// 95% interval of the loss, prompts being drawn; `None` where they are unknown or too few.
+    pub fn loss_interval(&self) -> Option<Interval> {
+        self.clustered(self.loss, self.loss_error).interval()
+    }
+
+    /// 95% interval of the accuracy, likewise.
+    pub fn accuracy_interval(&self) -> Option<Interval> {
+        let of = self.clustered(self.accuracy?, self.accuracy_error);
+        of.share_interval()
+    }
+
+    fn clustered(&self, mean: f64, error: Option<f64>) -> Clustered {
+        Clustered {
+            mean,
+            error,
+            clusters: self.prompts.unwrap_or(0),
+            observations: self.triplets,
+        }
+    }
+
+    /// What it rests on: `512 triplets of 50 prompts`, and why there are no intervals where there are none.
+    pub fn basis(&self) -> String {
+        let triplets = self.triplets;
+        match self.prompts {
+            None => {
+                format!("{triplets} triplets, prompts not counted by the version that scored them")
+            }
+            Some(1) => format!("{triplets} triplets of 1 prompt, too few for an interval"),
+            Some(few) if few < FEWEST_CLUSTERS => {
+                format!("{triplets} triplets of {few} prompts, too few for an interval")
+            }
+            Some(prompts) => format!("{triplets} triplets of {prompts} prompts"),
+        }
+    }
+}
+
+impl fmt::Display for SetScore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.4}", self.loss)?;
+        if let Some(Interval { lo, hi }) = self.loss_interval() {
+            write!(f, " ({lo:.4} to {hi:.4})")?;
+        }
+        if let Some(accuracy) = self.accuracy {
+            write!(f, " acc {accuracy:.3}")?;
+        }
+        if let Some(Interval { lo, hi }) = self.accuracy_interval() {
+            write!(f, " ({lo:.3} to {hi:.3})")?;
+        }
+        write!(f, ", {}", self.basis())
+    }
 }
 
 /// What has gone through a trial so far.
@@ -42,10 +107,47 @@ pub struct Outcome {
     pub digest: Digest,
     /// Scores by held-out set after the last step.
     pub validation: BTreeMap<String, SetScore>,
+    /// The same on those triplets only that were scored along the way: the last point of the trial's curves. Empty
+    /// in records of versions that ended a curve with other triplets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub along: BTreeMap<String, SetScore>,
     /// What it took.
     pub consumed: Consumed,
     /// FLOPs by convention `6ND`.
     pub flops_6nd: f64,
     /// FLOPs by convention `executed`.
     pub flops_executed: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_says_what_it_rests_on_and_how_sure_it_is() {
+        let score = SetScore {
+            loss: 0.65,
+            accuracy: Some(0.6),
+            triplets: 512,
+            prompts: Some(50),
+            loss_error: Some(0.01),
+            accuracy_error: Some(0.025),
+        };
+        assert_eq!(
+            score.to_string(),
+            "0.6500 (0.6299 to 0.6701) acc 0.600 (0.549 to 0.649), 512 triplets of 50 prompts"
+        );
+        let few = SetScore {
+            prompts: Some(3),
+            ..score
+        };
+        assert_eq!(
+            few.to_string(),
+            "0.6500 acc 0.600, 512 triplets of 3 prompts, too few for an interval"
+        );
+        // As versions wrote it that knew nothing of prompts.
+        let old = r#"{"loss": 0.65, "accuracy": 0.6, "triplets": 512}"#;
+        let old: SetScore = serde_json::from_str(old).unwrap();
+        assert!(old.loss_interval().is_none() && old.basis().contains("not counted"));
+    }
 }

@@ -67,6 +67,9 @@ impl From<SetScore> for proto::SetScore {
             loss: score.loss,
             accuracy: score.accuracy,
             triplets: score.triplets as u64,
+            prompts: score.prompts.map(|prompts| prompts as u64),
+            loss_error: score.loss_error,
+            accuracy_error: score.accuracy_error,
         }
     }
 }
@@ -77,6 +80,9 @@ impl From<proto::SetScore> for SetScore {
             loss: score.loss,
             accuracy: score.accuracy,
             triplets: score.triplets as usize,
+            prompts: score.prompts.map(|prompts| prompts as usize),
+            loss_error: score.loss_error,
+            accuracy_error: score.accuracy_error,
         }
     }
 }
@@ -187,6 +193,7 @@ impl From<Outcome> for proto::Outcome {
             steps: outcome.steps,
             digest: outcome.digest.into(),
             validation: into_scores(outcome.validation),
+            along: into_scores(outcome.along),
             consumed: Some(proto::Consumed {
                 triplets: consumed.triplets,
                 plain_tokens: consumed.plain_tokens,
@@ -210,6 +217,7 @@ impl TryFrom<proto::Outcome> for Outcome {
             steps: message.steps,
             digest: Digest::try_from(message.digest)?,
             validation: from_scores(message.validation),
+            along: from_scores(message.along),
             consumed: Consumed {
                 triplets: consumed.triplets,
                 plain_tokens: consumed.plain_tokens,

@@ -1,6 +1,10 @@
 //! What a finished trial made of every held-out triplet, as one Parquet file in the store:
 //! `trials/<recipe>/scores/<measurement>.parquet`. Means hide which pairs of policies are hard and whether length
-//! alone decides; this doesn't.
+//! alone decides; this doesn't. Each row names its prompt and its answers as the corpus does, so that scores can be
+//! taken together by prompt, and those of two models triplet by triplet.
+//!
+//! The file's metadata have its format under `polestar.scores`. Files of format 1 have no such entry and say neither
+//! prompts nor samples; they are read all the same, without.
 
 use crate::{Trial, metrics};
 use arrow_array::{
@@ -9,10 +13,22 @@ use arrow_array::{
     types::{Float32Type, UInt32Type},
 };
 use arrow_schema::{Field, Schema};
-use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
-use polestar_dataset::TokenTriplet;
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    file::{metadata::KeyValue, properties::WriterProperties},
+};
+use polestar_dataset::{AnswerSource, TokenTriplet, TripletSource};
 use polestar_store::Store;
 use std::sync::Arc;
+
+mod paired;
+
+pub use paired::{Paired, paired};
+
+/// Version of the file that this build writes.
+const FORMAT: u32 = 2;
+/// Where a file says its version.
+const FORMAT_KEY: &str = "polestar.scores";
 
 /// One held-out triplet and its margin.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +42,7 @@ pub struct Scored {
 }
 
 /// What of a triplet outlives its tokens. Lengths are in tokens, as clipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
     /// Policy of reference and positive.
     pub policy: u32,
@@ -38,6 +54,8 @@ pub struct Compared {
     pub positive: u32,
     /// Length of the negative.
     pub negative: u32,
+    /// Which texts of the corpus they are; unknown in files of format 1.
+    pub source: Option<TripletSource>,
 }
 
 impl From<&TokenTriplet> for Compared {
@@ -48,6 +66,7 @@ impl From<&TokenTriplet> for Compared {
             reference: triplet.reference.len() as u32,
             positive: triplet.positive.len() as u32,
             negative: triplet.negative.len() as u32,
+            source: Some(triplet.source.clone()),
         }
     }
 }
@@ -58,6 +77,17 @@ const LENGTHS: [&str; 5] = [
     "reference_tokens",
     "positive_tokens",
     "negative_tokens",
+];
+
+/// Columns of a triplet's source, from format 2 on; `whole` is before cutting.
+const SOURCES: [&str; 7] = [
+    "prompt_whole_tokens",
+    "reference_sample",
+    "reference_whole_tokens",
+    "positive_sample",
+    "positive_whole_tokens",
+    "negative_sample",
+    "negative_whole_tokens",
 ];
 
 fn key(trial: &Trial) -> String {
@@ -88,14 +118,19 @@ pub async fn read(store: &Store, trial: &Trial) -> Result<Vec<Scored>, metrics::
 }
 
 fn encode(key: &str, scores: &[Scored]) -> Result<Vec<u8>, metrics::Error> {
+    let format = KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string());
+    table(key, columns(scores), vec![format])
+}
+
+type Column = (&'static str, ArrayRef);
+
+fn columns(scores: &[Scored]) -> Vec<Column> {
+    let sets = scores.iter().map(|scored| &scored.set);
+    let mut columns: Vec<Column> = vec![("set", Arc::new(StringArray::from_iter_values(sets)))];
     let whole = |of: fn(&Compared) -> u32| -> ArrayRef {
         let values = scores.iter().map(|scored| of(&scored.triplet));
         Arc::new(UInt32Array::from_iter_values(values))
     };
-    let sets = scores.iter().map(|scored| &scored.set);
-    let margins = scores.iter().map(|scored| scored.margin);
-    let mut columns: Vec<(&str, ArrayRef)> =
-        vec![("set", Arc::new(StringArray::from_iter_values(sets)))];
     let of: [fn(&Compared) -> u32; 5] = [
         |t| t.policy,
         |t| t.other,
@@ -104,10 +139,35 @@ fn encode(key: &str, scores: &[Scored]) -> Result<Vec<u8>, metrics::Error> {
         |t| t.negative,
     ];
     columns.extend(LENGTHS.into_iter().zip(of.map(whole)));
+    let margins = scores.iter().map(|scored| scored.margin);
     columns.push(("margin", Arc::new(Float32Array::from_iter_values(margins))));
+    let sources = || scores.iter().map(|scored| scored.triplet.source.as_ref());
+    let prompts = sources().map(|source| source.map(|source| &source.prompt_id));
+    columns.push(("prompt_id", Arc::new(prompts.collect::<StringArray>())));
+    let of: [fn(&TripletSource) -> u32; 7] = [
+        |s| s.prompt_tokens,
+        |s| s.reference.sample,
+        |s| s.reference.tokens,
+        |s| s.positive.sample,
+        |s| s.positive.tokens,
+        |s| s.negative.sample,
+        |s| s.negative.tokens,
+    ];
+    let known = |of: fn(&TripletSource) -> u32| -> ArrayRef {
+        Arc::new(sources().map(|s| s.map(of)).collect::<UInt32Array>())
+    };
+    columns.extend(SOURCES.into_iter().zip(of.map(known)));
+    columns
+}
+
+fn table(
+    key: &str,
+    columns: Vec<Column>,
+    metadata: Vec<KeyValue>,
+) -> Result<Vec<u8>, metrics::Error> {
     let fields = columns.iter().map(|(name, array)| {
-        let data_type = array.data_type().clone();
-        Field::new(*name, data_type, false)
+        let is_source = *name == "prompt_id" || SOURCES.contains(name);
+        Field::new(*name, array.data_type().clone(), is_source)
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
@@ -120,22 +180,40 @@ fn encode(key: &str, scores: &[Scored]) -> Result<Vec<u8>, metrics::Error> {
         source,
     };
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(table)?;
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata));
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema, None).map_err(parquet)?;
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, schema, Some(properties.build())).map_err(parquet)?;
     writer.write(&batch).map_err(parquet)?;
     writer.close().map_err(parquet)?;
     Ok(bytes)
 }
 
+/// The format that a file says it has; 1 if it says none.
+fn format(metadata: Option<&Vec<KeyValue>>) -> Result<u32, String> {
+    let mut entries = metadata.into_iter().flatten();
+    let entry = entries.find(|entry| entry.key == FORMAT_KEY);
+    let Some(found) = entry.and_then(|entry| entry.value.clone()) else {
+        return Ok(1);
+    };
+    let known = |format: &u32| (1..=FORMAT).contains(format);
+    found.parse().ok().filter(known).ok_or(found)
+}
+
 fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Scored>, metrics::Error> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(ParquetRecordBatchReaderBuilder::build)
-        .map_err(|source| metrics::Error::Parquet {
-            key: key.to_owned(),
-            source,
-        })?;
+    let parquet = |source| metrics::Error::Parquet {
+        key: key.to_owned(),
+        source,
+    };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(parquet)?;
+    let metadata = builder.metadata().file_metadata().key_value_metadata();
+    let format = format(metadata).map_err(|found| metrics::Error::Format {
+        key: key.to_owned(),
+        found,
+        expected: FORMAT,
+    })?;
     let mut scores = Vec::new();
-    for batch in reader {
+    for batch in builder.build().map_err(parquet)? {
         let batch = batch.map_err(|source| metrics::Error::Table {
             key: key.to_owned(),
             source,
@@ -156,6 +234,10 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Scored>, metrics::Error>
         let [policy, other, reference, positive, negative] = LENGTHS.map(whole);
         let (policy, other) = (policy?, other?);
         let (reference, positive, negative) = (reference?, positive?, negative?);
+        let sources = match format {
+            1 => None,
+            _ => Some(Sources::of(&batch).map_err(missing)?),
+        };
         scores.extend((0..batch.num_rows()).map(|row| Scored {
             set: sets.value(row).to_owned(),
             triplet: Compared {
@@ -164,6 +246,7 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Scored>, metrics::Error>
                 reference: reference.value(row),
                 positive: positive.value(row),
                 negative: negative.value(row),
+                source: sources.as_ref().and_then(|sources| sources.source(row)),
             },
             margin: margins.value(row),
         }));
@@ -171,28 +254,100 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Scored>, metrics::Error>
     Ok(scores)
 }
 
+/// The columns that say which texts a triplet holds.
+struct Sources<'a> {
+    prompts: &'a StringArray,
+    /// In the order of [`SOURCES`].
+    numbers: [&'a UInt32Array; 7],
+}
+
+impl<'a> Sources<'a> {
+    /// Fails with the name of a column that isn't there as it should be.
+    fn of(batch: &'a RecordBatch) -> Result<Sources<'a>, &'static str> {
+        let prompts = batch.column_by_name("prompt_id");
+        let prompts = prompts.and_then(|c| c.as_string_opt::<i32>());
+        let number = |name| {
+            let column = batch.column_by_name(name);
+            let column = column.and_then(|c| c.as_primitive_opt::<UInt32Type>());
+            column.ok_or(name)
+        };
+        let [a, b, c, d, e, f, g] = SOURCES.map(number);
+        Ok(Sources {
+            prompts: prompts.ok_or("prompt_id")?,
+            numbers: [a?, b?, c?, d?, e?, f?, g?],
+        })
+    }
+
+    fn source(&self, row: usize) -> Option<TripletSource> {
+        if self.prompts.is_null(row) {
+            return None;
+        }
+        let [prompt, numbers @ ..] = self.numbers.map(|column| column.value(row));
+        let answer = |of: usize| AnswerSource {
+            sample: numbers[2 * of],
+            tokens: numbers[2 * of + 1],
+        };
+        Some(TripletSource {
+            prompt_id: self.prompts.value(row).to_owned(),
+            prompt_tokens: prompt,
+            reference: answer(0),
+            positive: answer(1),
+            negative: answer(2),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn scores() -> Vec<Scored> {
+        let answer = |sample, tokens| AnswerSource { sample, tokens };
+        let scored = |i| Scored {
+            set: format!("set {}", i % 2),
+            triplet: Compared {
+                policy: i,
+                other: i + 1,
+                reference: 7 * i,
+                positive: 3,
+                negative: 2,
+                source: Some(TripletSource {
+                    prompt_id: format!("prompt {}", i / 2),
+                    prompt_tokens: 40 + i,
+                    reference: answer(i, 9 * i),
+                    positive: answer(i + 1, 3),
+                    negative: answer(0, 17),
+                }),
+            },
+            margin: i as f32 - 2.5,
+        };
+        (0..5).map(scored).collect()
+    }
+
     #[test]
     fn scores_survive_the_file_and_a_foreign_file_is_named() {
-        let scores: Vec<Scored> = (0..5)
-            .map(|i| Scored {
-                set: format!("set {}", i % 2),
-                triplet: Compared {
-                    policy: i,
-                    other: i + 1,
-                    reference: 7 * i,
-                    positive: 3,
-                    negative: 2,
-                },
-                margin: i as f32 - 2.5,
-            })
-            .collect();
+        let scores = scores();
         let bytes = encode("scores", &scores).unwrap();
         assert_eq!(decode("scores", bytes.into()).unwrap(), scores);
         let error = decode("scores", bytes::Bytes::from_static(b"PAR1")).unwrap_err();
         assert!(error.to_string().starts_with("scores"), "{error}");
+    }
+
+    #[test]
+    fn files_of_the_first_format_are_read_without_sources_and_newer_ones_refused() {
+        let mut scores = scores();
+        let mut of_then = columns(&scores);
+        of_then.truncate(1 + LENGTHS.len() + 1);
+        let bytes = table("scores", of_then, vec![]).unwrap();
+        scores.iter_mut().for_each(|s| s.triplet.source = None);
+        assert_eq!(decode("scores", bytes.into()).unwrap(), scores);
+
+        let newer = KeyValue::new(FORMAT_KEY.to_owned(), "3".to_owned());
+        let bytes = table("scores", columns(&scores), vec![newer]).unwrap();
+        let refused = decode("scores", bytes.into()).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("scores has format 3") && refused.contains("up to 2"),
+            "{refused}"
+        );
     }
 }

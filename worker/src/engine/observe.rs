@@ -43,7 +43,10 @@ pub(super) enum Moment<'a> {
     /// The evaluation sets were scored after that step.
     Evaluated {
         step: Step,
+        /// Of all of their triplets.
         scores: &'a BTreeMap<String, SetScore>,
+        /// Of those that are scored at every evaluation: the points of a curve.
+        along: &'a BTreeMap<String, SetScore>,
     },
     /// A checkpoint is committed.
     Saved(&'a Event),
@@ -110,10 +113,10 @@ impl Observer for MetricsRows {
     fn on(&mut self, moment: &Moment<'_>, _tell: &dyn Fn(Event)) {
         match *moment {
             Moment::Stepped { row, .. } => self.rows.push(row.clone()),
-            Moment::Evaluated { step, scores } => {
+            Moment::Evaluated { step, along, .. } => {
                 // A generation that only repeats the end of a dead one has no row to add them to.
                 if let Some(row) = self.rows.last_mut().filter(|row| row.step == step) {
-                    row.validation.clone_from(scores);
+                    row.validation.clone_from(along);
                 }
             }
             _ => {}
@@ -231,7 +234,7 @@ impl Observer for Progress {
                 self.told = Some(Instant::now());
                 self.triplets = 0;
             }
-            Moment::Evaluated { step, scores } => tell(Event::Validated {
+            Moment::Evaluated { step, scores, .. } => tell(Event::Validated {
                 step,
                 scores: scores.clone(),
             }),
@@ -255,14 +258,16 @@ mod tests {
         let trial = trial(Layout::Shared);
         let mut rows = MetricsRows::new(store.clone(), trial.clone());
         let tell = |event| panic!("metrics are not told: {event:?}");
-        let scores = BTreeMap::from([(
-            "heldout_prompts".to_owned(),
-            SetScore {
-                loss: 0.5,
+        let scores = |loss, triplets| {
+            let score = SetScore {
+                loss,
                 accuracy: Some(0.75),
-                triplets: 8,
-            },
-        )]);
+                triplets,
+                ..SetScore::default()
+            };
+            BTreeMap::from([("heldout_prompts".to_owned(), score)])
+        };
+        let (all, along) = (scores(0.6, 32), scores(0.5, 8));
         for step in [1, 2, 3].map(Step) {
             let row = Row {
                 step,
@@ -276,8 +281,13 @@ mod tests {
             };
             rows.on(&moment, &tell);
             if step.0 == 2 {
-                let scores = &scores;
-                rows.on(&Moment::Evaluated { step, scores }, &tell);
+                let (scores, along) = (&all, &along);
+                let moment = Moment::Evaluated {
+                    step,
+                    scores,
+                    along,
+                };
+                rows.on(&moment, &tell);
                 let stored = rows.before_commit().expect("rows to store");
                 runtime.block_on(stored).expect("a store");
             }
@@ -287,7 +297,7 @@ mod tests {
         let steps: Vec<u64> = read.iter().map(|row| row.step.0).collect();
         assert_eq!(steps, [1, 2], "the third waits for its checkpoint");
         assert!(read[0].validation.is_empty());
-        assert_eq!(read[1].validation, scores);
+        assert_eq!(read[1].validation, along, "a curve is of the same triplets");
     }
 
     #[test]

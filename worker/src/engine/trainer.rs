@@ -92,13 +92,22 @@ struct Trainer<'a, E: Engine, T> {
     step: Step,
     consumed: Consumed,
     eval_sets: Vec<EvalSet<E::Pack>>,
-    /// Scores of the newest evaluation and its step.
-    scores: Option<(Step, BTreeMap<String, SetScore>)>,
+    /// The newest evaluation.
+    scores: Option<Evaluation>,
     /// Of the last step, what became of every triplet.
     triplets: Vec<Scored>,
     clock: Clock,
     saver: Saver,
     observers: Observers,
+}
+
+/// What the sets came to after a step.
+struct Evaluation {
+    step: Step,
+    /// Of all of their triplets.
+    scores: BTreeMap<String, SetScore>,
+    /// Of those that are scored at every evaluation.
+    along: BTreeMap<String, SetScore>,
 }
 
 /// Seconds of this generation, on top of those before it.
@@ -355,11 +364,11 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         if is_last && validation.final_triplets != validation.triplets {
             self.eval_sets = self.eval_sets(validation.final_triplets)?;
         }
-        let mut scores = BTreeMap::new();
+        let (mut scores, mut along) = (BTreeMap::new(), BTreeMap::new());
         self.triplets.clear();
         for set in &self.eval_sets {
             let scored = validate::score(set, &mut self.stepper, &mut self.env.collective);
-            let (score, margins) = scored.map_err(|error| match error {
+            let outcomes = scored.map_err(|error| match error {
                 ScoreError::NotFinite(source) => Failure::NotFiniteScore {
                     step: self.step,
                     set: set.name().to_owned(),
@@ -368,12 +377,14 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
                 ScoreError::Collective(error) => Failure::Collective(error),
                 ScoreError::Truncated => Failure::Data(error.to_string()),
             })?;
-            scores.insert(set.name().to_owned(), score);
+            let name = || set.name().to_owned();
+            scores.insert(name(), outcomes.score(set, set.triplets().len()));
+            along.insert(name(), outcomes.score(set, validation.triplets));
             if is_last {
-                let scored = set.triplets().iter().zip(margins);
+                let scored = set.triplets().iter().zip(outcomes.margins);
                 self.triplets.extend(scored.map(|(triplet, margin)| Scored {
-                    set: set.name().to_owned(),
-                    triplet: *triplet,
+                    set: name(),
+                    triplet: triplet.clone(),
                     margin,
                 }));
             }
@@ -381,8 +392,13 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         self.observers.on(Moment::Evaluated {
             step: self.step,
             scores: &scores,
+            along: &along,
         });
-        self.scores = Some((self.step, scores));
+        self.scores = Some(Evaluation {
+            step: self.step,
+            scores,
+            along,
+        });
         Ok(())
     }
 
@@ -427,7 +443,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
 
     fn finish(mut self) -> Result<Outcome, Failure> {
         // A generation that only repeats the end of a dead one has no scores yet.
-        let scored = self.scores.as_ref().map(|(step, _)| *step);
+        let scored = self.scores.as_ref().map(|evaluation| evaluation.step);
         if self.env.slice.is_none() && scored != Some(self.step) {
             self.evaluate()?;
         }
@@ -438,10 +454,10 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             self.env.runtime.block_on(written)?;
         }
         // A slice is not scored.
-        let validation = self
-            .scores
-            .take()
-            .map_or_else(BTreeMap::new, |(_, scores)| scores);
+        let (validation, along) = match self.scores.take() {
+            Some(Evaluation { scores, along, .. }) => (scores, along),
+            None => (BTreeMap::new(), BTreeMap::new()),
+        };
         let digest = self.digest()?;
         let consumed = self.consumed;
         Ok(Outcome {
@@ -449,6 +465,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             steps: self.step.0,
             digest,
             validation,
+            along,
             consumed,
             flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             flops_executed: count::flops_executed(

@@ -2,10 +2,9 @@
 
 use super::{Engine, PassError, Scores, Stepper};
 use crate::collective::Transport;
-use polestar_core::tree::tree_sum;
+use polestar_core::{Clustered, tree::tree_sum};
 use polestar_model::PackInput;
-use polestar_run::SetScore;
-use polestar_run::{placement::Sharding, scores::Compared};
+use polestar_run::{SetScore, placement::Sharding, scores::Compared};
 
 /// Triplets that are scored and not trained on, packed once.
 #[derive(Debug)]
@@ -57,13 +56,47 @@ impl<P> EvalSet<P> {
 /// Packs that go through the model together: sharded weights are gathered once for all of them.
 const TOGETHER: usize = 4;
 
-/// Scores a set. Each rank runs every world-th pack; all ranks get the result, and the margin of
-/// every triplet if the trial ranks them.
+/// What came out of every triplet of a set, in the set's order.
+pub(super) struct Outcomes {
+    losses: Vec<f64>,
+    /// The margin of every triplet if the trial ranks them.
+    pub(super) margins: Vec<f32>,
+}
+
+impl Outcomes {
+    /// The score of the set's first `count` triplets, or of all if it has fewer.
+    pub(super) fn score<P>(&self, set: &EvalSet<P>, count: usize) -> SetScore {
+        let triplets = &set.triplets[..count.min(set.triplets.len())];
+        let first = |values: &[f64]| values[..triplets.len().min(values.len())].to_vec();
+        let right: Vec<f64> = self.margins.iter().copied().map(credit).collect();
+        let (losses, right) = (first(&self.losses), first(&right));
+        let mean = |values: &[f64]| tree_sum(values) / values.len().max(1) as f64;
+        // A triplet that doesn't say its prompt is one by itself; those that are drawn from a corpus all do.
+        let clustered = |values: &[f64]| {
+            let prompts = triplets.iter().enumerate().map(|(at, triplet)| {
+                let source = triplet.source.as_ref();
+                source.map_or(Err(at), |source| Ok(source.prompt_id.as_str()))
+            });
+            Clustered::of(prompts.zip(values.iter().copied()))
+        };
+        let by_prompt = clustered(&losses);
+        SetScore {
+            loss: mean(&losses),
+            accuracy: (!right.is_empty()).then(|| mean(&right)),
+            triplets: triplets.len(),
+            prompts: Some(by_prompt.clusters),
+            loss_error: by_prompt.error,
+            accuracy_error: clustered(&right).error,
+        }
+    }
+}
+
+/// Scores a set. Each rank runs every world-th pack; all ranks get the result.
 pub(super) fn score<E: Engine, T: Transport<E>>(
     set: &EvalSet<E::Pack>,
     stepper: &mut Stepper<E>,
     transport: &mut T,
-) -> Result<(SetScore, Vec<f32>), ScoreError> {
+) -> Result<Outcomes, ScoreError> {
     let world = transport.world().0 as usize;
     let mut local = Vec::new();
     // As often as the rank with the most packs: to gather weights takes all ranks.
@@ -84,14 +117,7 @@ pub(super) fn score<E: Engine, T: Transport<E>>(
         losses.extend(pack.losses.into_iter().map(f64::from));
         margins.extend(pack.margins);
     }
-    let mean = |values: &[f64]| tree_sum(values) / values.len().max(1) as f64;
-    let right: Vec<f64> = margins.iter().copied().map(credit).collect();
-    let score = SetScore {
-        loss: mean(&losses),
-        accuracy: (!right.is_empty()).then(|| mean(&right)),
-        triplets: set.triplets.len(),
-    };
-    Ok((score, margins))
+    Ok(Outcomes { losses, margins })
 }
 
 /// One for a correct ranking, a half for a tie.
@@ -152,4 +178,49 @@ fn decode(reader: &mut &[u8]) -> Option<Scores> {
         losses: part()?,
         margins: part()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polestar_dataset::TripletSource;
+
+    #[test]
+    fn the_first_triplets_are_scored_as_if_they_were_alone_and_by_prompt() {
+        let compared = |prompt: u32| Compared {
+            policy: 0,
+            other: 1,
+            reference: 1,
+            positive: 1,
+            negative: 1,
+            source: Some(TripletSource {
+                prompt_id: prompt.to_string(),
+                ..TripletSource::default()
+            }),
+        };
+        let set = |count: u32| EvalSet::<()> {
+            name: "s".to_owned(),
+            packs: 1,
+            own: vec![],
+            triplets: (0..count).map(|at| compared(at % 6)).collect(),
+        };
+        let outcomes = |count: u32| Outcomes {
+            losses: (0..count).map(|at| f64::from(at * at)).collect(),
+            margins: (0..count).map(|at| at as f32 % 5.0 - 2.0).collect(),
+        };
+        let (whole, first) = (outcomes(60), outcomes(12));
+        assert_eq!(whole.score(&set(60), 12), first.score(&set(12), 12));
+        let score = whole.score(&set(60), 60);
+        assert_eq!((score.triplets, score.prompts), (60, Some(6)));
+        assert_eq!(score.accuracy, Some(0.5));
+        assert!(score.loss_error > first.score(&set(12), 12).loss_error);
+        // A language model ranks nothing.
+        let ranks_nothing = Outcomes {
+            margins: vec![],
+            ..whole
+        };
+        let score = ranks_nothing.score(&set(60), 60);
+        assert_eq!((score.accuracy, score.accuracy_error), (None, None));
+        assert!(score.loss_interval().is_some());
+    }
 }

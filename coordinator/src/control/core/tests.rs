@@ -52,6 +52,7 @@ fn outcome(trial: &TrialId) -> Outcome {
         steps: 10,
         digest: Digest::of(b"d"),
         validation: BTreeMap::new(),
+        along: BTreeMap::new(),
         consumed: Consumed::default(),
         flops_6nd: 1.0,
         flops_executed: 1.0,

@@ -1,6 +1,8 @@
 //! Two reports side by side: whether they may be compared, and what differs.
 
 use super::{Report, ScalingLaw, figures::plotly, number, page};
+use polestar_core::Clustered;
+use serde::{Deserialize, Serialize};
 
 /// A line of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,21 @@ pub struct Difference {
     pub second: String,
     /// What follows; empty if nothing does.
     pub verdict: String,
+}
+
+/// How one model differs from another on triplets that both scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairedDifference {
+    /// Name of the set.
+    pub set: String,
+    /// Names of the two trials.
+    pub trials: [String; 2],
+    /// Loss of the first less that of the second, by prompt.
+    pub loss: Clustered,
+    /// Accuracy of the first less that of the second, by prompt.
+    pub accuracy: Clustered,
+    /// Triplets that only one of the two scored.
+    pub alone: usize,
 }
 
 /// Two runs compared.
@@ -94,6 +111,33 @@ impl<'a> RunComparison<'a> {
         }
     }
 
+    /// Adds what two of their models make of the same triplets.
+    pub fn add_paired(&mut self, found: PairedDifference) {
+        let PairedDifference {
+            set,
+            trials: [first, second],
+            loss,
+            accuracy,
+            alone,
+        } = found;
+        let alone = match alone {
+            0 => String::new(),
+            _ => format!(", {alone} that only one of them scored left out"),
+        };
+        let basis = format!(
+            "{} triplets of {} prompts{alone}",
+            loss.observations, loss.clusters
+        );
+        for (what, difference) in [("loss", loss), ("accuracy", accuracy)] {
+            self.differences.push(Difference {
+                what: format!("{what} on {set}, paired"),
+                first: first.clone(),
+                second: second.clone(),
+                verdict: format!("{}, {basis}", apart(difference)),
+            });
+        }
+    }
+
     /// What the runs are called.
     pub fn names(&self) -> [&'a str; 2] {
         self.reports.map(|report| report.input().run_id.as_str())
@@ -102,6 +146,21 @@ impl<'a> RunComparison<'a> {
     /// The comparison as one page, with both runs' laws in one figure each.
     pub fn page(&self) -> String {
         page::comparison(self, &plotly::compared(self.reports))
+    }
+}
+
+/// A difference, where it lies, and whether it is one.
+fn apart(difference: Clustered) -> String {
+    let mean = difference.mean;
+    match difference.interval() {
+        None => format!("{mean:+.4}, too few prompts to say how sure"),
+        Some(i) => {
+            let sure = match i.lo > 0.0 || i.hi < 0.0 {
+                true => "differ",
+                false => "may be equal",
+            };
+            format!("{mean:+.4} ({:+.4} to {:+.4}): {sure}", i.lo, i.hi)
+        }
     }
 }
 
@@ -155,5 +214,39 @@ mod tests {
         let page = compared.page();
         assert!(page.contains("compare slopes, not losses") && page.contains("law of other"));
         assert!(RunComparison::of(&a, &a).cautions.is_empty());
+    }
+
+    #[test]
+    fn paired_differences_say_whether_they_are_any() {
+        let input = demo_input();
+        let (a, b) = (build(&input), build(&input));
+        let verdict = |prompts: u32, spread: f64| {
+            let each = (0..6 * prompts).map(|i| {
+                let prompt = i % prompts;
+                (prompt, -0.1 + spread * (f64::from(prompt % 2) - 0.5))
+            });
+            let loss = Clustered::of(each);
+            let mut compared = RunComparison::of(&a, &b);
+            compared.add_paired(PairedDifference {
+                set: "held-out prompts".into(),
+                trials: ["one", "other"].map(str::to_owned),
+                loss,
+                accuracy: loss,
+                alone: 0,
+            });
+            let page = compared.page();
+            let [.., row, _] = &compared.differences[..] else {
+                panic!("two rows");
+            };
+            assert!(page.contains(&row.what), "{}", row.what);
+            row.verdict.clone()
+        };
+        let sure = verdict(20, 0.1);
+        assert!(
+            sure.contains(": differ, 120 triplets of 20 prompts"),
+            "{sure}"
+        );
+        assert!(verdict(20, 2.0).contains(": may be equal"));
+        assert!(verdict(4, 0.1).contains("too few prompts"));
     }
 }

@@ -1,6 +1,6 @@
 //! The report as data: report.json with every number and fit, points.csv for a spreadsheet.
 
-use super::{Analysis, Report, ReportInput, ScalingLaw};
+use super::{Analysis, Report, ReportInput, ScalingLaw, Validation};
 use crate::fits::Interval;
 use serde::Serialize;
 
@@ -10,8 +10,9 @@ struct Document<'a> {
     chance_loss: Option<f64>,
     laws: [&'a ScalingLaw; 2],
     analysis: &'a Analysis,
-    /// In the order of `input.validation`.
-    validation_accuracy_95: Vec<Interval>,
+    /// In the order of `input.validation`, clustered by prompt; null where prompts are unknown or too few.
+    validation_loss_95: Vec<Option<Interval>>,
+    validation_accuracy_95: Vec<Option<Interval>>,
     input: &'a ReportInput,
 }
 
@@ -23,9 +24,10 @@ pub(super) fn json(report: &Report) -> Result<Vec<u8>, serde_json::Error> {
         chance_loss: report.input.chance,
         laws: [&report.by_params, &report.by_compute],
         analysis: &report.analysis,
+        validation_loss_95: validation.iter().map(Validation::loss_interval).collect(),
         validation_accuracy_95: validation
             .iter()
-            .map(|row| Interval::wilson(row.accuracy, row.triplets))
+            .map(Validation::accuracy_interval)
             .collect(),
         input: &report.input,
     })?;
@@ -39,9 +41,13 @@ pub(super) fn csv(report: &Report) -> String {
         value.map_or_else(String::new, |value| value.to_string())
     }
     let mut text = String::from(
-        "trial,size,params,flops,tokens,budget,batch,lr,policies,policy_distance,seed,loss,law_in_parameters,law_in_compute\n",
+        "trial,size,params,flops,tokens,budget,batch,lr,policies,policy_distance,seed,loss,loss_lo,loss_hi,\
+         accuracy,accuracy_lo,accuracy_hi,triplets,prompts,law_in_parameters,law_in_compute\n",
     );
     for trial in &report.input.finished {
+        let score = report.fitted_score(&trial.name);
+        let loss = score.and_then(Validation::loss_interval);
+        let accuracy = score.and_then(Validation::accuracy_interval);
         let fields = [
             trial.name.clone(),
             trial.at.size.clone(),
@@ -55,6 +61,13 @@ pub(super) fn csv(report: &Report) -> String {
             known(trial.distance),
             trial.at.seed.to_string(),
             trial.loss.to_string(),
+            known(loss.map(|interval| interval.lo)),
+            known(loss.map(|interval| interval.hi)),
+            known(score.map(|score| score.accuracy)),
+            known(accuracy.map(|interval| interval.lo)),
+            known(accuracy.map(|interval| interval.hi)),
+            known(score.map(|score| score.triplets)),
+            known(score.and_then(|score| score.prompts)),
             report.by_params.place(&trial.name),
             report.by_compute.place(&trial.name),
         ];
@@ -62,6 +75,14 @@ pub(super) fn csv(report: &Report) -> String {
         text.push('\n');
     }
     text
+}
+
+impl Report {
+    /// A trial's score on the set that the laws are fitted to.
+    fn fitted_score(&self, trial: &str) -> Option<&Validation> {
+        let mut scores = self.input.validation.iter();
+        scores.find(|score| score.trial == trial && score.set == self.input.fitted_set)
+    }
 }
 
 impl ScalingLaw {

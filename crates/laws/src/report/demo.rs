@@ -1,10 +1,14 @@
 //! Synthetic sweeps for tests: a loss surface with a known optimum, sampled on a grid of sizes and budgets.
 
-use super::{Corpus, Discrimination, ReportInput, ScoredTriplet, Validation};
+use super::{
+    Corpus, CurveScores, CutShare, CutTexts, Cutting, Discrimination, PairedDifference,
+    ReportInput, ScoredTriplet, Validation,
+};
 use crate::{
     Coordinates, Length,
     fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
 };
+use polestar_core::Clustered;
 
 const SIZES: [(&str, u64); 4] = [
     ("xs", 24_600),
@@ -65,10 +69,42 @@ fn discrimination(set: &str, harder: f64) -> Option<Discrimination> {
                 other: policies[other].into(),
                 lengths,
                 margin: 0.6 * policy.abs_diff(other) as f64 - harder + jitter(at),
+                prompt: Some(format!("prompt {}", at % 50)),
+                cut_answers: Some(u32::from(lengths[0] > 60)),
             }
         })
         .collect();
     Discrimination::of("l-c3", set, &triplets)
+}
+
+/// A trial that is a little worse than the best one on most of fifty prompts.
+fn paired(trial: &str) -> PairedDifference {
+    let each = |sign: f64| {
+        let differences = (0..2_000_u64).map(move |i| (i % 50, sign * (0.02 + 0.05 * jitter(i))));
+        Clustered::of(differences)
+    };
+    PairedDifference {
+        set: "held-out prompts".into(),
+        trials: [trial, "l-c3"].map(str::to_owned),
+        loss: each(1.0),
+        accuracy: each(-1.0),
+        alone: 0,
+    }
+}
+
+/// Texts of which most answers are cut.
+fn cutting() -> Cutting {
+    let texts = |data: &str, cut| CutTexts {
+        data: data.into(),
+        prompts: CutShare { cut: 0, all: 400 },
+        answers: CutShare { cut, all: 1_200 },
+        triplets: 512,
+    };
+    Cutting {
+        max_prompt: 1_024,
+        max_response: 64,
+        texts: vec![texts("training", 1_198), texts("held-out prompts", 1_190)],
+    }
 }
 
 /// Four sizes at four budgets, complete.
@@ -91,6 +127,14 @@ pub(super) fn demo_input() -> ReportInput {
             ("C".into(), "forward and backward FLOPs of the tokens really computed, shared prefix counted once".into()),
         ],
         chance: Some(CHANCE_LOSS),
+        fitted_set: "held-out prompts".into(),
+        curve_scores: Some(CurveScores {
+            triplets: 512,
+            prompts: Some(50),
+            final_triplets: 2_000,
+            without_end: vec![],
+        }),
+        cutting: Some(cutting()),
         optimum: Some(OPTIMUM),
         baselines: vec![("length alone".into(), 0.641), ("TF-IDF of character 3-4-grams".into(), 0.653)],
         ..ReportInput::default()
@@ -131,6 +175,9 @@ pub(super) fn demo_input() -> ReportInput {
                     loss,
                     accuracy,
                     triplets: 2_000,
+                    prompts: Some(50),
+                    loss_error: Some(0.01),
+                    accuracy_error: Some(0.015),
                 };
                 input.validation.push(row);
             }
@@ -141,6 +188,8 @@ pub(super) fn demo_input() -> ReportInput {
     input.discriminations = sets
         .filter_map(|(set, harder)| discrimination(set, harder))
         .collect();
+    let others = input.finished.iter().filter(|trial| trial.name != "l-c3");
+    input.paired = others.map(|trial| paired(&trial.name)).collect();
     input
 }
 

@@ -1,5 +1,8 @@
 //! What lies behind a mean accuracy: which policies are distinguished, and whether length decides.
 
+use super::CutShare;
+use crate::fits::Interval;
+use polestar_core::Clustered;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -14,6 +17,10 @@ pub struct ScoredTriplet {
     pub lengths: [u32; 3],
     /// Reward of the positive less that of the negative.
     pub margin: f64,
+    /// Id of the prompt; unknown of what older versions scored.
+    pub prompt: Option<String>,
+    /// How many of the three answers are cut; unknown likewise.
+    pub cut_answers: Option<u32>,
 }
 
 /// A finished trial on one held-out set, looked at closely.
@@ -41,6 +48,9 @@ pub struct Pair {
     pub other: String,
     /// How many.
     pub triplets: u64,
+    /// Prompts that they are of, where known.
+    #[serde(default)]
+    pub prompts: Option<u64>,
     /// Mean loss in nats.
     pub loss: f64,
     /// Share ranked correctly; ties count half.
@@ -53,10 +63,16 @@ pub struct Pair {
 pub struct LengthProbe {
     /// What length alone reaches on these triplets; ties count half.
     pub alone: f64,
+    /// Its 95% interval, clustered by prompt; none where prompts are unknown or too few.
+    #[serde(default)]
+    pub alone_95: Option<Interval>,
     /// Where length is right, wrong, and says nothing.
     pub bands: Vec<LengthBand>,
     /// Pearson's correlation of the margin with how much nearer the positive's length is.
     pub correlation: f64,
+    /// Answers that are cut, counted once a triplet; where known.
+    #[serde(default)]
+    pub cut: Option<CutShare>,
 }
 
 /// The triplets on which length says one thing.
@@ -66,8 +82,14 @@ pub struct LengthBand {
     pub length: String,
     /// How many.
     pub triplets: u64,
+    /// Prompts that they are of, where known.
+    #[serde(default)]
+    pub prompts: Option<u64>,
     /// The model's accuracy on them.
     pub accuracy: f64,
+    /// Its 95% interval, clustered by prompt; none where prompts are unknown or too few.
+    #[serde(default)]
+    pub accuracy_95: Option<Interval>,
 }
 
 /// Rows of a heat map that can still be read.
@@ -139,73 +161,98 @@ fn pairs(triplets: &[ScoredTriplet]) -> (Vec<Pair>, bool) {
     most.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     most.truncate(SHOWN);
     let shown = |policy: &String| most.iter().any(|(_, name)| name == policy);
-    #[derive(Default)]
-    struct Sum {
-        triplets: u64,
-        loss: f64,
-        correct: f64,
-    }
-    let mut sums: BTreeMap<(String, String), Sum> = BTreeMap::new();
+    let mut of_pairs: BTreeMap<(String, String), Vec<&ScoredTriplet>> = BTreeMap::new();
     for triplet in triplets {
         let pair = (name(&triplet.policy), name(&triplet.other));
         if shown(&pair.0) && shown(&pair.1) {
-            let sum = sums.entry(pair).or_default();
-            sum.triplets += 1;
-            // -ln σ(margin), without overflow on either side.
-            sum.loss += (-triplet.margin.abs()).exp().ln_1p() + (-triplet.margin).max(0.0);
-            sum.correct += credit(triplet.margin);
+            of_pairs.entry(pair).or_default().push(triplet);
         }
     }
-    let pairs = sums.into_iter().map(|((policy, other), sum)| Pair {
+    let pairs = of_pairs.into_iter().map(|((policy, other), of)| Pair {
         policy,
         other,
-        triplets: sum.triplets,
-        loss: sum.loss / sum.triplets as f64,
-        accuracy: sum.correct / sum.triplets as f64,
+        triplets: of.len() as u64,
+        prompts: prompts(&of),
+        // -ln σ(margin), without overflow on either side.
+        loss: mean(&of, |t| {
+            (-t.margin.abs()).exp().ln_1p() + (-t.margin).max(0.0)
+        }),
+        accuracy: mean(&of, |t| credit(t.margin)),
     });
     (pairs.collect(), by_family)
 }
 
+/// The mean of something over triplets, by prompt; each counts as a prompt of its own where those are unknown.
+fn clustered(triplets: &[&ScoredTriplet], of: impl Fn(&ScoredTriplet) -> f64) -> Clustered {
+    let each = triplets.iter().enumerate();
+    Clustered::of(each.map(|(at, triplet)| {
+        let prompt = triplet.prompt.as_deref();
+        (prompt.map_or(Err(at), Ok), of(triplet))
+    }))
+}
+
+fn mean(triplets: &[&ScoredTriplet], of: impl Fn(&ScoredTriplet) -> f64) -> f64 {
+    clustered(triplets, of).mean
+}
+
+/// Prompts that triplets are of, if all of them say so.
+fn prompts(triplets: &[&ScoredTriplet]) -> Option<u64> {
+    let known = triplets.iter().all(|triplet| triplet.prompt.is_some());
+    known.then(|| clustered(triplets, |_| 0.0).clusters as u64)
+}
+
+/// Where a share of triplets lies, if their prompts are known and enough.
+fn share_95(triplets: &[&ScoredTriplet], of: impl Fn(&ScoredTriplet) -> f64) -> Option<Interval> {
+    prompts(triplets)?;
+    clustered(triplets, of).share_interval().map(Interval::from)
+}
+
 fn probe(triplets: &[ScoredTriplet]) -> LengthProbe {
+    let all: Vec<&ScoredTriplet> = triplets.iter().collect();
     // How much nearer to the reference's length the positive's is.
     let nearer = |t: &ScoredTriplet| {
         let [reference, positive, negative] = t.lengths.map(f64::from);
         (negative - reference).abs() - (positive - reference).abs()
-    };
-    let mean = |values: &mut dyn Iterator<Item = f64>| {
-        let (n, sum) = values.fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x));
-        if n > 0.0 { sum / n } else { 0.0 }
     };
     let verdict = |t: &ScoredTriplet| match nearer(t) {
         x if x > 0.0 => "right",
         x if x < 0.0 => "wrong",
         _ => "silent",
     };
+    let right = |t: &ScoredTriplet| credit(t.margin);
     let bands = ["right", "wrong", "silent"].map(|length| {
-        let of = || triplets.iter().filter(|t| verdict(t) == length);
+        let of = all.iter().copied().filter(|t| verdict(t) == length);
+        let of: Vec<&ScoredTriplet> = of.collect();
         LengthBand {
             length: length.to_owned(),
-            triplets: of().count() as u64,
-            accuracy: mean(&mut of().map(|t| credit(t.margin))),
+            triplets: of.len() as u64,
+            prompts: prompts(&of),
+            accuracy: mean(&of, right),
+            accuracy_95: share_95(&of, right),
         }
     });
-    let (x, y) = (
-        mean(&mut triplets.iter().map(nearer)),
-        mean(&mut triplets.iter().map(|t| t.margin)),
-    );
+    let (x, y) = (mean(&all, nearer), mean(&all, |t| t.margin));
     let moments = triplets.iter().fold([0.0; 3], |[xx, xy, yy], t| {
         let (dx, dy) = (nearer(t) - x, t.margin - y);
         [xx + dx * dx, xy + dx * dy, yy + dy * dy]
     });
     let [xx, xy, yy] = moments;
+    let by_length = |t: &ScoredTriplet| credit(nearer(t));
+    let cut = triplets.iter().map(|t| t.cut_answers.map(u64::from));
+    let cut: Option<u64> = cut.sum();
     LengthProbe {
-        alone: mean(&mut triplets.iter().map(|t| credit(nearer(t)))),
+        alone: mean(&all, by_length),
+        alone_95: share_95(&all, by_length),
         bands: bands.into_iter().filter(|b| b.triplets > 0).collect(),
         correlation: if xx * yy > 0.0 {
             xy / (xx * yy).sqrt()
         } else {
             0.0
         },
+        cut: cut.map(|cut| CutShare {
+            cut,
+            all: 3 * triplets.len() as u64,
+        }),
     }
 }
 
@@ -219,6 +266,8 @@ mod tests {
             other: other.into(),
             lengths,
             margin,
+            prompt: None,
+            cut_answers: None,
         }
     }
 
@@ -269,5 +318,38 @@ mod tests {
         assert!(found.by_family);
         assert_eq!(found.pairs.iter().map(|p| p.triplets).sum::<u64>(), 90);
         assert_eq!(found.pairs.len(), 3);
+    }
+
+    #[test]
+    fn intervals_go_by_prompts_and_cut_answers_are_counted() {
+        let of = |prompts: u64, cut| {
+            let triplets: Vec<ScoredTriplet> = (0..600)
+                .map(|i| ScoredTriplet {
+                    // Half of the prompts are ranked rightly as a whole, the others wrongly.
+                    margin: if i % prompts % 2 == 0 { 1.0 } else { -1.0 },
+                    prompt: Some(format!("prompt {}", i % prompts)),
+                    cut_answers: Some(cut),
+                    ..scored("a", "b", [9, 9, 9], 0.0)
+                })
+                .collect();
+            Discrimination::of("t", "s", &triplets).unwrap().length
+        };
+        let many = of(600, 0);
+        let [band] = &many.bands[..] else {
+            panic!("all are of one length");
+        };
+        let width = |band: &LengthBand| {
+            let interval = band.accuracy_95.unwrap();
+            interval.hi - interval.lo
+        };
+        assert_eq!((band.prompts, many.cut.unwrap().cut), (Some(600), 0));
+        let few = of(10, 3);
+        assert!(width(&few.bands[0]) > 5.0 * width(band), "{few:?}");
+        let text = few.cut.unwrap().of_lengths().unwrap();
+        assert!(text.contains("100.0% of answers"), "{text}");
+        assert_eq!(of(4, 0).bands[0].accuracy_95, None, "too few");
+        let unknown = [scored("a", "b", [1, 1, 1], 1.0)];
+        let unknown = Discrimination::of("t", "s", &unknown).unwrap();
+        assert_eq!((unknown.length.cut, unknown.pairs[0].prompts), (None, None));
     }
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Discrimination;
-use crate::fits::{Curve, FailedTrial, FinishedTrial};
+use super::{CurveScores, Cutting, Discrimination, PairedDifference};
+use crate::fits::{Curve, FailedTrial, FinishedTrial, Interval};
+use polestar_core::{Clustered, cluster};
 
 /// The facts of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,8 +38,20 @@ pub struct ReportInput {
     pub envelope: bool,
     /// Bayes loss of a corpus with a planted optimum, in nats per triplet.
     pub optimum: Option<f64>,
+    /// The set whose final losses the laws are fitted to, as `validation` names it; empty where there is none.
+    #[serde(default)]
+    pub fitted_set: String,
     /// Results on each validation set.
     pub validation: Vec<Validation>,
+    /// Each other trial against the best one on the same triplets, where triplets are known.
+    #[serde(default)]
+    pub paired: Vec<PairedDifference>,
+    /// What the points of training curves are scored on, where they are validated.
+    #[serde(default)]
+    pub curve_scores: Option<CurveScores>,
+    /// What is cut of texts, where that was measured.
+    #[serde(default)]
+    pub cutting: Option<Cutting>,
     /// (trial, final digest of its parameters).
     pub digests: Vec<(String, String)>,
     /// The best trial of the largest compute on each held-out set, looked at closely.
@@ -78,4 +91,42 @@ pub struct Validation {
     pub accuracy: f64,
     /// Triplets measured on.
     pub triplets: u64,
+    /// Prompts that they are of; unknown of what older versions scored.
+    #[serde(default)]
+    pub prompts: Option<u64>,
+    /// Standard error of the loss, clustered by prompt.
+    #[serde(default)]
+    pub loss_error: Option<f64>,
+    /// Standard error of the accuracy, clustered by prompt.
+    #[serde(default)]
+    pub accuracy_error: Option<f64>,
+}
+
+impl Validation {
+    /// 95% interval of the loss, prompts being drawn; `None` where they are unknown or too few.
+    pub fn loss_interval(&self) -> Option<Interval> {
+        let of = self.clustered(self.loss, self.loss_error);
+        of.interval().map(Interval::from)
+    }
+
+    /// 95% interval of the accuracy, likewise.
+    pub fn accuracy_interval(&self) -> Option<Interval> {
+        let of = self.clustered(self.accuracy, self.accuracy_error);
+        of.share_interval().map(Interval::from)
+    }
+
+    fn clustered(&self, mean: f64, error: Option<f64>) -> Clustered {
+        Clustered {
+            mean,
+            error,
+            clusters: self.prompts.unwrap_or(0) as usize,
+            observations: self.triplets as usize,
+        }
+    }
+}
+
+impl From<cluster::Interval> for Interval {
+    fn from(cluster::Interval { lo, hi }: cluster::Interval) -> Self {
+        Self { lo, hi }
+    }
 }

@@ -13,6 +13,7 @@ mod number;
 mod page;
 mod paper;
 mod policies;
+mod scored;
 
 #[cfg(test)]
 mod demo;
@@ -23,11 +24,12 @@ use crate::fits::{
 use serde::Serialize;
 
 pub use analysis::{Analysis, Prediction};
-pub use compare::{Difference, RunComparison};
+pub use compare::{Difference, PairedDifference, RunComparison};
 pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTriplet};
 pub use figures::FigureError;
 pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
+pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
 
 /// A run's findings, ready to be written out.
 #[derive(Clone, Debug)]

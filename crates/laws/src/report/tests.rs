@@ -152,6 +152,49 @@ fn what_can_not_be_fitted_is_a_sentence_with_its_reason() {
 }
 
 #[test]
+fn intervals_go_by_prompts_wherever_a_score_is_printed() {
+    let mut input = demo_input();
+    let files_of = |input: &ReportInput| {
+        let files = files(input);
+        ["report.html", "report.json", "points.csv"].map(|name| text(&files, name))
+    };
+    let [page, json, csv] = files_of(&input);
+    // Of 2,000 independent triplets the interval would be less than a third as wide.
+    let row = &input.validation[0];
+    let interval = row.accuracy_interval().unwrap();
+    assert!(interval.hi - interval.lo > 0.05, "{interval:?}");
+    let percent = |x: f64| format!("{:.1}%", 100.0 * x);
+    let printed = format!("{} to {}", percent(interval.lo), percent(interval.hi));
+    assert!(page.contains(&printed), "{printed}");
+    assert!(page.contains("lengths are compared after cutting: "));
+    assert!(page.contains("What was cut") && page.contains("512 triplets of 50 prompts"));
+    assert!(page.contains("Against the best on the same triplets"));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["validation_accuracy_95"][0]["lo"], interval.lo);
+    let line = csv.lines().nth(1).unwrap();
+    assert!(
+        line.contains(&format!(",{},{},2000,50,", interval.lo, interval.hi)),
+        "{line}"
+    );
+
+    for row in &mut input.validation {
+        row.prompts = Some(3);
+    }
+    let [page, json, csv] = files_of(&input);
+    assert!(page.contains("too few prompts") && !page.contains(&printed));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["validation_accuracy_95"][0].is_null());
+    let line = csv.lines().nth(1).unwrap();
+    assert!(line.contains(",,2000,3,"), "{line}");
+
+    for row in &mut input.validation {
+        row.prompts = None;
+    }
+    let [page, ..] = files_of(&input);
+    assert!(page.contains("prompts unknown") && page.contains("didn't count them"));
+}
+
+#[test]
 fn hostile_numbers_do_not_stop_the_report() {
     let mut input = demo_input();
     input.finished[0].loss = f64::NAN;

@@ -35,6 +35,9 @@ impl Draw {
             loss: self.float(),
             accuracy: self.flag().then(|| self.float()),
             triplets: self.0.below(1 << 40) as usize,
+            prompts: self.flag().then(|| self.0.below(1 << 40) as usize),
+            loss_error: self.flag().then(|| self.float()),
+            accuracy_error: self.flag().then(|| self.float()),
         }
     }
 
@@ -80,6 +83,7 @@ impl Draw {
             steps: self.0.word(),
             digest: Digest::of(self.text().as_bytes()),
             validation: self.scores(),
+            along: self.scores(),
             consumed: Consumed {
                 triplets: self.0.word(),
                 plain_tokens: self.0.word(),

@@ -4,7 +4,7 @@ use crate::engine::{
     testing::{VOCAB, trial},
 };
 use polestar_core::Objective;
-use polestar_dataset::{Layout, SpecialTokens, TokenTriplet};
+use polestar_dataset::{Layout, SpecialTokens, TokenTriplet, TripletSource};
 use polestar_model::{HeadKind, SegmentLayout, init::initial_weights};
 use polestar_run::Trial;
 
@@ -22,6 +22,7 @@ fn triplets() -> Vec<TokenTriplet> {
             reference: text(i + 20, 30 + 3 * i),
             positive: text(i + 40, 60 - 5 * i),
             negative: text(i + 60, 1 + 9 * i),
+            source: TripletSource::default(),
         })
         .collect()
 }

@@ -2,51 +2,10 @@
 
 use super::elements::{Column, capitalized, table};
 use crate::{
-    fits::{FinishedTrial, Interval},
-    report::{Report, ScalingLaw, Validation, number},
+    fits::FinishedTrial,
+    report::{Report, ScalingLaw, number},
 };
 use maud::{Markup, html};
-
-/// Every trial on every set.
-pub(super) fn validation(report: &Report) -> Markup {
-    let input = &report.input;
-    let row = |row: &Validation| {
-        let Interval { lo, hi } = Interval::wilson(row.accuracy, row.triplets);
-        vec![
-            row.trial.clone(),
-            row.set.clone(),
-            format!("{:.4}", row.loss),
-            number::percent(row.accuracy),
-            format!("{} to {}", number::percent(lo), number::percent(hi)),
-            number::grouped(row.triplets),
-        ]
-    };
-    const COLUMNS: [Column; 6] = [
-        Column::text("Trial"),
-        Column::text("Set"),
-        Column::number("Loss"),
-        Column::number("Accuracy"),
-        Column::number("95% (Wilson)"),
-        Column::number("Triplets"),
-    ];
-    let baselines = input
-        .baselines
-        .iter()
-        .map(|(name, accuracy)| vec![name.clone(), number::percent(*accuracy)]);
-    const BASELINE: [Column; 2] = [Column::text("Baseline"), Column::number("Accuracy")];
-    html! {
-        @if !input.validation.is_empty() || !input.baselines.is_empty() {
-            h2 { "Validation" }
-        }
-        @if !input.validation.is_empty() {
-            (table(&COLUMNS, input.validation.iter().map(row)))
-        }
-        @if !input.baselines.is_empty() {
-            p { "Discriminators without training, on the same task; chance is 50%:" }
-            (table(&BASELINE, baselines))
-        }
-    }
-}
 
 /// Every finished trial with its numbers, and the digests of their weights.
 pub(super) fn trials(report: &Report) -> Markup {

@@ -146,6 +146,9 @@ pub(super) fn envelope(report: &Report) -> Markup {
                     Fit::Refused(reason) => { "Not fitted: " (reason) "." }
                 }
             }
+            @if let Some(scores) = &report.input.curve_scores {
+                p.muted { (scores.text()) }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod elements;
 mod facts;
 mod findings;
 mod laws;
+mod scores;
 
 use super::{
     Report, RunComparison,
@@ -44,7 +45,7 @@ pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) ->
         }
         // The others stand further down, to point at.
         @for drawing in drawings {
-            @if let Some(caption) = caption(drawing.name) {
+            @if let Some(caption) = caption(report, drawing.name) {
                 figure {
                     (PreEscaped(&drawing.svg))
                     figcaption { (caption) }
@@ -58,7 +59,7 @@ pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) ->
         (findings::predictions(report))
         (explore(figures))
         @if input.chance.is_some() { (laws::paper()) }
-        (facts::validation(report))
+        (scores::validation(report))
         (facts::trials(report))
         (facts::left_out(report))
         (facts::method(report))
@@ -105,21 +106,25 @@ fn document(title: &str, body: &Markup) -> String {
 }
 
 /// What is said under a figure that the page begins with.
-fn caption(figure: &str) -> Option<&'static str> {
-    match figure {
-        "loss-vs-params" => Some(
+fn caption(report: &Report, figure: &str) -> Option<String> {
+    let caption = match figure {
+        "loss-vs-params" => {
             "Each size at its lowest final loss. Solid marks enter the fit, hollow ones do not; the band is where the law itself lies with 95% \
-             confidence, not where single runs fall.",
-        ),
-        "loss-vs-compute" => Some(
+             confidence, not where single runs fall."
+        }
+        "loss-vs-compute" => {
             "Each compute budget with its best size. Thin lines, where there are any, are the training curves: validation loss against the \
-             FLOPs spent so far.",
-        ),
-        "curves" => Some(
-            "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it.",
-        ),
-        _ => None,
-    }
+             FLOPs spent so far."
+        }
+        "curves" => {
+            "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it."
+        }
+        _ => return None,
+    };
+    let scores = report.input.curve_scores.as_ref();
+    let scores = scores.filter(|_| figure != "loss-vs-params");
+    let scores = scores.map_or_else(String::new, |scores| format!(" {}", scores.text()));
+    Some(format!("{caption}{scores}"))
 }
 
 fn provisional(report: &Report) -> Markup {

@@ -1,10 +1,13 @@
 //! What lies behind a mean accuracy: length, and pairs of policies.
 
 use super::{Figure, linear, plot};
-use crate::report::{
-    Discrimination, LengthBand, Pair, Report,
-    figures::data::{Heatmap, WORST_PAIR},
-    number,
+use crate::{
+    fits::Interval,
+    report::{
+        CutShare, Discrimination, LengthBand, Pair, Report,
+        figures::data::{Heatmap, WORST_PAIR},
+        number,
+    },
 };
 use plotly::{
     Bar, HeatMap,
@@ -20,7 +23,7 @@ pub(super) fn length(report: &Report) -> Option<Figure> {
     for found in all {
         let bands = &found.length.bands;
         let name =
-            |b: &LengthBand| format!("length {} ({})", b.length, number::grouped(b.triplets));
+            |b: &LengthBand| format!("length {} ({})", b.length, basis(b.triplets, b.prompts));
         plot.add_trace(
             Bar::new(
                 bands.iter().map(name).collect(),
@@ -31,10 +34,12 @@ pub(super) fn length(report: &Report) -> Option<Figure> {
     }
     let sets = all.iter().map(|d| {
         format!(
-            "on {} length alone ranks {} correctly; its correlation with the margin is {:.2}",
+            "on {} length alone ranks {}{} correctly; its correlation with the margin is {:.2}{}",
             d.set,
             number::percent(d.length.alone),
-            d.length.correlation
+            ends(d.length.alone_95),
+            d.length.correlation,
+            cut(d)
         )
     });
     Some(Figure {
@@ -44,10 +49,31 @@ pub(super) fn length(report: &Report) -> Option<Figure> {
             "{}: accuracy where the candidate whose length is nearer to the reference's is the right one, the wrong one, and where \
              length says nothing. A model that only measures length has 100% and 0% there; {}.",
             first.trial,
-            sets.collect::<Vec<_>>().join(", and ")
+            sets.collect::<Vec<_>>().join("; ")
         ),
         plot,
     })
+}
+
+/// ` (61.0% to 70.2%)`, or nothing.
+fn ends(interval: Option<Interval>) -> String {
+    interval.map_or_else(String::new, |Interval { lo, hi }| {
+        format!(" ({} to {})", number::percent(lo), number::percent(hi))
+    })
+}
+
+/// `900 triplets of 50 prompts`, as far as that is known.
+fn basis(triplets: u64, prompts: Option<u64>) -> String {
+    let of = prompts.map_or_else(String::new, |prompts| {
+        format!(" of {} prompts", number::grouped(prompts))
+    });
+    format!("{} triplets{of}", number::grouped(triplets))
+}
+
+/// What cutting leaves of lengths, as a clause, or nothing.
+fn cut(found: &Discrimination) -> String {
+    let text = found.length.cut.and_then(CutShare::of_lengths);
+    text.map_or_else(String::new, |text| format!("; {text}"))
 }
 
 /// Loss by pair of policies on one set; `None` with fewer than two policies.
@@ -106,11 +132,11 @@ fn matrix<T>(map: &Heatmap, of: impl Fn(Option<&Pair>) -> T) -> Vec<Vec<T>> {
 
 fn hover(pair: &Pair) -> String {
     format!(
-        "{} against {}<br>loss {:.3}, accuracy {}<br>{} triplets",
+        "{} against {}<br>loss {:.3}, accuracy {}<br>{}",
         pair.policy,
         pair.other,
         pair.loss,
         number::percent(pair.accuracy),
-        pair.triplets
+        basis(pair.triplets, pair.prompts)
     )
 }

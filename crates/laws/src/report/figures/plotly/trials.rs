@@ -130,12 +130,12 @@ pub(super) fn curves(report: &Report) -> Option<Figure> {
     }
     let chance = report.input.chance;
     let chance = chance.map_or_else(String::new, |loss| format!("; chance is {loss:.4}"));
+    let scores = report.input.curve_scores.as_ref();
+    let scores = scores.map_or_else(String::new, |scores| format!(" {}", scores.text()));
     any.then(|| Figure {
         id: "curves-explored",
         title: CURVES.into(),
-        caption: format!(
-            "Loss on held-out prompts whenever it was taken{chance}. Along the way fewer triplets may be scored than at the end."
-        ),
+        caption: format!("Loss on held-out prompts whenever it was taken{chance}.{scores}"),
         plot,
     })
 }

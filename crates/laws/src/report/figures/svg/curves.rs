@@ -128,6 +128,12 @@ fn frame(report: &Report, curves: &[Drawn], sizes: &Sizes) -> Frame {
             notes.push(format!("Not within these axes: {name} ({loss:.3})"));
         }
     }
+    let scores = report.input.curve_scores.as_ref();
+    let scores = scores.filter(|scores| scores.final_triplets != scores.triplets);
+    notes.extend(scores.map(|scores| {
+        let [curve, all] = [scores.triplets, scores.final_triplets].map(number::grouped);
+        format!("Curves: the first {curve} triplets; final losses: all {all}")
+    }));
     let best = report
         .input
         .finished
