@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod lanes;
 pub mod loader;
 pub mod manifest;
+pub mod normal;
 pub mod origin;
 pub mod pack;
 pub mod reader;
