@@ -5,6 +5,7 @@
 //! a training step contains is a pure function of the manifest and a seed; [`Loader`] only fetches
 //! it ahead of time.
 
+pub mod across;
 mod assemble;
 pub mod corpus;
 pub mod distance;
@@ -17,6 +18,7 @@ pub mod manifest;
 pub mod normal;
 pub mod origin;
 pub mod pack;
+pub mod preview;
 pub mod reader;
 pub mod sample;
 mod sampler;
@@ -25,9 +27,11 @@ mod similarity;
 pub mod synth;
 pub mod tokenizer;
 pub mod triplet;
+pub mod twins;
 pub mod verify;
 
-pub use assemble::Error as AssembleError;
+pub use across::Pairs;
+pub use assemble::{Coarser, Error as AssembleError, Obstacles, Unusable};
 pub use corpus::{Corpus, LeftOut};
 pub use distance::PolicyDistances;
 pub use import::{ImportOptions, Progress, Stage, import, leftovers};
@@ -37,11 +41,13 @@ pub use loader::{LanePacks, LaneTriplets, LoadPlan, Loader, StepBatch};
 pub use manifest::{Fingerprint, Manifest, PromptRef, RowGroupRef};
 pub use origin::{ColumnMapping, FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
 pub use pack::{Pack, PackCost, Packer};
+pub use preview::{PreviewOptions, PromptView, TripletView, find_prompts, preview};
 pub use sample::{Layout, SampleConfig, SpecialTokens, TokenTriplet, Wrapper};
 pub use sampler::Split;
 pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};
 pub use synth::synth;
 pub use tokenizer::Tokenizer;
-pub use triplet::{PolicyChoice, TripletChoice, Weighting};
+pub use triplet::{Obstacle, PolicyChoice, TripletChoice, Weighting};
+pub use twins::{HeldOutPolicies, HeldOutPolicy, Likeness, PassedOver, Reason};
 pub use verify::{Verification, verify};

@@ -7,7 +7,10 @@
 use polestar_core::format;
 use serde::{Deserialize, Serialize};
 
+use crate::across::Pairing;
 use crate::origin::{Origin, is_false, is_zero};
+use crate::triplet::PolicyTable;
+use crate::twins::HeldOutPolicies;
 
 /// The key of the manifest in a corpus.
 pub const MANIFEST_KEY: &str = "corpus.json";
@@ -77,6 +80,9 @@ pub struct Manifest {
     pub tokenizer: TokenizerEntry,
     /// All policies, sorted by name. A policy's number is its position here.
     pub policies: Vec<Policy>,
+    /// Which policies an import held out, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOutPolicies>,
     /// All files of trajectories: the training prompts' first.
     pub files: Vec<File>,
 }
@@ -128,7 +134,7 @@ pub struct Policy {
     pub name: String,
     /// Distinct trajectories.
     pub trajectories: u64,
-    /// Prompts with at least two distinct samples of this policy.
+    /// Prompts to which this policy gave at least two distinct answers.
     pub cells: u64,
     /// Whether it is kept out of training.
     pub held_out: bool,
@@ -263,6 +269,22 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// What triplets are made of.
+    pub(crate) fn pairing(&self) -> Pairing {
+        match &self.origin {
+            Origin::Import(origin) => Pairing {
+                pairs: origin.pairs,
+                cluster: origin.cluster.clone(),
+            },
+            Origin::Synth(_) => Pairing::default(),
+        }
+    }
+
+    /// What is known of its policies for the choice of triplets.
+    pub(crate) fn policy_table(&self) -> PolicyTable {
+        self.pairing().policy_table(&self.policies)
+    }
+
     /// The row groups of a split, in file order.
     pub fn row_groups(&self, split: FileSplit) -> impl Iterator<Item = (RowGroupRef, &RowGroup)> {
         let files = self
@@ -303,6 +325,7 @@ impl Manifest {
                 stored_tokens: false,
             },
             policies: vec![],
+            held_out: None,
             files,
         }
         .seal()

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::across::Pairs;
+
 /// How a corpus was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -11,6 +13,16 @@ pub enum Origin {
     Import(Box<ImportOrigin>),
     /// Synthesized.
     Synth(SynthOrigin),
+}
+
+impl Origin {
+    /// The columns that a policy's name is joined from.
+    pub(crate) fn policy_columns(&self) -> &[String] {
+        match self {
+            Self::Import(origin) => &origin.columns.policy,
+            Self::Synth(_) => &[],
+        }
+    }
 }
 
 /// Which columns hold what.
@@ -86,6 +98,12 @@ pub struct ImportOrigin {
     /// From which resemblance on answers were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_similar: Option<f64>,
+    /// Which answers make a pair.
+    #[serde(default, skip_serializing_if = "Pairs::is_default")]
+    pub pairs: Pairs,
+    /// Column, kept in the meta, by which prompts are clustered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// Size of row groups and files.
     pub layout: FileLayout,
 }

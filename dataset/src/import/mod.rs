@@ -21,6 +21,7 @@ mod spill;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::across::{Pairing, Pairs};
 pub use crate::assemble::{Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
 use crate::manifest::Manifest;
@@ -43,7 +44,7 @@ use spill::Partitions;
 /// Inputs that can't be read or hold no trajectories, by file and line; another corpus in the place; the
 /// store's and the temporary folder's. What was read so far stays for the next try.
 pub async fn import(
-    options: ImportOptions,
+    mut options: ImportOptions,
     progress: &dyn Fn(Progress),
 ) -> Result<Manifest, Error> {
     if options.inputs.is_empty() {
@@ -54,6 +55,15 @@ pub async fn import(
     }
     if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
         return Err(Error::Similar { given });
+    }
+    if let Some(cluster) = options.cluster.clone() {
+        if options.pairs == Pairs::SamePrompt {
+            return Err(Error::Cluster);
+        }
+        // What a row says of its prompt's cluster is kept with it.
+        if !options.columns.meta.contains(&cluster) {
+            options.columns.meta.push(cluster);
+        }
     }
     let store = Store::open(&options.output).map_err(Error::Output)?;
     let tokenizer = match &options.tokenizer {
@@ -83,6 +93,11 @@ pub async fn import(
         heldout_named: &options.heldout_policies,
         heldout_chosen: options.heldout_policy_count,
         aliases: &options.aliases,
+        pairing: Pairing {
+            pairs: options.pairs,
+            cluster: options.cluster.clone(),
+        },
+        twins: true,
         seed: options.seed,
         vocab_size: options.vocab_size,
         tokenizer,

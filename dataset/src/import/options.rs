@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::across::Pairs;
 use crate::origin::{ColumnMapping, FileLayout, HeldOut, ImportOrigin, InputFile};
 
 /// What to import and how.
@@ -31,17 +32,30 @@ pub struct ImportOptions {
     /// Usable prompts to validate on: a number of them, or a fraction.
     #[arg(long, value_name = "N", default_value_t = Self::default().heldout_prompts)]
     pub heldout_prompts: HeldOut,
-    /// Policies to keep out of training, by name; for a strict policy the first columns suffice and stand
-    /// for all.
-    #[arg(long = "heldout-policy", value_name = "NAME")]
+    /// Policies to keep out of training, by name or by a pattern in which `*` is any text, such as
+    /// `llama-2*`; for a strict policy the first columns suffice and stand for all.
+    #[arg(long = "heldout-policy", value_name = "NAME|PATTERN")]
     pub heldout_policies: Vec<String>,
     /// Further policies to keep out: a number of them, chosen by the seed among those with at least the
-    /// median number of prompts.
-    #[arg(long = "heldout-policies", value_name = "N", default_value_t = Self::default().heldout_policy_count)]
+    /// median number of prompts, and without a twin that stays in training, which gives the same answers.
+    #[arg(
+        long = "heldout-policies",
+        value_name = "N",
+        value_parser = policy_count,
+        default_value_t = Self::default().heldout_policy_count
+    )]
     pub heldout_policy_count: usize,
     /// Groups of names of one and the same policy, which never meet.
     #[arg(long = "alias", value_name = "NAME=NAME", value_parser = alias)]
     pub aliases: Vec<Vec<String>>,
+    /// Which answers make a pair: two of one policy to the same prompt, or, where each policy has one answer
+    /// to a prompt, to two prompts.
+    #[arg(long, value_enum, default_value_t = Self::default().pairs)]
+    pub pairs: Pairs,
+    /// Column, such as a category or task, by which prompts are clustered: pairs across prompts are made
+    /// within a cluster.
+    #[arg(long, value_name = "COLUMN")]
+    pub cluster: Option<String>,
     /// Decides what is held out and which texts train the tokenizer.
     #[arg(long, value_name = "N", default_value_t = Self::default().seed)]
     pub seed: u64,
@@ -86,6 +100,8 @@ impl Default for ImportOptions {
             heldout_policies: vec![],
             heldout_policy_count: 0,
             aliases: vec![],
+            pairs: Pairs::default(),
+            cluster: None,
             seed: 0,
             vocab_size: 8192,
             tokenizer: None,
@@ -116,6 +132,8 @@ impl ImportOptions {
             heldout_policies,
             heldout_policy_count,
             aliases,
+            pairs,
+            cluster,
             seed,
             vocab_size,
             tokenizer: _,
@@ -139,9 +157,17 @@ impl ImportOptions {
             tokenizer,
             pretokenize,
             drop_similar,
+            pairs,
+            cluster,
             layout,
         }
     }
+}
+
+/// Reads a number of policies.
+fn policy_count(text: &str) -> Result<usize, String> {
+    let number = text.parse();
+    number.map_err(|_| format!("give a number, or hold out by name: --heldout-policy '{text}'"))
 }
 
 /// Reads `NAME=NAME`.
@@ -219,11 +245,16 @@ mod tests {
             "2",
             "--memory",
             "64",
+            "--pairs",
+            "across-prompts",
+            "--cluster",
+            "task",
         ]);
         let keys = r#"{
             "inputs": ["in.jsonl"], "heldout_prompts": {"count": 50},
             "columns": {"policy": ["model", "config"]}, "aliases": [["a", "b"]],
-            "layout": {"row_group_bytes": 2097152}, "memory_mib": 64
+            "layout": {"row_group_bytes": 2097152}, "memory_mib": 64,
+            "pairs": "across-prompts", "cluster": "task"
         }"#;
         let keys: ImportOptions = serde_json::from_str(keys).unwrap();
         assert_eq!(
@@ -235,6 +266,8 @@ mod tests {
         );
         let refused = flags(&["--alias", "a="]).unwrap_err();
         assert!(refused.contains("write it as NAME=NAME"), "{refused}");
+        let refused = flags(&["--heldout-policies", "llama*"]).unwrap_err();
+        assert!(refused.contains("--heldout-policy 'llama*'"), "{refused}");
         let refused = flags(&["--heldout-prompts", "1.5"]).unwrap_err();
         assert!(refused.contains("a fraction below 1"), "{refused}");
     }

@@ -11,6 +11,7 @@ pub mod planted;
 
 use std::sync::Arc;
 
+use crate::across::Pairing;
 use crate::assemble::{self, Answer, Group, Recipe, Source, assemble};
 use crate::manifest::Manifest;
 use crate::origin::{FileLayout, Origin, SynthOptions, SynthOrigin};
@@ -81,6 +82,8 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
         heldout_named: &[],
         heldout_chosen: options.heldout_policies as usize,
         aliases: &[],
+        pairing: Pairing::default(),
+        twins: false,
         seed: options.seed,
         vocab_size: options.vocab_size,
         tokenizer: Some(tokenizer),
