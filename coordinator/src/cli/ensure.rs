@@ -31,7 +31,10 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
                 output: store.url().to_owned(),
                 ..options.clone()
             })?;
-            watched_import(options).await?;
+            let manifest = watched_import(options).await?;
+            if let Some(held_out) = &manifest.held_out {
+                eprint!("{held_out}");
+            }
         }
         _ => {}
     }
@@ -117,6 +120,7 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<Plan,
     let planned = plan(sweep, &facts)?;
     Ok(Plan {
         left_out: corpus.left_out(),
+        pairs: corpus.pairs(),
         ..planned
     })
 }
