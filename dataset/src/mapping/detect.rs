@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::columns::{Column, ColumnMapping};
+use super::compiled::Mapping;
 use super::path::Path;
 use super::recipe::{MappingRecipe, recipes};
-use super::row::Mapping;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::row::{JOINED, Mapping, Outcome, Problem};
+use super::compiled::{JOINED, Mapping};
+use super::row::{Outcome, Problem};
 
 /// The records of the joined files by their keys. In memory: prompts are few beside their answers.
 #[derive(Debug, Default)]

@@ -6,18 +6,21 @@
 
 mod answer;
 mod columns;
+mod compiled;
 pub(crate) mod detect;
 pub(crate) mod join;
 mod message;
 mod path;
 mod path_pattern;
 pub(crate) mod recipe;
+mod record;
 mod row;
 #[cfg(test)]
 mod tests;
 
 pub use columns::{AnswerColumns, Column, ColumnMapping, Failure, Reasoning};
+pub(crate) use compiled::Mapping;
+pub use compiled::Unusable;
 pub use path::PathError;
 pub use recipe::{MappingRecipe, RecipeError, recipes};
-pub use row::Unusable;
-pub(crate) use row::{Mapping, Outcome, Problem, Row, SampleLabel};
+pub(crate) use row::{Outcome, Problem, Row, SampleLabel};

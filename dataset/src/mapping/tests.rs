@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::compiled::Mapping;
 use super::detect::detect;
 use super::join::Joined;
-use super::row::{Mapping, Outcome, Problem};
+use super::row::{Outcome, Problem};
 use super::{ColumnMapping, recipes};
 
 fn fields(record: Value) -> Map<String, Value> {
