@@ -45,7 +45,7 @@ pub(crate) struct Which {
 
 impl Which {
     async fn open(&self) -> Result<(Run, Vec<Trial>), Error> {
-        let run = Run::open(Store::open(&self.run)?).await?;
+        let run = Run::open(Store::open_existing(&self.run)?).await?;
         let all = run.record.plan.trials.iter().map(|t| t.config.clone());
         let wanted: Vec<Trial> = all
             .filter(|trial| self.trial.as_ref().is_none_or(|only| *only == trial.id.0))

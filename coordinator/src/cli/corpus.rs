@@ -74,11 +74,11 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
             describe(&store, &manifest);
         }
         Command::Inspect { url } => {
-            let corpus = Corpus::open(&url).await?;
+            let corpus = Corpus::open(Store::open_existing(&url)?.url()).await?;
             print!("{}", inspect(&corpus).await?);
         }
         Command::Verify { url } => {
-            let verification = verify(&Store::open(&url)?).await?;
+            let verification = verify(&Store::open_existing(&url)?).await?;
             print!("{verification}");
             if !verification.sound() {
                 return Err(

@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is.
 pub(super) async fn status(url: &str) -> Result<(), Error> {
-    let run = Run::open(Store::open(url)?).await?;
+    let run = Run::open(Store::open_existing(url)?).await?;
     let results = run.results().await?;
     let abandoned = run.abandoned(&results).await?;
     let mut rows = Vec::new();
@@ -80,7 +80,7 @@ pub(super) async fn report(url: &str) -> Result<(), Error> {
 
 /// A run and its corpus.
 pub(super) async fn open(url: &str) -> Result<(Run, Arc<Corpus>), Error> {
-    let run = Run::open(Store::open(url)?).await?;
+    let run = Run::open(Store::open_existing(url)?).await?;
     let table = &run.record.sweep.corpus;
     let corpus = Corpus::open_without(&table.url, &table.quarantine).await?;
     Ok((run, corpus))

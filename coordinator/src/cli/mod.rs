@@ -13,6 +13,7 @@ mod reference;
 mod table;
 mod verify;
 
+use crate::output;
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -107,24 +108,8 @@ enum WorkerCommand {
     Join(polestar_worker::agent::JoinArgs),
 }
 
-/// Whoever reads what is printed may have seen enough, as `| head` has: then there is nothing more to do,
-/// and no failure to tell of. The standard library's `print!` knows only panics.
-fn end_with_the_reader() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let closed = |text: &str| {
-            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
-        };
-        if panic.payload_as_str().is_some_and(closed) {
-            std::process::exit(0);
-        }
-        usual(panic);
-    }));
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    end_with_the_reader();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -135,9 +120,10 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .init();
     match runtime.block_on(run(cli.command)) {
-        Ok(code) => code,
+        Ok(code) => output::outcome(code),
         Err(error) => fail(error.as_ref()),
     }
 }

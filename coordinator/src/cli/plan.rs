@@ -10,18 +10,19 @@ use std::path::Path;
 
 /// Prints a sweep's plan.
 pub(super) async fn show(file: &Path, store: Option<String>) -> Result<(), Error> {
-    let mut sweep = read(file, store)?;
+    let mut sweep = read(file, store.as_deref())?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let plan = ensure::plan_on(&sweep, &corpus).await?;
     print!("{}", describe(&sweep, &plan));
     Ok(())
 }
 
-/// A sweep file, with another store if one is given.
-pub(super) fn read(file: &Path, store: Option<String>) -> Result<Sweep, Error> {
+/// A sweep file, with another store if one is given: checked as if the file had it.
+pub(super) fn read(file: &Path, store: Option<&str>) -> Result<Sweep, Error> {
     let mut sweep = sweep::read(file)?;
     if let Some(url) = store {
-        sweep.store = url;
+        sweep.store = url.to_owned();
+        sweep::check(&sweep).map_err(|message| format!("--store {url}: {message}"))?;
     }
     Ok(sweep)
 }

@@ -165,7 +165,7 @@ impl Pool for PoolService {
             .is_some_and(|g| blake3::hash(g.as_bytes()) == blake3::hash(self.token.as_bytes()));
         if !right {
             return Err(Status::unauthenticated(
-                "the token is not this run's; take it from the output of `coordinator launch`",
+                "the token is not this run's; a launch gives its own to the workers that it starts",
             ));
         }
         let mut incoming = request.into_inner();

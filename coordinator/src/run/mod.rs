@@ -17,7 +17,7 @@
 mod facts;
 mod report;
 
-pub use facts::{AbandonedTrial, Facts, Setback, Spent};
+pub use facts::{AbandonedTrial, Facts, Launch, Setback, Spent};
 pub use report::{ReportError, report_of, write_report};
 
 use crate::sweep::{Plan, PlannedTrial, Sweep};

@@ -16,7 +16,7 @@ pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
 pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
-pub use read::{ReadError, read, read_str};
+pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 
 use crate::control::core::Deadlines;

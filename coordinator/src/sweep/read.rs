@@ -93,7 +93,11 @@ pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     nearest.copied().filter(|name| score(name) > 0.7)
 }
 
-fn check(sweep: &Sweep) -> Result<(), String> {
+/// Checks what the types don't: for whoever changes a sweep after it was [read].
+///
+/// # Errors
+/// A sentence that names the key and what to do.
+pub fn check(sweep: &Sweep) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if sweep.name.is_empty() || !sweep.name.chars().all(plain) {
         return Err(format!(
