@@ -24,14 +24,16 @@ pub(crate) enum Command {
     Import(Box<ImportOptions>),
     /// Make a corpus of synthetic policies with a computable optimum
     Synth(SynthArgs),
-    /// Show what is in a corpus
+    /// Show what is in a corpus: its policies, which answers are compared, what looks wrong
+    #[command(after_help = "Example: coordinator corpus inspect data/mine")]
     Inspect {
-        /// Object store URL of the corpus
+        /// Folder or URL of the corpus
         url: String,
     },
-    /// Check every file, row group and count of a corpus
+    /// Read a corpus whole and check that nothing of it is damaged
+    #[command(after_help = "Example: coordinator corpus verify data/mine")]
     Verify {
-        /// Object store URL of the corpus
+        /// Folder or URL of the corpus
         url: String,
     },
 }

@@ -2,7 +2,7 @@
 
 use super::{Error, table::table};
 use crate::run::{Run, report_of, write_report};
-use polestar_dataset::Corpus;
+use polestar_dataset::{Corpus, corpus};
 use polestar_laws::report::{Report, RunComparison};
 use polestar_run::checkpoint;
 use polestar_store::Store;
@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is.
 pub(super) async fn status(url: &str) -> Result<(), Error> {
-    let run = Run::open(Store::open_existing(url)?).await?;
+    let run = open(url).await?;
     let results = run.results().await?;
     let abandoned = run.abandoned(&results).await?;
     let mut rows = Vec::new();
@@ -67,9 +67,59 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Where a run's corpus is, for commands that read it.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct CorpusArgs {
+    /// Where the corpus is now, if it was moved since the run began
+    #[arg(long, value_name = "URL")]
+    corpus: Option<String>,
+}
+
+impl CorpusArgs {
+    /// Opens it, whatever its content is.
+    pub(super) async fn open(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
+        let table = &run.record.sweep.corpus;
+        let url = self.corpus.as_ref().unwrap_or(&table.url);
+        let store = Store::open_existing(url).map_err(|error| moved(&error))?;
+        let opened = Corpus::open_without(store.url(), &table.quarantine).await;
+        opened.map_err(|error| match error {
+            corpus::Error::Absent { .. } => moved(&error),
+            error => error.into(),
+        })
+    }
+
+    /// Opens it, and makes sure that it is the one that the run was trained on.
+    async fn open_same(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
+        let corpus = self.open(run).await?;
+        let (found, recorded) = (
+            corpus.fingerprint().to_string(),
+            &run.record.plan.fingerprint,
+        );
+        if found == *recorded {
+            return Ok(corpus);
+        }
+        Err(format!(
+            "the corpus at {} has fingerprint {found}, the run was trained on {recorded}; `--corpus URL` says where that is",
+            corpus.url()
+        )
+        .into())
+    }
+}
+
+/// That a corpus isn't there, and what to do.
+fn moved(error: &dyn std::fmt::Display) -> Error {
+    format!("{error}. If the corpus was moved, `--corpus URL` says where it is now").into()
+}
+
+/// Opens a run.
+pub(super) async fn open(url: &str) -> Result<Run, Error> {
+    Ok(Run::open(Store::open_existing(url)?).await?)
+}
+
 /// Writes the report again.
-pub(super) async fn report(url: &str) -> Result<(), Error> {
-    let (run, corpus) = open(url).await?;
+pub(super) async fn report(url: &str, corpus: &CorpusArgs) -> Result<(), Error> {
+    let run = open(url).await?;
+    let corpus = corpus.open_same(&run).await?;
     println!("report {}", write_report(&run, &corpus).await?);
     let results = run.results().await?;
     for (trial, record) in run.abandoned(&results).await? {
@@ -78,20 +128,11 @@ pub(super) async fn report(url: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A run and its corpus.
-pub(super) async fn open(url: &str) -> Result<(Run, Arc<Corpus>), Error> {
-    let run = Run::open(Store::open_existing(url)?).await?;
-    let table = &run.record.sweep.corpus;
-    let corpus = Corpus::open_without(&table.url, &table.quarantine).await?;
-    Ok((run, corpus))
-}
-
 /// Prints the laws of two runs side by side, and whether they may be compared; as a page too, if there is a
-/// place for one.
+/// place for one. Their corpora need not be there.
 pub(super) async fn compare(one: &str, other: &str, page: Option<&Path>) -> Result<(), Error> {
     let report = async |url: &str| -> Result<Report, Error> {
-        let (run, corpus) = open(url).await?;
-        Ok(report_of(&run, &corpus).await?)
+        Ok(report_of(&open(url).await?, None).await?)
     };
     let (a, b) = (report(one).await?, report(other).await?);
     let compared = RunComparison::of(&a, &b);

@@ -1,8 +1,10 @@
 //! `launch`: from a sweep file to finished trials and a report.
 
 use super::{
-    Error, LaunchArgs, ensure, plan,
+    Error, LaunchArgs, ensure,
+    plan::{self, Outlook},
     progress::Display,
+    speed::Speed,
     table::{duration, table},
 };
 use crate::{
@@ -10,7 +12,7 @@ use crate::{
     launcher::{Local, Logs, threads_each},
     output,
     run::{Run, TrialResult, write_report},
-    sweep::Sweep,
+    sweep::{self, Sweep},
 };
 use polestar_core::TrialId;
 use polestar_run::Cause;
@@ -26,12 +28,14 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let begun = Instant::now();
     let mut sweep = plan::read(&args.sweep, args.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
+    sweep::check(&sweep)?;
     // What can't work is better known before anything is made or printed.
     let logs = Logs::new()?;
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let planned = ensure::plan_on(&sweep, &corpus).await?;
-    print!("{}", plan::describe(&sweep, &planned));
+    let outlook = Outlook::new(&corpus, Speed::known(&sweep));
+    print!("{}", plan::describe(&sweep, &planned, &outlook));
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
@@ -239,8 +243,14 @@ mod tests {
     #[test]
     fn nohup_is_heeded() {
         let status = |mask: &str| format!("Name:\tcoordinator\nSigIgn:\t{mask}\nSigCgt:\t0\n");
-        assert!(is_ignored(&status("0000000000001001"), SignalKind::hangup()));
-        assert!(!is_ignored(&status("0000000000001000"), SignalKind::hangup()));
+        assert!(is_ignored(
+            &status("0000000000001001"),
+            SignalKind::hangup()
+        ));
+        assert!(!is_ignored(
+            &status("0000000000001000"),
+            SignalKind::hangup()
+        ));
         assert!(!is_ignored("", SignalKind::hangup()));
     }
 }

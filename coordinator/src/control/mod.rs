@@ -10,6 +10,7 @@
 //! [`Service`] owns the loop and its channels; a [`Handle`] is a cheap way to look at it, to listen, and to end it.
 
 pub mod core;
+mod door;
 mod driver;
 mod effects;
 mod journal;

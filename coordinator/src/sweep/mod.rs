@@ -4,11 +4,13 @@ mod axes;
 mod check;
 mod error;
 mod expand;
+mod explain;
 mod law_or_values;
 mod memory;
 mod plan;
 mod read;
 mod schema;
+mod sizes;
 mod trunk;
 mod variants;
 

@@ -12,6 +12,9 @@ use polestar_run::TrainConfig;
 /// Fewer steps than this are no training.
 pub(super) const MIN_STEPS: u64 = 4;
 
+/// More steps than this are a slip of the pen: a trial of a millisecond a step would take eleven days.
+pub(super) const MAX_STEPS: f64 = 1e9;
+
 /// How long a trial is.
 #[derive(Clone)]
 pub(super) struct Duration {
@@ -144,7 +147,7 @@ impl Maker<'_> {
         for &budget in &axes.budgets {
             let triplets = budget / self.flops(model, 1, 1);
             lengths.push(Duration {
-                label: format!("{budget:.2e}").replace(".00e", "e"),
+                label: budget_label(budget, &axes.budgets),
                 length: Length::Budget(budget),
                 steps: self.enough(size, Length::Budget(budget), model, batch, triplets)?,
             });
@@ -159,6 +162,7 @@ impl Maker<'_> {
             });
         }
         for &steps in &axes.steps {
+            not_too_long(size, Length::Steps(steps), steps as f64)?;
             lengths.push(Duration {
                 label: format!("{steps}steps"),
                 length: Length::Steps(steps),
@@ -177,7 +181,9 @@ impl Maker<'_> {
         batch: u32,
         triplets: f64,
     ) -> Result<u64, PlanError> {
-        let steps = (triplets / f64::from(batch)).round() as u64;
+        let steps = (triplets / f64::from(batch)).round();
+        not_too_long(size, length, steps)?;
+        let steps = steps as u64;
         if steps >= MIN_STEPS {
             return Ok(steps);
         }
@@ -200,4 +206,34 @@ impl Maker<'_> {
     pub(super) fn flops(&self, model: &ModelConfig, batch: u32, steps: u64) -> f64 {
         count::flops_6nd(model, 1) * self.tokens_per_triplet() * f64::from(batch) * steps as f64
     }
+}
+
+/// A budget in a trial's name: with three digits, or with all where another one has the same three.
+fn budget_label(budget: f64, all: &[f64]) -> String {
+    let short = |budget: f64| format!("{budget:.2e}").replace(".00e", "e");
+    let alike = all
+        .iter()
+        .any(|&b| b != budget && short(b) == short(budget));
+    match alike {
+        true => format!("{budget:e}"),
+        false => short(budget),
+    }
+}
+
+/// Refuses what no unit of time measures, before it is counted in numbers that end somewhere.
+fn not_too_long(size: &str, length: Length, steps: f64) -> Result<(), PlanError> {
+    if steps <= MAX_STEPS {
+        return Ok(());
+    }
+    Err(PlanError::TooLong {
+        size: size.to_owned(),
+        length: match length {
+            Length::Budget(flops) | Length::Flops(flops) => format!("sweep.budgets = [{flops:e}]"),
+            Length::TokensPerParameter(tokens) => {
+                format!("sweep.tokens_per_parameter = [{tokens:e}]")
+            }
+            Length::Steps(steps) => format!("sweep.steps = [{steps}]"),
+        },
+        steps,
+    })
 }

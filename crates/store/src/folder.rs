@@ -53,10 +53,7 @@ impl Folder {
         }
         if !folder.there.is_dir() {
             let what = format!("{} is a file and no folder", folder.there.display());
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::NotADirectory,
-                what,
-            ));
+            return Err(std::io::Error::new(std::io::ErrorKind::NotADirectory, what));
         }
         Ok(folder)
     }
@@ -164,6 +161,19 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Removes the folder of a prefix under which no object is left. Only file systems have such folders, and one
+    /// that somebody writes to at this moment stays.
+    pub async fn remove_empty_folder(&self, prefix: &str) {
+        let (Some(root), Ok(path)) = (self.root.clone(), self.path(prefix)) else {
+            return;
+        };
+        let folder = root.join(path.as_ref());
+        // It is in nobody's way if it can't be removed, as when it isn't empty.
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir(folder)).await;
+    }
+}
+
 /// The folder of a path or a `file://` URL.
 fn found(given: &str) -> Result<Folder> {
     let path = match given.starts_with("file://") {
@@ -208,16 +218,33 @@ mod tests {
         ));
         assert_eq!(std::fs::read_dir(sandbox.path()).unwrap().count(), 0);
 
-        store.child("run").put("run.json", "{}".into()).await.unwrap();
-        assert!(sandbox.path().join("runs/a 100% new one/run/run.json").is_file());
+        store
+            .child("run")
+            .put("run.json", "{}".into())
+            .await
+            .unwrap();
+        assert!(
+            sandbox
+                .path()
+                .join("runs/a 100% new one/run/run.json")
+                .is_file()
+        );
         assert!(!sandbox.path().join("runs/mistyped").exists());
         assert!(store.url().ends_with("/runs/a%20100%25%20new%20one"));
+        store.remove_empty_folder("run").await;
+        assert!(
+            store.exists("run/run.json").await.unwrap(),
+            "it isn't empty"
+        );
         // By its path, its URL, and the URL without its scheme.
         for given in [path, store.url(), &store.url()["file://".len()..]] {
             let again = Store::open_existing(given).unwrap();
             assert_eq!(again.url(), store.url());
             assert!(again.exists("run/run.json").await.unwrap(), "{given}");
         }
+        store.delete("run/run.json").await.unwrap();
+        store.remove_empty_folder("run").await;
+        assert!(!sandbox.path().join("runs/a 100% new one/run").exists());
     }
 
     #[test]
@@ -231,7 +258,10 @@ mod tests {
             polestar_core::chain::chain(&error)
         };
         let text = refused("frist-3a91");
-        assert!(text.contains("did you mean") && text.contains("/first-3a91?"), "{text}");
+        assert!(
+            text.contains("did you mean") && text.contains("/first-3a91?"),
+            "{text}"
+        );
         assert!(refused("file").contains("is a file and no folder"));
     }
 
@@ -245,6 +275,9 @@ mod tests {
             of(refused).unwrap_err();
         }
         assert!(matches!(typed("~/runs", None), Err(Error::Home { .. })));
-        assert_eq!(of_url("file:///a b%20c#d?e").unwrap(), PathBuf::from("/a b c#d?e"));
+        assert_eq!(
+            of_url("file:///a b%20c#d?e").unwrap(),
+            PathBuf::from("/a b c#d?e")
+        );
     }
 }
