@@ -6,5 +6,6 @@ mod digest;
 mod faults;
 mod kills;
 mod known_laws;
+mod looking;
 mod planted;
 mod refusals;

@@ -26,6 +26,9 @@ const NO_REPORT: u8 = 3;
 /// Runs what is missing of a sweep and writes its report.
 pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let begun = Instant::now();
+    if !args.dry_run {
+        output::work_on();
+    }
     let mut sweep = plan::read(&args.sweep, args.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
     sweep::check(&sweep)?;
@@ -39,7 +42,6 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    output::work_on();
     let run = Run::begin(&root, &sweep, planned).await?;
     println!("run {}", run.folder.url());
 

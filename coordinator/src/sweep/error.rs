@@ -32,15 +32,13 @@ pub enum PlanError {
     },
     /// More steps than anybody trains.
     #[error(
-        "size `{size}` with {length} would be {steps:.1e} steps; more than {MAX_STEPS:.0e} is not a length that can be trained. Give a smaller one"
+        "size `{size}` with {length} would be more than {MAX_STEPS:.0e} steps, which nobody can train; give a smaller one"
     )]
     TooLong {
         /// The size.
         size: String,
         /// Which length of the sweep.
         length: String,
-        /// How many steps.
-        steps: f64,
     },
     /// A budget is too small to train anything.
     #[error(

@@ -85,17 +85,20 @@ impl Maker<'_> {
                 }
             }
         }
-        if !self.follows_a_law() {
-            return Ok(variants);
-        }
-        // By the paper's laws every length is a variant of its own.
-        let mut apart = Vec::new();
-        for variant in variants {
-            for length in &variant.lengths {
-                apart.push(self.by_law(size, model, &variant, length)?);
+        if self.follows_a_law() {
+            // By the paper's laws every length is a variant of its own.
+            let mut apart = Vec::new();
+            for variant in variants {
+                for length in &variant.lengths {
+                    apart.push(self.by_law(size, model, &variant, length)?);
+                }
             }
+            variants = apart;
         }
-        Ok(apart)
+        for duration in variants.iter().flat_map(|variant| &variant.lengths) {
+            not_too_long(size, duration)?;
+        }
+        Ok(variants)
     }
 
     fn follows_a_law(&self) -> bool {
@@ -162,7 +165,6 @@ impl Maker<'_> {
             });
         }
         for &steps in &axes.steps {
-            not_too_long(size, Length::Steps(steps), steps as f64)?;
             lengths.push(Duration {
                 label: format!("{steps}steps"),
                 length: Length::Steps(steps),
@@ -181,9 +183,7 @@ impl Maker<'_> {
         batch: u32,
         triplets: f64,
     ) -> Result<u64, PlanError> {
-        let steps = (triplets / f64::from(batch)).round();
-        not_too_long(size, length, steps)?;
-        let steps = steps as u64;
+        let steps = (triplets / f64::from(batch)).round() as u64;
         if steps >= MIN_STEPS {
             return Ok(steps);
         }
@@ -220,20 +220,19 @@ fn budget_label(budget: f64, all: &[f64]) -> String {
     }
 }
 
-/// Refuses what no unit of time measures, before it is counted in numbers that end somewhere.
-fn not_too_long(size: &str, length: Length, steps: f64) -> Result<(), PlanError> {
-    if steps <= MAX_STEPS {
+/// Refuses what nobody has the time for, before numbers that end somewhere count what it takes.
+fn not_too_long(size: &str, duration: &Duration) -> Result<(), PlanError> {
+    if duration.steps as f64 <= MAX_STEPS {
         return Ok(());
     }
     Err(PlanError::TooLong {
         size: size.to_owned(),
-        length: match length {
+        length: match duration.length {
             Length::Budget(flops) | Length::Flops(flops) => format!("sweep.budgets = [{flops:e}]"),
             Length::TokensPerParameter(tokens) => {
                 format!("sweep.tokens_per_parameter = [{tokens:e}]")
             }
             Length::Steps(steps) => format!("sweep.steps = [{steps}]"),
         },
-        steps,
     })
 }

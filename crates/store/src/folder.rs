@@ -257,7 +257,7 @@ mod tests {
             let error = Store::open_existing(path.to_str().unwrap()).unwrap_err();
             polestar_core::chain::chain(&error)
         };
-        let text = refused("frist-3a91");
+        let text = refused("first-3a9");
         assert!(
             text.contains("did you mean") && text.contains("/first-3a91?"),
             "{text}"
