@@ -9,7 +9,10 @@ use std::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, InputCounts, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, TOKENIZER_TEXT_BYTES, walk};
+use super::{
+    Error, InputCounts, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES,
+    TOKENIZER_TEXT_BYTES, walk,
+};
 use crate::account::{Account, Accounts, InputAccount};
 use crate::manifest::{Counts, File, FileSplit, Policy};
 use crate::origin::HeldOut;
