@@ -53,7 +53,8 @@ fn a_corpus_without_a_usable_prompt() {
     );
     let said = import(&sandbox, "t.jsonl", &[]);
     assert!(
-        said.contains("1 have no policy with two distinct samples"),
+        said.contains("1 because no policy gave two distinct answers to it")
+            && said.contains("--pairs across-prompts (1 prompts)"),
         "{said}"
     );
 }

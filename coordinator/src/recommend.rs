@@ -64,7 +64,7 @@ pub struct Recommendation {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// There is no law to follow.
-    #[error("no law says which size is best: {reason}. {}", needed.join("; "))]
+    #[error("no law says which size is best: {reason}. {}", needed.join(". "))]
     NoLaw {
         /// Why there is none.
         reason: String,

@@ -8,7 +8,7 @@ use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
     Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Weighting, import,
 };
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 type Failure = Box<dyn std::error::Error>;
 

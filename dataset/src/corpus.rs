@@ -6,6 +6,7 @@ use polestar_core::digest::hex;
 use polestar_store::Store;
 use serde::{Deserialize, Serialize};
 
+use crate::across::Pairs;
 use crate::manifest::{self, Fingerprint, MANIFEST_KEY, Manifest, RowGroup, RowGroupRef};
 use crate::reader::{self, PromptGroup, PromptSamples, Reader};
 use crate::tokenizer::{self, Tokenizer};
@@ -246,7 +247,7 @@ impl Corpus {
         })?;
 
         let manifest = Arc::new(manifest);
-        let policies = Arc::new(PolicyTable::new(&manifest.policies));
+        let policies = Arc::new(manifest.policy_table());
         let chosen = match choice {
             None => Arc::clone(&policies),
             Some(choice) => {
@@ -300,6 +301,11 @@ impl Corpus {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Which answers make a pair.
+    pub fn pairs(&self) -> Pairs {
+        self.manifest.pairing().pairs
     }
 
     /// How many policies there are to train on; aliases of each other count once.

@@ -6,6 +6,7 @@
 //! it ahead of time.
 
 pub mod account;
+pub mod across;
 mod assemble;
 pub mod corpus;
 pub mod cuts;
@@ -20,6 +21,7 @@ pub mod mapping;
 mod normal;
 pub mod origin;
 pub mod pack;
+pub mod preview;
 pub mod reader;
 pub mod sample;
 mod sampler;
@@ -28,10 +30,12 @@ mod similarity;
 pub mod synth;
 pub mod tokenizer;
 pub mod triplet;
+pub mod twins;
 pub mod verify;
 
 pub use account::{Account, Accounts, InputAccount};
-pub use assemble::Error as AssembleError;
+pub use across::Pairs;
+pub use assemble::{Coarser, Error as AssembleError, Obstacles, Unusable};
 pub use corpus::{Corpus, LeftOut};
 pub use cuts::Cuts;
 pub use distance::PolicyDistances;
@@ -44,6 +48,7 @@ pub use mapping::{Column, ColumnMapping, MappingRecipe, recipes};
 pub use normal::Changes;
 pub use origin::{FileLayout, HeldOut, Origin, SynthOptions, SynthOrigin};
 pub use pack::{Pack, PackCost, Packer};
+pub use preview::{PreviewOptions, PromptView, TripletView, find_prompts, preview};
 pub use sample::{
     AnswerSource, Layout, SampleConfig, SpecialTokens, TokenTriplet, TripletSource, Wrapper,
 };
@@ -52,5 +57,6 @@ pub use schema::{Message, Prompt, Trajectory};
 pub use synth::planted::{Optimum, planted_optimum};
 pub use synth::synth;
 pub use tokenizer::{GivenTokenizer, Tokenizer};
-pub use triplet::{PolicyChoice, TripletChoice, Weighting};
+pub use triplet::{Obstacle, PolicyChoice, TripletChoice, Weighting};
+pub use twins::{HeldOutPolicies, HeldOutPolicy, Likeness, PassedOver, Reason};
 pub use verify::{Verification, verify};

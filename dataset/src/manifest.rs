@@ -8,7 +8,10 @@ use polestar_core::format;
 use serde::{Deserialize, Serialize};
 
 use crate::account::InputAccount;
+use crate::across::Pairing;
 use crate::origin::{Origin, is_false};
+use crate::triplet::PolicyTable;
+use crate::twins::HeldOutPolicies;
 
 /// The key of the manifest in a corpus.
 pub const MANIFEST_KEY: &str = "corpus.json";
@@ -85,6 +88,9 @@ pub struct Manifest {
     pub tokenizer: TokenizerEntry,
     /// All policies, sorted by name. A policy's number is its position here.
     pub policies: Vec<Policy>,
+    /// Which policies an import held out, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOutPolicies>,
     /// All files of trajectories: the training prompts' first.
     pub files: Vec<File>,
 }
@@ -129,7 +135,7 @@ pub struct Policy {
     pub name: String,
     /// Distinct trajectories.
     pub trajectories: u64,
-    /// Prompts with at least two distinct samples of this policy.
+    /// Prompts to which this policy gave at least two distinct answers.
     pub cells: u64,
     /// Whether it is kept out of training.
     pub held_out: bool,
@@ -241,9 +247,12 @@ impl Manifest {
             counts,
             tokenizer,
             policies,
+            held_out: _,
             files,
         } = self;
-        let content = (schema_version, counts, tokenizer, policies, files);
+        // What triplets are made of is recorded with the origin, but another corpus follows from it.
+        let pairing = self.pairing();
+        let content = (schema_version, counts, tokenizer, policies, files, pairing);
         let json = serde_json::to_vec(&content).expect(PLAIN);
         Fingerprint(blake3::hash(&json).to_hex().to_string())
     }
@@ -282,6 +291,22 @@ impl Manifest {
             });
         }
         Ok(manifest)
+    }
+
+    /// What triplets are made of.
+    pub(crate) fn pairing(&self) -> Pairing {
+        match &self.origin {
+            Origin::Import(origin) => Pairing {
+                pairs: origin.pairs,
+                cluster: origin.cluster.clone(),
+            },
+            Origin::Synth(_) => Pairing::default(),
+        }
+    }
+
+    /// What is known of its policies for the choice of triplets.
+    pub(crate) fn policy_table(&self) -> PolicyTable {
+        self.pairing().policy_table(&self.policies)
     }
 
     /// The row groups of a split, in file order.
@@ -326,6 +351,7 @@ impl Manifest {
                 stored_tokens: false,
             },
             policies: vec![],
+            held_out: None,
             files,
         }
         .seal()

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::across::Pairs;
 use crate::import::BadRows;
 use crate::mapping::ColumnMapping;
 
@@ -14,6 +15,19 @@ pub enum Origin {
     Import(Box<ImportOrigin>),
     /// Synthesized.
     Synth(SynthOrigin),
+}
+
+impl Origin {
+    /// The columns that a policy's name is joined from.
+    pub(crate) fn policy_columns(&self) -> Vec<String> {
+        match self {
+            Self::Import(origin) => {
+                let columns = origin.columns.policy.iter();
+                columns.map(ToString::to_string).collect()
+            }
+            Self::Synth(_) => vec![],
+        }
+    }
 }
 
 /// How a corpus was imported: all that its content depends on.
@@ -49,6 +63,12 @@ pub struct ImportOrigin {
     /// From which resemblance on answers were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_similar: Option<f64>,
+    /// Which answers make a pair.
+    #[serde(default, skip_serializing_if = "Pairs::is_default")]
+    pub pairs: Pairs,
+    /// Column, kept in the meta, by which prompts are clustered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// Size of row groups and files.
     pub layout: FileLayout,
 }

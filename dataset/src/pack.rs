@@ -4,6 +4,7 @@
 //! ```text
 //! shared:  [BOS] P REF <split> P | POS <reward> | NEG <reward>
 //!          a prefix span, and two child spans whose positions continue after it
+//!          (the first P is the reference's own prompt, where it answers another one)
 //! plain:   [BOS] P REF <split> P POS <reward> | [BOS] P REF <split> P NEG <reward>
 //!          two spans without a parent
 //! ```
@@ -118,8 +119,8 @@ impl Packer<'_> {
             Wrapper::Pretrain => 0,
             Wrapper::Sft => self.special.newline.len(),
         };
-        let prompt = triplet.prompt.len() + wrapper;
-        let shared = 2 * prompt + triplet.reference.len() + 3;
+        let prompts = triplet.prompt_of_reference().len() + triplet.prompt.len();
+        let shared = prompts + 2 * wrapper + triplet.reference.len() + 3;
         (2 * shared + triplet.positive.len() + triplet.negative.len()) as u64
     }
 }
@@ -200,7 +201,7 @@ impl Pieces {
         };
         let prefix = [
             &[special.bos],
-            &*triplet.prompt,
+            triplet.prompt_of_reference(),
             &answer(&triplet.reference),
             &[special.split],
             &*triplet.prompt,
@@ -278,10 +279,11 @@ mod tests {
                 .collect()
         };
         (0..count)
-            .map(|_| TokenTriplet {
+            .map(|number| TokenTriplet {
                 policy: 0,
                 other: 1,
                 prompt: text(9),
+                reference_prompt: (number % 2 == 1).then(|| text(9)),
                 reference: text(12),
                 positive: text(12),
                 negative: text(12),
@@ -350,13 +352,14 @@ mod tests {
             assert!(packs.len() > 5 && packs.iter().all(|pack| pack.ids.len() <= 120));
 
             let t = &triplets[7];
+            assert!(t.reference_prompt.is_some());
             let nl = |response: &Vec<u32>| match wrapper {
                 Wrapper::Sft if !response.is_empty() => vec![9],
                 _ => vec![],
             };
             let expected = [
                 vec![BOS],
-                t.prompt.clone(),
+                t.prompt_of_reference().to_vec(),
                 nl(&t.reference),
                 t.reference.clone(),
                 vec![SPLIT],

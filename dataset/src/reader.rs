@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
+use crate::across::{Across, Pairs, References};
 use crate::files;
 use crate::manifest::{FileSplit, Manifest, RowGroupRef};
 use crate::schema::Rows;
-use crate::triplet::{PolicySamples, PolicyTable, Task};
+use crate::triplet::{Obstacle, PolicySamples, PolicyTable, Task};
 use polestar_store::Store;
 use polestar_store::disk_cache::DiskCache;
 
@@ -50,11 +51,25 @@ pub(crate) struct PromptSamples {
     pub(crate) policies: Vec<PolicySamples>,
     /// The number that the corpus gives every sample, policy by policy.
     pub(crate) numbers: Vec<u32>,
+    /// What its first row's meta names, where triplets pair prompts of one cluster.
+    pub(crate) cluster: Option<String>,
     /// Where the corpus stores them: the prompt's tokens, then every sample's, policy by policy.
     pub(crate) tokens: Vec<Box<[u32]>>,
 }
 
 impl PromptSamples {
+    /// A prompt as far as the choice of triplets goes.
+    pub(crate) fn of_policies(policies: Vec<PolicySamples>, cluster: Option<String>) -> Self {
+        Self {
+            id: String::new(),
+            text: String::new(),
+            policies,
+            numbers: vec![],
+            cluster,
+            tokens: vec![],
+        }
+    }
+
     /// The stored tokens of the prompt.
     pub(crate) fn prompt_tokens(&self) -> Option<&[u32]> {
         self.tokens.first().map(|tokens| &**tokens)
@@ -86,14 +101,37 @@ pub(crate) struct PromptGroup {
     train: Vec<usize>,
     /// Positions of the prompts that are usable with a held-out policy's reference.
     heldout_policies: Vec<usize>,
+    /// Where triplets pair prompts.
+    references: Option<References>,
     bytes: u64,
 }
 
 impl PromptGroup {
-    /// The `number`-th usable prompt.
-    pub(crate) fn usable(&self, task: Task, number: usize) -> Option<&PromptSamples> {
-        let position = *self.positions(task).get(number)?;
-        Some(&self.prompts[position])
+    /// Where the `number`-th usable prompt stands among the prompts.
+    pub(crate) fn usable(&self, task: Task, number: usize) -> Option<usize> {
+        self.positions(task).get(number).copied()
+    }
+
+    /// The prompts as they pair with each other; `None` where each stands for itself.
+    pub(crate) fn across<'a>(
+        &'a self,
+        task: Task,
+        policies: &'a PolicyTable,
+    ) -> Option<Across<'a>> {
+        Some(Across {
+            policies,
+            task,
+            prompts: &self.prompts,
+            references: self.references.as_ref()?,
+        })
+    }
+
+    /// Why the prompt at a position gives no training triplet; `None` where it gives one.
+    pub(crate) fn obstacle(&self, at: usize, policies: &PolicyTable) -> Option<Obstacle> {
+        match self.across(Task::Training, policies) {
+            Some(across) => across.obstacle(at),
+            None => policies.obstacle(&self.prompts[at].policies),
+        }
     }
 
     /// How many are usable.
@@ -230,17 +268,13 @@ impl Reader {
         batches: &[RecordBatch],
     ) -> Result<PromptGroup, String> {
         let prompts = prompt_samples(batches, &self.manifest)?;
-        let usable = |task| {
-            let positions = 0..prompts.len();
-            positions
-                .filter(|&at| self.table.usable(task, &prompts[at].policies))
-                .collect::<Vec<_>>()
-        };
-        let train = usable(Task::Training);
+        let usable = UsablePrompts::new(&prompts, &self.table, self.manifest.pairing().pairs);
+        let train = usable.positions(Task::Training);
         let heldout_policies = match self.manifest.files[file].split {
             FileSplit::Train => vec![],
-            FileSplit::Heldout => usable(Task::HeldoutPolicies),
+            FileSplit::Heldout => usable.positions(Task::HeldoutPolicies),
         };
+        let references = usable.references;
         let entry = &self.manifest.files[file].row_groups[row_group];
         let found = (train.len() as u64, heldout_policies.len() as u64);
         let recorded = (entry.prompts, entry.heldout_policy_prompts);
@@ -264,8 +298,53 @@ impl Reader {
             prompts,
             train,
             heldout_policies,
+            references,
             bytes,
         })
+    }
+}
+
+/// Which prompts of a row group have a triplet.
+pub(crate) struct UsablePrompts<'a> {
+    prompts: &'a [PromptSamples],
+    table: &'a PolicyTable,
+    /// Where triplets pair prompts.
+    references: Option<References>,
+}
+
+impl<'a> UsablePrompts<'a> {
+    pub(crate) fn new(prompts: &'a [PromptSamples], table: &'a PolicyTable, pairs: Pairs) -> Self {
+        let references = match pairs {
+            Pairs::SamePrompt => None,
+            Pairs::AcrossPrompts => Some(References::new(prompts)),
+        };
+        Self {
+            prompts,
+            table,
+            references,
+        }
+    }
+
+    /// Their positions.
+    pub(crate) fn positions(&self, task: Task) -> Vec<usize> {
+        let usable = |at: &usize| match &self.references {
+            None => self.table.usable(task, &self.prompts[*at].policies),
+            Some(references) => {
+                let across = Across {
+                    policies: self.table,
+                    task,
+                    prompts: self.prompts,
+                    references,
+                };
+                across.usable(*at)
+            }
+        };
+        (0..self.prompts.len()).filter(usable).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self, task: Task) -> u64 {
+        self.positions(task).len() as u64
     }
 }
 
@@ -303,6 +382,7 @@ pub(crate) fn prompt_samples(
     manifest: &Manifest,
 ) -> Result<Vec<PromptSamples>, String> {
     let mut prompts: Vec<PromptSamples> = Vec::new();
+    let pairing = manifest.pairing();
     for batch in batches {
         let rows = Rows::new(batch).map_err(|error| error.to_string())?;
         for row in 0..rows.len() {
@@ -316,6 +396,7 @@ pub(crate) fn prompt_samples(
                     text,
                     policies: vec![],
                     numbers: vec![],
+                    cluster: pairing.cluster_of(rows.meta(row)),
                     tokens: vec![],
                 });
             }

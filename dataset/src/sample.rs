@@ -79,6 +79,13 @@ pub struct SpecialTokens {
     pub newline: Vec<u32>,
 }
 
+impl TokenTriplet {
+    /// The prompt that the reference answers.
+    pub fn prompt_of_reference(&self) -> &[u32] {
+        self.reference_prompt.as_deref().unwrap_or(&self.prompt)
+    }
+}
+
 /// A triplet in tokens, already clipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenTriplet {
@@ -88,6 +95,8 @@ pub struct TokenTriplet {
     pub other: u32,
     /// The prompt.
     pub prompt: Vec<u32>,
+    /// The prompt that the reference answers, where it is another one.
+    pub reference_prompt: Option<Vec<u32>>,
     /// The reference response.
     pub reference: Vec<u32>,
     /// Another response of the same policy.

@@ -1,14 +1,17 @@
 //! Triplets in tokens: drawn from a corpus by request, and the validation sets.
 
+use std::sync::Arc;
+
 use polestar_core::random::Stream;
 use serde::{Deserialize, Serialize};
 
+use crate::across::{Place, Places};
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{FileSplit, PromptRef};
-use crate::reader::{PromptSamples, Reader};
+use crate::reader::{PromptGroup, PromptSamples, Reader};
 use crate::sample::{AnswerSource, SampleConfig, TokenTriplet, TripletSource};
 use crate::tokenizer;
-use crate::triplet::{PolicyTable, Task, TripletChoice, Weighting};
+use crate::triplet::{PolicyTable, Task, Weighting};
 
 /// A validation set. Both stand on prompts that no training triplet uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +77,38 @@ struct Answer {
     tokens: Vec<u32>,
 }
 
+/// A triplet that was chosen: its answers by their places in a row group.
+#[derive(Debug, Clone)]
+pub(crate) struct Chosen {
+    group: Arc<PromptGroup>,
+    pub(crate) places: Places,
+}
+
+impl Chosen {
+    /// The prompt that both candidates answer.
+    pub(crate) fn prompt(&self) -> &PromptSamples {
+        self.prompt_of(self.places.positive)
+    }
+
+    /// The prompt that an answer answers.
+    pub(crate) fn prompt_of(&self, place: Place) -> &PromptSamples {
+        &self.group.prompts[place.prompt]
+    }
+
+    /// The policy that gave an answer.
+    pub(crate) fn policy_of(&self, place: Place) -> u32 {
+        self.prompt_of(place).policies[place.policy].policy
+    }
+}
+
 impl Sampler<'_> {
     /// The triplet that is asked for, in tokens.
     pub(crate) async fn triplet(&self, request: &TripletRequest) -> Result<TokenTriplet, Error> {
+        self.tokens(&self.choose(request).await?)
+    }
+
+    /// The triplet that is asked for.
+    pub(crate) async fn choose(&self, request: &TripletRequest) -> Result<Chosen, Error> {
         let &TripletRequest {
             prompt: PromptRef { row_group, prompt },
             task,
@@ -85,73 +117,89 @@ impl Sampler<'_> {
         } = request;
         let group = self.reader.row_group(row_group).await;
         let group = group.map_err(|source| self.corpus.unreadable(source))?;
+        let across = group.across(task, self.policies);
+        let chosen = |at: usize| match &across {
+            Some(across) => across.choose(weighting, at, &key),
+            None => {
+                let samples = &group.prompts[at].policies;
+                let choice = self.policies.choose(task, weighting, samples, &key)?;
+                Some(Places::at(at, &choice))
+            }
+        };
         // Among all policies every usable prompt has a triplet; among some of them its neighbours may
         // have to step in.
         let usable = group.count(task);
-        let found = (0..usable).find_map(|further| {
-            let samples = group.usable(task, (prompt + further) % usable)?;
-            let choice = self
-                .policies
-                .choose(task, weighting, &samples.policies, &key)?;
-            Some((samples, choice))
-        });
-        let (samples, choice) = found.ok_or_else(|| Error::NoTriplet {
+        let mut near = (0..usable).filter_map(|n| group.usable(task, (prompt + n) % usable));
+        let places = near.find_map(chosen).ok_or_else(|| Error::NoTriplet {
             path: self.corpus.manifest().files[row_group.file].path.clone(),
             row_group: row_group.row_group,
             prompt,
         })?;
-        self.tokenize(samples, choice)
-            .map_err(|source| self.corpus.untokenized(samples, source))
+        Ok(Chosen { group, places })
     }
 
-    fn tokenize(
-        &self,
-        prompt: &PromptSamples,
-        choice: TripletChoice,
-    ) -> Result<TokenTriplet, tokenizer::Error> {
+    /// A triplet in tokens.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`].
+    pub(crate) fn tokens(&self, chosen: &Chosen) -> Result<TokenTriplet, Error> {
+        let tokens = self.tokenize(chosen);
+        tokens.map_err(|source| self.corpus.untokenized(chosen.prompt(), source))
+    }
+
+    fn tokenize(&self, chosen: &Chosen) -> Result<TokenTriplet, tokenizer::Error> {
         let (config, tokenizer) = (self.samples, self.corpus.tokenizer());
-        let (own, other) = (&prompt.policies[choice.own], &prompt.policies[choice.other]);
-        let response = |of: usize, sample: usize| -> Result<Answer, tokenizer::Error> {
+        let response = |place: Place| -> Result<Answer, tokenizer::Error> {
+            let prompt = chosen.prompt_of(place);
             let whole = |tokens: usize| AnswerSource {
-                sample: prompt.sample_number(of, sample),
+                sample: prompt.sample_number(place.policy, place.sample),
                 tokens: tokens as u32,
             };
-            if let Some(stored) = prompt.sample_tokens(of, sample) {
+            if let Some(stored) = prompt.sample_tokens(place.policy, place.sample) {
                 return Ok(Answer {
                     source: whole(stored.len()),
                     tokens: stored[..stored.len().min(config.max_response)].to_vec(),
                 });
             }
-            let tokens = tokenizer.encode(&prompt.policies[of].samples[sample])?;
+            let samples = &prompt.policies[place.policy].samples;
+            let tokens = tokenizer.encode(&samples[place.sample])?;
             Ok(Answer {
                 source: whole(tokens.len()),
                 tokens: config.clip_response(tokens),
             })
         };
-        let (prompt_tokens, clipped_prompt) = match prompt.prompt_tokens() {
-            Some(stored) => {
-                let from = stored.len().saturating_sub(config.max_prompt);
-                (stored.len(), stored[from..].to_vec())
-            }
-            None => {
-                let tokens = tokenizer.encode(&prompt.text)?;
-                (tokens.len(), config.clip_prompt(tokens))
+        let clipped = |prompt: &PromptSamples| -> Result<(usize, Vec<u32>), tokenizer::Error> {
+            match prompt.prompt_tokens() {
+                Some(stored) => {
+                    let from = stored.len().saturating_sub(config.max_prompt);
+                    Ok((stored.len(), stored[from..].to_vec()))
+                }
+                None => {
+                    let tokens = tokenizer.encode(&prompt.text)?;
+                    Ok((tokens.len(), config.clip_prompt(tokens)))
+                }
             }
         };
-        let reference = response(choice.own, choice.reference)?;
-        let positive = response(choice.own, choice.positive)?;
-        let negative = response(choice.other, choice.negative)?;
+        let elsewhere = chosen.places.reference.prompt != chosen.places.positive.prompt;
+        let reference_prompt =
+            elsewhere.then(|| clipped(chosen.prompt_of(chosen.places.reference)));
+        let reference_prompt = reference_prompt.transpose()?.map(|(_, tokens)| tokens);
+        let (prompt_tokens, prompt) = clipped(chosen.prompt())?;
+        let reference = response(chosen.places.reference)?;
+        let positive = response(chosen.places.positive)?;
+        let negative = response(chosen.places.negative)?;
         Ok(TokenTriplet {
-            policy: own.policy,
-            other: other.policy,
-            prompt: clipped_prompt,
+            policy: chosen.policy_of(chosen.places.positive),
+            other: chosen.policy_of(chosen.places.negative),
+            prompt,
             source: TripletSource {
-                prompt_id: prompt.id.clone(),
+                prompt_id: chosen.prompt().id.clone(),
                 prompt_tokens: prompt_tokens as u32,
                 reference: reference.source,
                 positive: positive.source,
                 negative: negative.source,
             },
+            reference_prompt,
             reference: reference.tokens,
             positive: positive.tokens,
             negative: negative.tokens,

@@ -39,6 +39,41 @@ pub enum Task {
     HeldoutPolicies,
 }
 
+/// Why a prompt gives no triplet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// One policy answered it.
+    OnePolicy,
+    /// Several did, none of them with two distinct answers.
+    NoPair,
+    /// It would give one if no policy were held out.
+    HeldOut,
+    /// It would give one if its policies weren't aliases of each other.
+    Aliases,
+    /// No other policy gives an answer that the policy with two answers doesn't give.
+    EqualAnswers,
+    /// No policy that answered it answered another prompt near it, where the reference is to come from
+    /// one.
+    NoPartner,
+}
+
+impl Obstacle {
+    /// The obstacle in words, after "because".
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::OnePolicy => "one policy only answered it",
+            Self::NoPair => "no policy gave two distinct answers to it",
+            Self::HeldOut => "the policies that could give it are held out",
+            Self::Aliases => "its policies are aliases of each other",
+            Self::EqualAnswers => "its policies give the same answers",
+            Self::NoPartner => {
+                "no policy that answered it answered another prompt of its row group and cluster"
+            }
+        }
+    }
+}
+
 /// One triplet: two samples of one policy and one of another, as positions among the prompt's policies
 /// and in their samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +97,7 @@ pub struct PolicyTable {
     held_out: Vec<bool>,
     /// Policies with the same number are aliases of each other.
     identity: Vec<usize>,
-    /// Prompts with at least two distinct samples of each policy.
+    /// Prompts at which each policy can give the reference, about.
     cells: Vec<u64>,
     /// Policies that training leaves out.
     left_out: Vec<bool>,
@@ -110,6 +145,15 @@ impl PolicyTable {
             identity: identity.collect(),
             cells: policies.iter().map(|policy| policy.cells).collect(),
             left_out: vec![false; policies.len()],
+        }
+    }
+
+    /// Reads the manifest's policies for triplets whose reference answers another prompt: one answer to a
+    /// prompt suffices there, so it is answers that make a policy common.
+    pub(crate) fn across_prompts(policies: &[Policy]) -> Self {
+        Self {
+            cells: policies.iter().map(|policy| policy.trajectories).collect(),
+            ..Self::new(policies)
         }
     }
 
@@ -162,16 +206,18 @@ impl PolicyTable {
     }
 
     /// Whether `other` may be the negative of `policy`.
-    fn can_oppose(&self, task: Task, policy: u32, other: u32) -> bool {
+    pub(crate) fn can_oppose(&self, task: Task, policy: u32, other: u32) -> bool {
         let (policy, other) = (policy as usize, other as usize);
         let allowed = match task {
-            Task::Training => {
-                let trained = |policy: usize| !self.held_out[policy] && !self.left_out[policy];
-                trained(policy) && trained(other)
-            }
+            Task::Training => self.trains(policy as u32) && self.trains(other as u32),
             Task::HeldoutPolicies => self.held_out[policy],
         };
         allowed && self.identity[policy] != self.identity[other]
+    }
+
+    /// Whether a policy is trained on.
+    pub(crate) fn trains(&self, policy: u32) -> bool {
+        !self.held_out[policy as usize] && !self.left_out[policy as usize]
     }
 
     /// Whether a policy can give the reference: two distinct samples, and another policy to oppose it
@@ -189,7 +235,44 @@ impl PolicyTable {
         prompt.iter().any(|own| self.eligible(task, prompt, own))
     }
 
-    fn weight(&self, weighting: Weighting, policy: u32) -> u64 {
+    /// Why a prompt gives no triplet of training policies; `None` where it gives one.
+    pub(crate) fn obstacle(&self, prompt: &[PolicySamples]) -> Option<Obstacle> {
+        let task = Task::Training;
+        if self.usable(task, prompt) {
+            return None;
+        }
+        if prompt.len() < 2 {
+            return Some(Obstacle::OnePolicy);
+        }
+        if prompt.iter().all(|given| given.samples.len() < 2) {
+            return Some(Obstacle::NoPair);
+        }
+        let policies = self.identity.len();
+        let trained = Self {
+            held_out: vec![false; policies],
+            left_out: vec![false; policies],
+            ..self.clone()
+        };
+        let strangers = Self {
+            identity: (0..policies).collect(),
+            ..self.clone()
+        };
+        let both = Self {
+            identity: strangers.identity.clone(),
+            ..trained.clone()
+        };
+        Some(if trained.usable(task, prompt) {
+            Obstacle::HeldOut
+        } else if strangers.usable(task, prompt) {
+            Obstacle::Aliases
+        } else if both.usable(task, prompt) {
+            Obstacle::HeldOut
+        } else {
+            Obstacle::EqualAnswers
+        })
+    }
+
+    pub(crate) fn weight(&self, weighting: Weighting, policy: u32) -> u64 {
         match weighting {
             Weighting::Uniform => 1,
             // In units of 2^-32, so that the draw needs integers only.
@@ -250,135 +333,4 @@ impl PolicyTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(name: &str, cells: u64, held_out: bool, aliases: &[&str]) -> Policy {
-        Policy {
-            name: name.into(),
-            trajectories: 0,
-            cells,
-            held_out,
-            aliases: aliases.iter().map(|&name| name.into()).collect(),
-        }
-    }
-
-    fn samples(policy: u32, texts: &[&str]) -> PolicySamples {
-        PolicySamples {
-            policy,
-            samples: texts.iter().map(|&text| text.into()).collect(),
-        }
-    }
-
-    fn table() -> PolicyTable {
-        PolicyTable::new(&[
-            policy("a", 90, false, &["a2"]),
-            policy("a2", 10, false, &["a"]),
-            policy("b", 10, false, &[]),
-            policy("h", 10, true, &[]),
-        ])
-    }
-
-    #[test]
-    fn every_triplet_keeps_the_rules() {
-        let table = table();
-        let prompt = [
-            samples(0, &["x", "y", "z"]),
-            samples(1, &["x", "p"]),
-            samples(2, &["x", "y", "q"]),
-            samples(3, &["r", "s"]),
-        ];
-        for task in [Task::Training, Task::HeldoutPolicies] {
-            for index in 0..2000 {
-                let t = table
-                    .choose(task, Weighting::Uniform, &prompt, &[1, 2, index])
-                    .unwrap();
-                let (own, other) = (&prompt[t.own], &prompt[t.other]);
-                assert_ne!(t.reference, t.positive);
-                let negative = &other.samples[t.negative];
-                assert!(
-                    *negative != own.samples[t.reference] && *negative != own.samples[t.positive]
-                );
-                assert_ne!(own.policy, other.policy);
-                assert!(!(own.policy < 2 && other.policy < 2), "aliases met");
-                match task {
-                    Task::Training => assert!(own.policy != 3 && other.policy != 3),
-                    Task::HeldoutPolicies => assert_eq!(own.policy, 3),
-                }
-                assert_eq!(
-                    table.choose(task, Weighting::Uniform, &prompt, &[1, 2, index]),
-                    Some(t)
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn unusable_prompts_are_refused() {
-        let table = table();
-        let choose = |prompt: &[PolicySamples]| {
-            table.choose(Task::Training, Weighting::Uniform, prompt, &[0])
-        };
-        assert_eq!(choose(&[samples(0, &["x", "y"])]), None, "one policy");
-        assert_eq!(
-            choose(&[samples(0, &["x", "y"]), samples(1, &["z"])]),
-            None,
-            "an alias only"
-        );
-        assert_eq!(
-            choose(&[samples(0, &["x"]), samples(2, &["y"])]),
-            None,
-            "no two samples"
-        );
-        assert_eq!(
-            choose(&[samples(0, &["x", "y"]), samples(2, &["x"])]),
-            None,
-            "no text of its own"
-        );
-        assert_eq!(
-            choose(&[samples(3, &["x", "y"]), samples(2, &["z"])]),
-            None,
-            "a held-out policy"
-        );
-    }
-
-    #[test]
-    fn a_choice_of_policies_names_the_key_that_is_wrong() {
-        let read = |json: &str| serde_json::from_str::<PolicyChoice>(json);
-        for choice in [
-            PolicyChoice::Drawn { count: 4, seed: 1 },
-            PolicyChoice::Named {
-                names: vec!["a".into()],
-            },
-        ] {
-            let json = serde_json::to_string(&choice).unwrap();
-            assert_eq!(read(&json).unwrap(), choice);
-        }
-        let refused = read(r#"{"drawn": {"count": 4, "sed": 1}}"#)
-            .unwrap_err()
-            .to_string();
-        assert!(refused.starts_with("unknown field `sed`"), "{refused}");
-    }
-
-    #[test]
-    fn balanced_weighting_favours_rare_policies() {
-        let table = table();
-        let prompt = [samples(0, &["x", "y"]), samples(2, &["p", "q"])];
-        let common = |weighting| {
-            (0..4000)
-                .filter(|&index| {
-                    table
-                        .choose(Task::Training, weighting, &prompt, &[index])
-                        .unwrap()
-                        .own
-                        == 0
-                })
-                .count()
-        };
-        assert!((1850..2150).contains(&common(Weighting::Uniform)));
-        assert!(
-            (330..470).contains(&common(Weighting::Balanced)),
-            "1 : 9 for 90 : 10 cells"
-        );
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::corpus::{Corpus, Error};
 use crate::manifest::{Counts, File, FileSplit, Manifest, RowGroupRef};
-use crate::reader::{PromptSamples, prompt_samples};
+use crate::reader::{PromptSamples, UsablePrompts, prompt_samples};
 use crate::triplet::{PolicyTable, Task};
 use polestar_core::{chain::chain, digest::hex};
 use polestar_store;
@@ -102,7 +102,7 @@ impl<'a> Scan<'a> {
     fn new(manifest: &'a Manifest) -> Self {
         Self {
             manifest,
-            table: PolicyTable::new(&manifest.policies),
+            table: manifest.policy_table(),
             found: Verification::default(),
             prompts: BTreeSet::new(),
             counts: Counts::default(),
@@ -200,7 +200,7 @@ impl<'a> Scan<'a> {
 
     fn row_group(&mut self, file: &File, number: usize, prompts: &[PromptSamples]) {
         let entry = &file.row_groups[number];
-        let (mut rows, mut usable, mut with_heldout) = (0, 0, 0);
+        let mut rows = 0;
         for prompt in prompts {
             if !self.prompts.insert(prompt.id.clone()) {
                 let what = format!("the rows of prompt '{}' are not contiguous", prompt.id);
@@ -227,12 +227,13 @@ impl<'a> Scan<'a> {
                     self.fault(&file.path, Some(number), what);
                 }
             }
-            usable += u64::from(self.table.usable(Task::Training, &prompt.policies));
-            if file.split == FileSplit::Heldout {
-                with_heldout +=
-                    u64::from(self.table.usable(Task::HeldoutPolicies, &prompt.policies));
-            }
         }
+        let found = UsablePrompts::new(prompts, &self.table, self.manifest.pairing().pairs);
+        let usable = found.count(Task::Training);
+        let with_heldout = match file.split {
+            FileSplit::Train => 0,
+            FileSplit::Heldout => found.count(Task::HeldoutPolicies),
+        };
         self.found.rows += rows;
         self.counts.trajectories += rows;
         self.counts.prompts += prompts.len() as u64;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::loader::DEFAULT_MEMORY;
 use polestar_dataset::{
-    ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split,
+    Accounts, ColumnMapping, Corpus, HeldOut, ImportOptions, LoadPlan, Loader, SampleConfig, Split,
     Weighting, import, inspect, verify,
 };
 use polestar_store::Store;
@@ -64,7 +64,7 @@ async fn real_trajectories_import_verify_and_load() {
         .collect();
     println!("{:?}\n{files:?}", manifest.counts);
     assert_eq!(
-        manifest.counts.trajectories + manifest.counts.duplicates,
+        manifest.counts.trajectories + Accounts(&manifest.inputs).total().repeats,
         152_364
     );
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `corpus import | recipes | synth | inspect | verify`.
+//! `corpus import | recipes | synth | inspect | preview | verify`.
 
 use super::{
     Error,
@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
     Accounts, BadRows, Corpus, Detection, ImportOptions, Manifest, MappingRecipe, Prepared,
-    Progress, Stage, SynthOptions, Tokenizer, import::QUARANTINE_KEY, inspect, leftovers, recipes,
-    synth, verify,
+    PreviewOptions, Progress, PromptView, Stage, SynthOptions, Tokenizer, find_prompts,
+    import::QUARANTINE_KEY, inspect, leftovers, preview, recipes, synth, verify,
 };
 use polestar_store::Store;
 use std::{
@@ -37,6 +37,9 @@ pub(crate) enum Command {
         /// Folder or URL of the corpus
         url: String,
     },
+    /// Show training triplets as text, as the model would see them, or one prompt and why it gives no
+    /// triplet
+    Preview(PreviewArgs),
     /// Read a corpus whole and check that nothing of it is damaged
     #[command(after_help = "Example: coordinator corpus verify data/mine")]
     Verify {
@@ -52,6 +55,27 @@ pub(crate) struct ImportArgs {
     /// Only look at the first records: say which columns would be taken, show three trajectories, and end
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    /// Object store URL of the corpus
+    url: String,
+    /// Triplets to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    triplets: usize,
+    /// Show this prompt and who answered it instead; the first digits of its id suffice
+    #[arg(long, value_name = "ID")]
+    prompt: Option<String>,
+    /// Cut prompts to so many tokens, as samples.max_prompt does, and mark where
+    #[arg(long, value_name = "TOKENS")]
+    max_prompt: Option<usize>,
+    /// Cut responses to so many tokens, as samples.max_response does, and mark where
+    #[arg(long, value_name = "TOKENS")]
+    max_response: Option<usize>,
+    /// Other triplets
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +131,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
             let corpus = Corpus::open(Store::open_existing(&url)?.url()).await?;
             print!("{}", inspect(&corpus).await?);
         }
+        Command::Preview(args) => show(&args).await?,
         Command::Verify { url } => {
             let verification = verify(&Store::open_existing(&url)?).await?;
             print!("{verification}");
@@ -120,6 +145,43 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
     Ok(())
 }
 
+async fn show(args: &PreviewArgs) -> Result<(), Error> {
+    let corpus = Corpus::open(Store::open_existing(&args.url)?.url()).await?;
+    if let Some(id) = &args.prompt {
+        return show_prompts(id, &find_prompts(&corpus, id).await?);
+    }
+    let options = PreviewOptions {
+        triplets: args.triplets,
+        seed: args.seed,
+        max_prompt: args.max_prompt,
+        max_response: args.max_response,
+    };
+    let triplets = preview(&corpus, &options).await?;
+    for (number, triplet) in (1..).zip(&triplets) {
+        println!("--- triplet {number} of {}", triplets.len());
+        print!("{triplet}");
+    }
+    Ok(())
+}
+
+fn show_prompts(id: &str, found: &[PromptView]) -> Result<(), Error> {
+    match found {
+        [] => Err(format!("no prompt has an id that begins with '{id}'").into()),
+        [one] => {
+            print!("{one}");
+            Ok(())
+        }
+        several => {
+            let ids: Vec<&str> = several.iter().take(10).map(|it| it.id.as_str()).collect();
+            let (count, ids) = (several.len(), ids.join(", "));
+            Err(format!(
+                "{count} prompts have an id that begins with '{id}': {ids}; give more of it"
+            )
+            .into())
+        }
+    }
+}
+
 fn describe(store: &Store, manifest: &Manifest) {
     println!(
         "{}: {} trajectories of {} policies on {} prompts, fingerprint {}",
@@ -129,6 +191,9 @@ fn describe(store: &Store, manifest: &Manifest) {
         manifest.counts.prompts,
         manifest.fingerprint
     );
+    if let Some(held_out) = &manifest.held_out {
+        print!("{held_out}");
+    }
 }
 
 /// Finds the inputs and looks at their first records, which blocks.

@@ -43,6 +43,9 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
             })?;
             let manifest = watched_import(options).await?;
             eprint!("{}", Accounts(&manifest.inputs));
+            if let Some(held_out) = &manifest.held_out {
+                eprint!("{held_out}");
+            }
         }
         _ => {}
     }
@@ -138,6 +141,7 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
     Ok(OnCorpus {
         plan: Plan {
             left_out: corpus.left_out(),
+            pairs: corpus.pairs(),
             ..planned
         },
         cutting: cutting(sweep, corpus, &triplets).await?,

@@ -7,7 +7,7 @@ use super::{
     set_title,
 };
 use crate::sweep::{Plan, PlannedTrial, TrialRole};
-use polestar_dataset::{Corpus, Split, planted_optimum};
+use polestar_dataset::{Corpus, Pairs, Split, planted_optimum};
 use polestar_laws::{
     fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
     report::{self, CurveScores, Discrimination, Report, ReportInput, ScoredTriplet, Validation},
@@ -332,5 +332,10 @@ fn conventions(plan: &Plan) -> Vec<(String, String)> {
         line("Reduction", orders(plan)),
     ];
     lines.extend(left_out);
+    if plan.pairs == Pairs::AcrossPrompts {
+        let text = "across prompts: the reference answers another prompt than the two that are compared, so \
+                    style and topic are learnt, not how one policy varies on a prompt";
+        lines.push(line("Pairs", text.into()));
+    }
     lines
 }

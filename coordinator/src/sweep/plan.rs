@@ -7,7 +7,7 @@ use super::{
     sizes,
 };
 use polestar_core::{RecipeId, TrialId, digest::hex};
-use polestar_dataset::{LeftOut, PolicyDistances};
+use polestar_dataset::{LeftOut, Pairs, PolicyDistances};
 use polestar_laws::Coordinates;
 use polestar_run::Trial;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct Plan {
     /// What the quarantine leaves out of the corpus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
+    /// Which answers of the corpus make a pair.
+    #[serde(default, skip_serializing_if = "Pairs::is_default")]
+    pub pairs: Pairs,
     /// The trials: warm starts first, then by size, length and seed.
     pub trials: Vec<PlannedTrial>,
 }
@@ -149,6 +152,7 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
         fingerprint: corpus.fingerprint.clone(),
         tokens_per_triplet: corpus.tokens_per_triplet,
         left_out: None,
+        pairs: Pairs::default(),
         trials: before,
     })
 }

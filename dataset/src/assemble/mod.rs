@@ -6,7 +6,9 @@
 //! journal, and of the last one every file: a job that was stopped goes on there.
 
 mod journal;
+mod policies;
 mod select;
+mod unusable;
 mod walk;
 mod write;
 
@@ -16,6 +18,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::account::{Account, InputAccount};
+use crate::across::{Pairing, Pairs};
 use crate::files;
 use crate::manifest::{
     File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
@@ -23,14 +26,16 @@ use crate::manifest::{
 use crate::origin::{FileLayout, HeldOut, Origin};
 use crate::schema::Prompt;
 use crate::tokenizer::{self, GivenTokenizer, Tokenizer};
-use crate::triplet::{PolicySamples, PolicyTable};
+use crate::triplet::{Obstacle, PolicySamples};
 pub(crate) use journal::{Journal, load, save};
 use polestar_core::digest::hex;
 use polestar_store::{Put, Store};
-pub(crate) use select::COLUMN_SEPARATOR;
-use select::{HeldOutPrompts, PolicySelection, Tally};
+use policies::PolicySelection;
+pub(crate) use select::{COLUMN_SEPARATOR, lot};
+use select::{Chooser, HeldOutPrompts, Tally, Wanted};
+pub use unusable::{Coarser, Obstacles, Unusable};
 use walk::walk;
-use write::CorpusWriter;
+use write::{CorpusWriter, Numbered};
 
 /// Text that the tokenizer is trained on, at most about this much,
 const TOKENIZER_SAMPLE_BYTES: u64 = 32 << 20;
@@ -43,26 +48,18 @@ const TOKENIZER_KEY: &str = "tokenizer.json";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No prompt can give a triplet.
-    #[error(
-        "no prompt can give a triplet: of {prompts} prompts, {one_policy} have answers of one \
-         policy only, {no_pair} have no policy with two distinct samples, and {rest} fail because \
-         policies are held out, aliases, or give the same answers; a triplet needs two distinct \
-         samples of one policy and another policy's answer to the same prompt"
-    )]
-    NoUsablePrompt {
-        /// All prompts.
-        prompts: u64,
-        /// Prompts that one policy answered.
-        one_policy: u64,
-        /// Prompts of several policies, none with two distinct samples.
-        no_pair: u64,
-        /// Others.
-        rest: u64,
+    #[error("{0}")]
+    NoUsablePrompt(Box<Unusable>),
+    /// No prompt says of which cluster it is.
+    #[error("--cluster {column}: no row has a value in this column; name one that has")]
+    NoCluster {
+        /// The column.
+        column: String,
     },
     /// Nothing would be left to train on.
     #[error(
         "{asked} held-out prompts would leave nothing to train on: {usable} prompts are usable; \
-         hold out fewer"
+         hold out fewer (--heldout-prompts)"
     )]
     HeldOutPrompts {
         /// Prompts to hold out.
@@ -77,25 +74,34 @@ pub enum Error {
         fraction: f64,
     },
     /// A named policy does not exist.
-    #[error("{what} names the policy '{name}', which has no trajectory; the corpus has {known}")]
+    #[error(
+        "{flag}: no policy is '{name}'; the nearest of {policies}: '{nearest}' (a strict policy may be given by \
+         its first columns, and --heldout-policy takes patterns with *)"
+    )]
     UnknownPolicy {
-        /// "heldout_policies" or "aliases".
-        what: &'static str,
+        /// The flag, and the key in a sweep file.
+        flag: &'static str,
         /// The name.
         name: String,
-        /// Some names that exist.
-        known: String,
+        /// How many policies there are.
+        policies: usize,
+        /// The names nearest to it.
+        nearest: String,
     },
     /// Too few policies to hold out.
     #[error(
-        "{asked} policies are to be held out, but only {eligible} have as many prompts with two \
-         distinct samples as the median policy; hold out fewer or name them"
+        "--heldout-policies (heldout_policy_count): {asked} policies are to be held out, but only {eligible} can be: they need as \
+         many usable prompts as the median policy, and no twin that stays in training ({twins} more have one, \
+         in groups of more than a quarter of all policies); hold out fewer, or name them with \
+         --heldout-policy NAME"
     )]
     HeldOutPolicies {
         /// Policies to hold out.
         asked: usize,
-        /// Policies with enough cells.
+        /// Policies that can be.
         eligible: usize,
+        /// Policies that can't because of their twins.
+        twins: usize,
     },
     /// The tokenizer could not be made.
     #[error("could not make the tokenizer")]
@@ -212,6 +218,11 @@ impl Group {
         self.answers.chunk_by(|a, b| a.policy == b.policy)
     }
 
+    /// What the prompt's first answer says of its cluster.
+    fn cluster(&self, pairing: &Pairing) -> Option<String> {
+        pairing.cluster_of(self.answers.first()?.meta.as_deref())
+    }
+
     /// The answers as cells of numbered policies.
     fn samples(&self, numbers: &BTreeMap<&str, u32>) -> Vec<PolicySamples> {
         let numbered = self.by_policy().map(|answers| PolicySamples {
@@ -267,6 +278,10 @@ pub(crate) struct Recipe<'a> {
     /// Further ones chosen by the seed.
     pub(crate) heldout_chosen: usize,
     pub(crate) aliases: &'a [Vec<String>],
+    /// What triplets are made of.
+    pub(crate) pairing: Pairing,
+    /// Whether policies are compared, so that none is held out whose twin is trained on.
+    pub(crate) twins: bool,
     pub(crate) seed: u64,
     pub(crate) vocab_size: u32,
     /// A tokenizer to use instead of training one.
@@ -313,10 +328,26 @@ pub(crate) async fn assemble<S: Source>(
 ) -> Result<Manifest, S::Error> {
     let present = present(store, |origin| *origin == recipe.origin).await?;
 
-    let count = Tally::count(&source, recipe.seed, recipe.tokenizer.is_none(), progress);
+    let selection = PolicySelection::of(&recipe);
+    let wanted = Wanted {
+        seed: recipe.seed,
+        sample: recipe.tokenizer.is_none(),
+        twins: recipe.twins && selection.holds_some(),
+        pairing: &recipe.pairing,
+    };
+    let count = Tally::count(&source, wanted, progress);
     let tally = memoize(&*source, "tally", count).await?;
-    let policies = PolicySelection::of(&recipe).table(&tally)?;
-    let table = PolicyTable::new(&policies);
+    if let Some(column) = recipe
+        .pairing
+        .cluster
+        .as_ref()
+        .filter(|_| tally.clustered == 0)
+    {
+        let column = column.clone();
+        return Err(Error::NoCluster { column }.into());
+    }
+    let (policies, held_out) = selection.table(&tally)?;
+    let table = recipe.pairing.policy_table(&policies);
     progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
         Some(given) => given,
@@ -335,14 +366,22 @@ pub(crate) async fn assemble<S: Source>(
         .zip(&policies)
         .map(|(number, policy)| (policy.name.as_str(), number))
         .collect();
-    let choose = HeldOutPrompts::choose(
-        &source,
-        &table,
-        &numbers,
-        recipe.heldout_prompts,
-        recipe.seed,
-        progress,
-    );
+    let chooser = Chooser {
+        table: &table,
+        numbers: &numbers,
+        wanted: recipe.heldout_prompts,
+        pairs: recipe.pairing.pairs,
+        seed: recipe.seed,
+    };
+    let choose = async {
+        let columns = recipe.origin.policy_columns();
+        match chooser.choose(&source, progress).await? {
+            Ok(chosen) => Ok(chosen),
+            Err(obstacles) => {
+                Err(no_triplet(&source, obstacles, &columns, recipe.pairing.pairs).await?)
+            }
+        }
+    };
     let heldout = memoize(&*source, "heldout", choose).await?;
 
     // Over an existing corpus nothing may be written: it is only compared with what would be.
@@ -351,13 +390,23 @@ pub(crate) async fn assemble<S: Source>(
         target,
         source.journal().filter(|_| present.is_none()),
         recipe.layout,
-        &table,
-        &numbers,
+        Numbered {
+            table: &table,
+            numbers: &numbers,
+            pairing: &recipe.pairing,
+        },
         recipe.pretokenize.then_some(&tokenizer.tokenizer),
     )
     .await?;
     let files = write_files(&source, writer, &heldout, progress).await?;
     let counts = tally.counts(&files);
+    if counts.train_prompts == 0 {
+        // Of prompts that were usable each by itself no two of a row group make a pair.
+        let mut obstacles = Obstacles::default();
+        (0..counts.prompts).for_each(|_| obstacles.count(Obstacle::NoPartner));
+        let pairs = recipe.pairing.pairs;
+        return Err(no_triplet(&source, obstacles, &[], pairs).await?);
+    }
     let inputs = tally.complete(recipe.inputs, counts.trajectories)?;
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
@@ -373,6 +422,7 @@ pub(crate) async fn assemble<S: Source>(
             stored_tokens: recipe.pretokenize,
         },
         policies: policies.clone(),
+        held_out: wanted.twins.then_some(held_out),
         files,
     }
     .seal();
@@ -381,6 +431,17 @@ pub(crate) async fn assemble<S: Source>(
         Some(present) if present == manifest => Ok(present),
         Some(_) => Err(occupied(store).into()),
     }
+}
+
+/// The error that no prompt gives a triplet, with the ways on; the outer one is that the source failed.
+async fn no_triplet<S: Source>(
+    source: &Arc<S>,
+    obstacles: Obstacles,
+    columns: &[String],
+    pairs: Pairs,
+) -> Result<S::Error, S::Error> {
+    let unusable = unusable::ways_on(source, obstacles, columns, pairs).await?;
+    Ok(Error::NoUsablePrompt(Box::new(unusable)).into())
 }
 
 /// Walks the source and writes every group into the files of its split.

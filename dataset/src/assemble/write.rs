@@ -10,9 +10,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Group, Journal, Place};
+use crate::across::Pairing;
 use crate::files::{FileWriter, Usable};
 use crate::manifest::{File, FileSplit};
 use crate::origin::FileLayout;
+use crate::reader::{PromptSamples, UsablePrompts};
 use crate::schema::{TokenRows, Trajectory};
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{PolicyTable, Task};
@@ -29,12 +31,19 @@ pub(super) struct CorpusWriter<'a> {
     /// Where it is recorded which are stored.
     journal: Option<&'a Journal>,
     layout: FileLayout,
-    table: &'a PolicyTable,
-    numbers: &'a BTreeMap<&'a str, u32>,
+    policies: Numbered<'a>,
     /// Whose tokens the files are to hold, if any.
     tokenizer: Option<&'a Tokenizer>,
     train: SplitWriter,
     heldout: SplitWriter,
+}
+
+/// The policies by number, and how triplets are made of their answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbered<'a> {
+    pub(super) table: &'a PolicyTable,
+    pub(super) numbers: &'a BTreeMap<&'a str, u32>,
+    pub(super) pairing: &'a Pairing,
 }
 
 struct SplitWriter {
@@ -43,7 +52,8 @@ struct SplitWriter {
     stored: Stored,
     rows: Vec<Trajectory>,
     text_bytes: u64,
-    usable: Usable,
+    /// The prompts of the rows.
+    prompts: Vec<PromptSamples>,
 }
 
 /// The files of a split that are stored.
@@ -69,8 +79,7 @@ impl<'a> CorpusWriter<'a> {
         target: Option<&'a Store>,
         journal: Option<&'a Journal>,
         layout: FileLayout,
-        table: &'a PolicyTable,
-        numbers: &'a BTreeMap<&'a str, u32>,
+        policies: Numbered<'a>,
         tokenizer: Option<&'a Tokenizer>,
     ) -> Result<Self, Error> {
         let [train, heldout] = match (journal, target) {
@@ -81,8 +90,7 @@ impl<'a> CorpusWriter<'a> {
             target,
             journal,
             layout,
-            table,
-            numbers,
+            policies,
             tokenizer,
             train: SplitWriter::new(FileSplit::Train, train),
             heldout: SplitWriter::new(FileSplit::Heldout, heldout),
@@ -126,17 +134,16 @@ impl<'a> CorpusWriter<'a> {
         if place < writer.stored.next {
             return Ok(());
         }
-        let samples = group.samples(self.numbers);
-        writer.usable.prompts += u64::from(self.table.usable(Task::Training, &samples));
-        if split == FileSplit::Heldout {
-            writer.usable.heldout_policy_prompts +=
-                u64::from(self.table.usable(Task::HeldoutPolicies, &samples));
-        }
+        let prompt = PromptSamples::of_policies(
+            group.samples(self.policies.numbers),
+            group.cluster(self.policies.pairing),
+        );
+        writer.prompts.push(prompt);
         writer.buffer(group);
         if writer.rows.len() as u64 >= self.layout.row_group_rows
             || writer.text_bytes >= self.layout.row_group_bytes
         {
-            writer.end_row_group(self.tokenizer)?;
+            writer.end_row_group(self.policies, self.tokenizer)?;
         }
         if writer
             .open
@@ -172,7 +179,7 @@ impl<'a> CorpusWriter<'a> {
     /// Ends the open files; all files, the training split's first.
     pub(super) async fn finish(mut self) -> Result<Vec<File>, Error> {
         for writer in [&mut self.train, &mut self.heldout] {
-            writer.end_row_group(self.tokenizer)?;
+            writer.end_row_group(self.policies, self.tokenizer)?;
             writer.end_file(self.target).await?;
         }
         let mut files = self.train.stored.files;
@@ -227,7 +234,7 @@ impl SplitWriter {
             stored,
             rows: vec![],
             text_bytes: 0,
-            usable: Usable::default(),
+            prompts: vec![],
         }
     }
 
@@ -246,7 +253,11 @@ impl SplitWriter {
         }
     }
 
-    fn end_row_group(&mut self, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {
+    fn end_row_group(
+        &mut self,
+        policies: Numbered<'_>,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<(), Error> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -260,7 +271,15 @@ impl SplitWriter {
         };
         let tokens = tokenizer.map(|tokenizer| tokens(&self.rows, tokenizer));
         let tokens = tokens.transpose().map_err(Error::Tokenizer)?;
-        let usable = std::mem::take(&mut self.usable);
+        let prompts = std::mem::take(&mut self.prompts);
+        let found = UsablePrompts::new(&prompts, policies.table, policies.pairing.pairs);
+        let usable = Usable {
+            prompts: found.count(Task::Training),
+            heldout_policy_prompts: match self.split {
+                FileSplit::Train => 0,
+                FileSplit::Heldout => found.count(Task::HeldoutPolicies),
+            },
+        };
         file.push(&self.rows, tokens.as_ref(), usable)
             .map_err(Error::File)?;
         self.rows.clear();

@@ -127,6 +127,11 @@ pub enum Error {
         /// The resemblance.
         given: f64,
     },
+    /// A cluster where none is asked for.
+    #[error(
+        "--cluster serves pairs across prompts only; add --pairs across-prompts, or leave it out"
+    )]
+    Cluster,
     /// The same import is running.
     #[error(
         "another import to {url} is running (it holds {}); wait for it, or stop it", folder.display()

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::account::InputAccount;
+use crate::across::{Pairing, Pairs};
 pub use crate::assemble::{Progress, Stage};
 use crate::assemble::{Recipe, assemble, present};
 use crate::manifest::Manifest;
@@ -69,6 +70,9 @@ impl Prepared {
     /// As [`import`].
     pub async fn import(self, progress: &dyn Fn(Progress)) -> Result<Manifest, Error> {
         let options = &self.options;
+        if options.cluster.is_some() && options.pairs == Pairs::SamePrompt {
+            return Err(Error::Cluster);
+        }
         if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
             return Err(Error::Similar { given });
         }
@@ -105,6 +109,11 @@ impl Prepared {
             heldout_named: &options.heldout_policies,
             heldout_chosen: options.heldout_policy_count,
             aliases: &options.aliases,
+            pairing: Pairing {
+                pairs: options.pairs,
+                cluster: options.cluster.clone(),
+            },
+            twins: true,
             seed: options.seed,
             vocab_size: options.vocab_size,
             tokenizer,

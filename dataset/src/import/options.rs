@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::across::Pairs;
 use crate::mapping::ColumnMapping;
 use crate::origin::{FileLayout, HeldOut, ImportOrigin, InputFile};
 
@@ -42,18 +43,31 @@ pub struct ImportOptions {
     /// Usable prompts to validate on: a number of them, or a fraction.
     #[arg(long, value_name = "N", default_value_t = Self::default().heldout_prompts)]
     pub heldout_prompts: HeldOut,
-    /// Policies to keep out of training, by name; for a strict policy the first columns suffice and stand
-    /// for all.
-    #[arg(long = "heldout-policy", value_name = "NAME")]
+    /// Policies to keep out of training, by name or by a pattern in which `*` is any text, such as
+    /// `llama-2*`; for a strict policy the first columns suffice and stand for all.
+    #[arg(long = "heldout-policy", value_name = "NAME|PATTERN")]
     pub heldout_policies: Vec<String>,
     /// Further policies to keep out: a number of them, chosen by the seed among those with at least the
-    /// median number of prompts.
-    #[arg(long = "heldout-policies", value_name = "N", default_value_t = Self::default().heldout_policy_count)]
+    /// median number of prompts, and without a twin that stays in training, which gives the same answers.
+    #[arg(
+        long = "heldout-policies",
+        value_name = "N",
+        value_parser = policy_count,
+        default_value_t = Self::default().heldout_policy_count
+    )]
     pub heldout_policy_count: usize,
     /// Groups of names of one and the same policy, which never meet. As a flag, with spaces about the
     /// equals sign where a name has one itself.
     #[arg(long = "alias", value_name = "NAME=NAME", value_parser = alias)]
     pub aliases: Vec<Vec<String>>,
+    /// Which answers make a pair: two of one policy to the same prompt, or, where each policy has one answer
+    /// to a prompt, to two prompts.
+    #[arg(long, value_enum, default_value_t = Self::default().pairs)]
+    pub pairs: Pairs,
+    /// Column, such as a category or task, by which prompts are clustered: pairs across prompts are made
+    /// within a cluster.
+    #[arg(long, value_name = "COLUMN")]
+    pub cluster: Option<String>,
     /// Decides what is held out and which texts train the tokenizer.
     #[arg(long, value_name = "N", default_value_t = Self::default().seed)]
     pub seed: u64,
@@ -100,6 +114,8 @@ impl Default for ImportOptions {
             heldout_policies: vec![],
             heldout_policy_count: 0,
             aliases: vec![],
+            pairs: Pairs::default(),
+            cluster: None,
             seed: 0,
             vocab_size: 8192,
             tokenizer: None,
@@ -132,6 +148,8 @@ impl ImportOptions {
             heldout_policies,
             heldout_policy_count,
             aliases,
+            pairs,
+            cluster,
             seed,
             vocab_size,
             tokenizer: _,
@@ -155,6 +173,8 @@ impl ImportOptions {
             tokenizer,
             pretokenize,
             drop_similar,
+            pairs,
+            cluster,
             layout,
         }
     }
@@ -184,6 +204,12 @@ impl fmt::Display for BadRows {
             Self::Quarantine => "quarantine",
         })
     }
+}
+
+/// Reads a number of policies.
+fn policy_count(text: &str) -> Result<usize, String> {
+    let number = text.parse();
+    number.map_err(|_| format!("give a number, or hold out by name: --heldout-policy '{text}'"))
 }
 
 /// Reads `NAME=NAME`, or `NAME = NAME` where a name has an equals sign itself.
@@ -267,11 +293,16 @@ mod tests {
             "2",
             "--memory",
             "64",
+            "--pairs",
+            "across-prompts",
+            "--cluster",
+            "task",
         ]);
         let keys = r#"{
             "inputs": ["in.jsonl"], "heldout_prompts": {"count": 50},
             "columns": {"policy": ["model,config"]}, "aliases": [["a", "b"]],
-            "layout": {"row_group_bytes": 2097152}, "memory_mib": 64
+            "layout": {"row_group_bytes": 2097152}, "memory_mib": 64,
+            "pairs": "across-prompts", "cluster": "task"
         }"#;
         let keys: ImportOptions = serde_json::from_str(keys).unwrap();
         assert_eq!(
@@ -285,6 +316,8 @@ mod tests {
         assert_eq!(equals.aliases, [["a=v1", "b=v1"]]);
         let refused = flags(&["--alias", "a="]).unwrap_err();
         assert!(refused.contains("write it as NAME=NAME"), "{refused}");
+        let refused = flags(&["--heldout-policies", "llama*"]).unwrap_err();
+        assert!(refused.contains("--heldout-policy 'llama*'"), "{refused}");
         let refused = flags(&["--heldout-prompts", "1.5"]).unwrap_err();
         assert!(refused.contains("a fraction below 1"), "{refused}");
     }

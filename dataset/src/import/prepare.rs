@@ -86,7 +86,14 @@ impl Prepared {
                 (detected.columns, detected.why, detected.join)
             }
         };
-        let columns = columns.split_policy(&first.columns);
+        let mut columns = columns.split_policy(&first.columns);
+        // What a row says of its prompt's cluster is kept with it.
+        columns.meta.extend(
+            options
+                .cluster
+                .clone()
+                .filter(|name| !columns.meta.contains(name)),
+        );
         let available = || first.columns.join(", ");
         let mapping = Mapping::new(&columns).map_err(|what| Error::Mapping {
             available: available(),

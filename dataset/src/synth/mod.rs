@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::account::{Account, InputAccount};
+use crate::across::Pairing;
 use crate::assemble::{self, Answer, Group, InputCounts, Recipe, Source, assemble};
 use crate::manifest::Manifest;
 use crate::origin::{FileLayout, Origin, SynthOptions, SynthOrigin};
@@ -91,6 +92,8 @@ pub async fn synth(options: SynthOptions) -> Result<Manifest, Error> {
         heldout_named: &[],
         heldout_chosen: options.heldout_policies as usize,
         aliases: &[],
+        pairing: Pairing::default(),
+        twins: false,
         seed: options.seed,
         vocab_size: options.vocab_size,
         tokenizer: Some(tokenizer),

@@ -1,8 +1,10 @@
 //! Import: every format gives the same corpus, the memory limit never shows, and what is wrong is
 //! named.
 
+mod across;
 mod batch;
 mod cases;
+mod look;
 mod resume;
 mod similar;
 mod tokenizer;
@@ -391,13 +393,13 @@ async fn what_is_wrong_is_named() {
             [row("a", "1"), row("a", "2")].join("\n"),
             &[
                 "no prompt can give a triplet",
-                "1 have answers of one policy only",
+                "1 because one policy only answered it",
             ],
         ),
         (
             "single.jsonl",
             [row("a", "1"), row("a", "1"), row("b", "2")].join("\n"),
-            &["1 have no policy with two distinct samples"],
+            &["1 because no policy gave two distinct answers to it"],
         ),
         (
             "page.jsonl",
@@ -442,7 +444,7 @@ async fn what_is_wrong_is_named() {
             .unwrap_err(),
     );
     assert!(
-        error.contains("'a-copy'") && error.contains("aliases"),
+        error.contains("--alias (aliases): no policy is 'a-copy'"),
         "{error}"
     );
 }

@@ -19,6 +19,7 @@ fn triplets() -> Vec<TokenTriplet> {
             policy: 0,
             other: 1,
             prompt: text(i, 5 + i),
+            reference_prompt: None,
             reference: text(i + 20, 30 + 3 * i),
             positive: text(i + 40, 60 - 5 * i),
             negative: text(i + 60, 1 + 9 * i),

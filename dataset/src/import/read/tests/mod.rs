@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{Expanded, Fields, Skipped, Wanted, expand, read};
+use super::expand::Expanded;
+use super::record::Fields;
+use super::{Skipped, Wanted, expand, read};
 use crate::import::Error;
 
 /// Rows as anyone might have them: text with newlines, quotes and other scripts, numbers, lists.
