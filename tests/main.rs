@@ -6,6 +6,7 @@ mod digest;
 mod faults;
 mod kills;
 mod known_laws;
+mod looking;
 mod measured;
 mod planted;
 mod refusals;

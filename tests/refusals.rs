@@ -1,6 +1,6 @@
 //! Bad input is named: file, line or key, and what to do; and nothing half-made is left.
 
-use crate::common::{Sandbox, small_sweep};
+use crate::common::{Sandbox, small_sweep, transcript};
 
 fn import(sandbox: &Sandbox, file: &str, more: &[&str]) -> String {
     let mut arguments = vec!["corpus", "import", file, "--output", "corpus"];
@@ -153,7 +153,105 @@ fn a_reader_that_has_seen_enough_is_no_trouble() {
 }
 
 #[test]
+fn a_disk_that_is_full_is_told_in_a_sentence() {
+    let sandbox = Sandbox::new();
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let mut presets = sandbox.command(&["presets"]);
+    presets.stdout(full().expect("Linux has it"));
+    let output = presets.output().expect("the program starts");
+    let said = transcript(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.trim().lines().count() == 1 && said.contains("can't be written"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_launch_trains_on_when_nobody_listens() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(5));
+    let gone = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        writer
+    };
+    let mut launch = sandbox.command(&["launch", "sweep.toml"]);
+    let status = launch.stdout(gone()).stderr(gone()).status();
+    assert!(status.expect("the program starts").success());
+    let report = sandbox.only_run("runs").join("report/report.html");
+    assert!(report.exists());
+
+    // The same with a disk that is full, which whoever wanted the output has to know.
+    std::fs::remove_file(&report).expect("it is there");
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut launch = sandbox.command(&["launch", "sweep.toml"]);
+    launch.stdout(full.expect("Linux has it"));
+    let output = launch.output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1), "{}", transcript(&output));
+    assert!(report.exists(), "{}", transcript(&output));
+}
+
+#[test]
+fn looking_at_what_is_not_there_makes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(5));
+    std::fs::create_dir(sandbox.path("quickstart-1a2b")).expect("writable");
+    let elsewhere = small_sweep(5).replace("url = \"corpus\"", "url = \"korpus\"");
+    let (before, after) = elsewhere.split_once("[corpus.synth]").expect("a sweep");
+    let (_, after) = after.split_once("[samples]").expect("a sweep");
+    sandbox.write("lost.toml", &format!("{before}[samples]{after}"));
+    for command in [
+        &["status", "quickstart-1a2c"][..],
+        &["report", "quickstart-1a2c"],
+        &["report", "quickstart-1a2c", "--compare", "quickstart-1a2d"],
+        &["verify", "quickstart-1a2c"],
+        &["recommend", "quickstart-1a2c", "--flops", "1e12"],
+        &["checkpoint", "list", "quickstart-1a2c"],
+        &["checkpoint", "prune", "quickstart-1a2c"],
+        &["corpus", "inspect", "quickstart-1a2c"],
+        &["corpus", "verify", "quickstart-1a2c"],
+    ] {
+        let said = sandbox.refuse(command);
+        assert!(said.contains("quickstart-1a2b?"), "{command:?}: {said}");
+    }
+    for command in ["plan", "launch"] {
+        let said = sandbox.refuse(&[command, "lost.toml"]);
+        assert!(said.contains("corpus.url: there is no folder"), "{said}");
+    }
+    let mut names: Vec<String> = std::fs::read_dir(sandbox.path(""))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().display().to_string())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["lost.toml", "quickstart-1a2b", "sweep.toml"]);
+}
+
+#[test]
+fn a_temporary_folder_that_is_not_there_is_told_before_anything_is_made() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(5));
+    let mut launch = sandbox.command(&["launch", "sweep.toml"]);
+    let launch = launch.env("TMPDIR", sandbox.path("nowhere"));
+    let output = launch.output().expect("the program starts");
+    let said = transcript(&output);
+    assert!(
+        !output.status.success() && said.contains("set TMPDIR"),
+        "{said}"
+    );
+    assert!(
+        output.stdout.is_empty() && !sandbox.path("corpus").exists(),
+        "{said}"
+    );
+}
+
+#[test]
 fn help_says_what_the_program_is_for() {
     let help = Sandbox::new().succeed(&["--help"]);
-    assert!(help.starts_with("Pre-train POLAR reward models"), "{help}");
+    assert!(
+        help.starts_with("Train reward models of several sizes"),
+        "{help}"
+    );
+    let launch = Sandbox::new().succeed(&["launch", "--help"]);
+    assert!(launch.contains("Example: coordinator launch"), "{launch}");
 }

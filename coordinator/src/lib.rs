@@ -4,6 +4,11 @@
 //! has it done; [`launcher`] starts the workers; [`run`] holds what is durable; [`polestar_laws`] fits and draws.
 //! [`recommend`] turns laws into the next trial. [`cli`] puts them behind one command.
 
+// First, so that its macros are those of all modules.
+#[macro_use]
+mod output;
+
+mod calendar;
 pub mod cli;
 pub mod control;
 pub mod launcher;

@@ -80,7 +80,7 @@ pub enum Error {
         source: ProtocolError,
     },
     /// The token has characters that no token has.
-    #[error("the token is not printable ASCII; copy it again from the coordinator's output")]
+    #[error("the token is not printable ASCII; whoever started the coordinator has it")]
     Token,
     /// The coordinator refused or the stream broke.
     #[error("the coordinator ended the connection: {message}")]
@@ -393,13 +393,13 @@ fn host_name() -> String {
 /// Arguments of `worker join`.
 #[derive(Debug, clap::Args)]
 pub struct JoinArgs {
-    /// URL of the coordinator, as `launch` prints it
+    /// Where the coordinator listens for workers
     #[arg(long, value_name = "URL")]
     coordinator: String,
     /// Address on which the other workers of a trial reach this one
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     data_address: IpAddr,
-    /// Token of the run
+    /// What lets a worker in; better given in the environment, where other users can't read it
     #[arg(
         long,
         env = "POLESTAR_TOKEN",

@@ -15,23 +15,31 @@ use polestar_store::Store;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show every checkpoint of a run, whole or not
+    #[command(after_help = "Example: coordinator checkpoint list runs/first-1a2b3c4d")]
     List(Which),
     /// Read every checkpoint of a run and compare it with its digests
+    #[command(after_help = "Example: coordinator checkpoint verify runs/first-1a2b3c4d")]
     Verify(Which),
     /// Remove the checkpoints that a rule doesn't keep, and what interrupted saves left
-    Prune {
-        #[command(flatten)]
-        which: Which,
-        /// Newest ones to keep of each trial, at least 2 [default: the run's]
-        #[arg(long, value_name = "N")]
-        keep: Option<usize>,
-        /// Keep those after each multiple of so many steps, too; 0 for none [default: the run's]
-        #[arg(long, value_name = "STEPS")]
-        keep_every: Option<u64>,
-        /// Say what would be removed, and remove nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
+    #[command(
+        after_help = "Example: coordinator checkpoint prune runs/first-1a2b3c4d --keep 2 --dry-run"
+    )]
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Newest ones to keep of each trial, at least 2 [default: the run's]
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Keep those after each multiple of so many steps, too; 0 for none [default: the run's]
+    #[arg(long, value_name = "STEPS")]
+    keep_every: Option<u64>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +53,7 @@ pub(crate) struct Which {
 
 impl Which {
     async fn open(&self) -> Result<(Run, Vec<Trial>), Error> {
-        let run = Run::open(Store::open(&self.run)?).await?;
+        let run = Run::open(Store::open_existing(&self.run)?).await?;
         let all = run.record.plan.trials.iter().map(|t| t.config.clone());
         let wanted: Vec<Trial> = all
             .filter(|trial| self.trial.as_ref().is_none_or(|only| *only == trial.id.0))
@@ -74,12 +82,7 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
                 .into()),
             }
         }
-        Command::Prune {
-            which,
-            keep,
-            keep_every,
-            dry_run,
-        } => prune(&which, (keep, keep_every), dry_run).await,
+        Command::Prune(args) => prune(&args).await,
     }
 }
 
@@ -150,41 +153,56 @@ pub(super) async fn verify(run: &Run, trials: &[Trial]) -> Result<usize, Error> 
     Ok(damaged)
 }
 
-async fn prune(
-    which: &Which,
-    (keep, every): (Option<usize>, Option<u64>),
-    dry_run: bool,
-) -> Result<(), Error> {
-    if keep.is_some_and(|keep| keep < 2) {
+async fn prune(args: &PruneArgs) -> Result<(), Error> {
+    if args.keep.is_some_and(|keep| keep < 2) {
         return Err(
             "--keep must be at least 2, so that a damaged newest checkpoint has one before it"
                 .into(),
         );
     }
-    let (run, trials) = which.open().await?;
-    let mut removed = 0;
+    let (run, trials) = args.which.open().await?;
+    let word = if args.dry_run {
+        "would remove"
+    } else {
+        "removes"
+    };
+    let (mut objects, mut size) = (0, 0);
     for trial in &trials {
         let recipe = trial.recipe_id();
         let setting = &trial.execution.checkpoint;
         let keep = Keep {
-            last: keep.unwrap_or(setting.keep),
-            every: every.unwrap_or(setting.keep_every),
+            last: args.keep.unwrap_or(setting.keep),
+            every: args.keep_every.unwrap_or(setting.keep_every),
             at: setting.at.clone(),
         };
         let committed = checkpoint::committed(&run.store, &recipe).await?;
         let Some(&newest) = committed.last() else {
             continue;
         };
-        for step in keep.removes(&committed, newest) {
-            let word = if dry_run { "would remove" } else { "removes" };
-            println!("{word} {} step {}", trial.id, step.0);
+        for removal in checkpoint::removals(&run.store, &recipe, newest, &keep).await? {
+            let of: u64 = removal.objects.iter().map(|o| o.size).sum();
+            let what = match removal.committed {
+                true => "",
+                false => ", left by a save or a removal that was interrupted",
+            };
+            println!(
+                "{word} {} step {} ({}{what})",
+                trial.id,
+                removal.step.0,
+                bytes(of)
+            );
+            objects += removal.objects.len();
+            size += of;
         }
-        if !dry_run {
-            removed += checkpoint::prune(&run.store, &recipe, newest, &keep).await?;
+        if !args.dry_run {
+            checkpoint::prune(&run.store, &recipe, newest, &keep).await?;
         }
     }
-    if !dry_run {
-        println!("{removed} objects removed");
+    let size = bytes(size);
+    match (objects, args.dry_run) {
+        (0, _) => println!("nothing to remove: the rule keeps every checkpoint that is there"),
+        (_, true) => println!("would remove {objects} objects, {size}; nothing was removed"),
+        (_, false) => println!("{objects} objects removed, {size}"),
     }
     Ok(())
 }

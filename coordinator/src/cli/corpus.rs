@@ -16,7 +16,6 @@ use std::{
     cell::Cell,
     fmt,
     io::IsTerminal,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -32,17 +31,19 @@ pub(crate) enum Command {
     },
     /// Make a corpus of synthetic policies with a computable optimum
     Synth(SynthArgs),
-    /// Show what is in a corpus
+    /// Show what is in a corpus: its policies, which answers are compared, what looks wrong
+    #[command(after_help = "Example: coordinator corpus inspect data/mine")]
     Inspect {
-        /// Object store URL of the corpus
+        /// Folder or URL of the corpus
         url: String,
     },
     /// Show training triplets as text, as the model would see them, or one prompt and why it gives no
     /// triplet
     Preview(PreviewArgs),
-    /// Check every file, row group and count of a corpus
+    /// Read a corpus whole and check that nothing of it is damaged
+    #[command(after_help = "Example: coordinator corpus verify data/mine")]
     Verify {
-        /// Object store URL of the corpus
+        /// Folder or URL of the corpus
         url: String,
     },
 }
@@ -127,12 +128,12 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
             describe(&store, &manifest);
         }
         Command::Inspect { url } => {
-            let corpus = Corpus::open(&url).await?;
+            let corpus = Corpus::open(Store::open_existing(&url)?.url()).await?;
             print!("{}", inspect(&corpus).await?);
         }
         Command::Preview(args) => show(&args).await?,
         Command::Verify { url } => {
-            let verification = verify(&Store::open(&url)?).await?;
+            let verification = verify(&Store::open_existing(&url)?).await?;
             print!("{verification}");
             if !verification.sound() {
                 return Err(
@@ -145,7 +146,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
 }
 
 async fn show(args: &PreviewArgs) -> Result<(), Error> {
-    let corpus = Corpus::open(&args.url).await?;
+    let corpus = Corpus::open(Store::open_existing(&args.url)?.url()).await?;
     if let Some(id) = &args.prompt {
         return show_prompts(id, &find_prompts(&corpus, id).await?);
     }
@@ -206,8 +207,6 @@ async fn look(options: ImportOptions) -> Result<Prepared, Error> {
 pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, Error> {
     let prepared = look(options.clone()).await?;
     eprint!("{}", Look(prepared.detection()));
-    let output = local_folder(&options.output);
-    let existed = output.as_ref().is_some_and(|folder| folder.exists());
     // What is wrong with it, the import says itself.
     if let Some(path) = &options.tokenizer
         && let Ok(given) = Tokenizer::given(path)
@@ -230,22 +229,9 @@ pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, E
                     options.output
                 );
             }
-            // Only an empty one goes.
-            if let Some(folder) = output.filter(|_| !existed) {
-                let _ = std::fs::remove_dir(folder);
-            }
         }
     }
     Ok(imported?)
-}
-
-/// The folder that an output is, if it is one.
-fn local_folder(url: &str) -> Option<PathBuf> {
-    match url.split_once("://") {
-        None => Some(PathBuf::from(url)),
-        Some(("file", _)) => url::Url::parse(url).ok()?.to_file_path().ok(),
-        Some(_) => None,
-    }
 }
 
 fn warn_of_quarantine(options: &ImportOptions, manifest: &Manifest) {

@@ -17,7 +17,13 @@ use std::sync::Arc;
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
 pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
     let table = &mut sweep.corpus;
-    let store = Store::open(&table.url)?;
+    let is_made_here = table.synth.is_some() || table.import.is_some();
+    let store = match is_made_here {
+        true => Store::open(&table.url)?,
+        false => Store::open_existing(&table.url).map_err(|error| {
+            format!("corpus.url: {error}; make a corpus with `coordinator corpus import`, or add [corpus.import] or [corpus.synth] to the sweep file")
+        })?,
+    };
     table.url = store.url().to_owned();
     let exists = store.exists(MANIFEST_KEY).await?;
     match (&table.synth, &table.import) {
@@ -43,7 +49,7 @@ pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
         }
         _ => {}
     }
-    if !exists && table.synth.is_none() && table.import.is_none() {
+    if !exists && !is_made_here {
         return Err(format!(
             "{} holds no corpus (no {MANIFEST_KEY}); make one with `coordinator corpus import`, or add [corpus.import] or [corpus.synth] to the sweep file",
             store.url()

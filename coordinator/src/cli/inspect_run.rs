@@ -9,7 +9,7 @@ use crate::{
     run::{Run, ScoredTrial, best, report_of, write_report},
     sweep::PlannedTrial,
 };
-use polestar_dataset::Corpus;
+use polestar_dataset::{Corpus, corpus};
 use polestar_laws::report::{PairedDifference, Report, RunComparison};
 use polestar_run::{checkpoint, metrics};
 use polestar_store::Store;
@@ -17,7 +17,7 @@ use std::{path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is, and what finished ones came to.
 pub(super) async fn status(url: &str) -> Result<(), Error> {
-    let run = Run::open(Store::open(url)?).await?;
+    let run = open(url).await?;
     let results = run.results().await?;
     let abandoned = run.abandoned(&results).await?;
     let mut rows = Vec::new();
@@ -132,23 +132,65 @@ async fn unfinished(run: &Run, trial: &PlannedTrial, is_abandoned: bool) -> Resu
     })
 }
 
+/// Where a run's corpus is, for commands that read it.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct CorpusArgs {
+    /// Where the corpus is now, if it was moved since the run began
+    #[arg(long, value_name = "URL")]
+    corpus: Option<String>,
+}
+
+impl CorpusArgs {
+    /// Opens it, whatever its content is.
+    pub(super) async fn open(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
+        let table = &run.record.sweep.corpus;
+        let url = self.corpus.as_ref().unwrap_or(&table.url);
+        let store = Store::open_existing(url).map_err(|error| moved(&error))?;
+        let opened = Corpus::open_without(store.url(), &table.quarantine).await;
+        opened.map_err(|error| match error {
+            corpus::Error::Absent { .. } => moved(&error),
+            error => error.into(),
+        })
+    }
+
+    /// Opens it, and makes sure that it is the one that the run was trained on.
+    async fn open_same(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
+        let corpus = self.open(run).await?;
+        let (found, recorded) = (
+            corpus.fingerprint().to_string(),
+            &run.record.plan.fingerprint,
+        );
+        if found == *recorded {
+            return Ok(corpus);
+        }
+        Err(format!(
+            "the corpus at {} has fingerprint {found}, the run was trained on {recorded}; `--corpus URL` says where that is",
+            corpus.url()
+        )
+        .into())
+    }
+}
+
+/// That a corpus isn't there, and what to do.
+fn moved(error: &dyn std::fmt::Display) -> Error {
+    format!("{error}. If the corpus was moved, `--corpus URL` says where it is now").into()
+}
+
+/// Opens a run.
+pub(super) async fn open(url: &str) -> Result<Run, Error> {
+    Ok(Run::open(Store::open_existing(url)?).await?)
+}
+
 /// Writes the report again.
-pub(super) async fn report(url: &str) -> Result<(), Error> {
-    let (run, corpus) = open(url).await?;
+pub(super) async fn report(url: &str, corpus: &CorpusArgs) -> Result<(), Error> {
+    let run = open(url).await?;
+    let corpus = corpus.open_same(&run).await?;
     println!("report {}", write_report(&run, &corpus).await?);
     let results = run.results().await?;
     for (trial, record) in run.abandoned(&results).await? {
         println!("{trial} was abandoned: {}", record.cause);
     }
     Ok(())
-}
-
-/// A run and its corpus.
-pub(super) async fn open(url: &str) -> Result<(Run, Arc<Corpus>), Error> {
-    let run = Run::open(Store::open(url)?).await?;
-    let table = &run.record.sweep.corpus;
-    let corpus = Corpus::open_without(&table.url, &table.quarantine).await?;
-    Ok((run, corpus))
 }
 
 /// Why two runs on one corpus have no paired differences.
@@ -163,8 +205,8 @@ struct Reported {
 
 impl Reported {
     async fn of(url: &str) -> Result<Reported, Error> {
-        let (run, corpus) = open(url).await?;
-        let report = report_of(&run, &corpus).await?;
+        let run = open(url).await?;
+        let report = report_of(&run, None).await?;
         let best = match best(&report.input().finished) {
             Some(best) => Some(ScoredTrial::read(&run, &best.name).await?),
             None => None,
@@ -182,7 +224,7 @@ impl Reported {
 }
 
 /// Prints the laws of two runs side by side, and whether they may be compared; as a page too, if there is a
-/// place for one.
+/// place for one. Their corpora need not be there.
 pub(super) async fn compare(one: &str, other: &str, page: Option<&Path>) -> Result<(), Error> {
     let (a, b) = (Reported::of(one).await?, Reported::of(other).await?);
     let mut compared = RunComparison::of(&a.report, &b.report);

@@ -3,21 +3,23 @@
 use super::{
     Error, LaunchArgs,
     ensure::{self, OnCorpus},
-    plan,
+    plan::{self, Outlook},
     progress::Display,
     scores::score_table,
+    speed::Speed,
     table::{duration, table},
 };
 use crate::{
     control::{self, Handle, Server, Service},
-    launcher::{Local, threads_each},
+    launcher::{Local, Logs, threads_each},
+    output,
     run::{Run, TrialResult, write_report},
-    sweep::Sweep,
+    sweep::{self, Sweep},
 };
 use polestar_core::TrialId;
 use polestar_run::Cause;
 use polestar_store::Store;
-use std::{collections::BTreeMap, net::Ipv4Addr, process::ExitCode, time::Instant};
+use std::{collections::BTreeMap, net::Ipv4Addr, process::ExitCode, task::Poll, time::Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code of a launch whose results are all there, and whose report could not be written.
@@ -26,23 +28,30 @@ const NO_REPORT: u8 = 3;
 /// Runs what is missing of a sweep and writes its report.
 pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let begun = Instant::now();
-    let mut sweep = plan::read(&args.sweep, args.store.clone())?;
+    if !args.dry_run {
+        output::work_on();
+    }
+    let mut sweep = plan::read(&args.sweep, args.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
+    sweep::check(&sweep)?;
+    // What can't work is better known before anything is made or printed.
+    let logs = Logs::new()?;
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus {
         plan: planned,
         cutting,
     } = ensure::plan_on(&sweep, &corpus).await?;
+    let outlook = Outlook::new(&corpus, Speed::known(&sweep));
     let cut = plan::what_is_cut(&cutting);
-    print!("{}{cut}", plan::describe(&sweep, &planned));
+    print!("{}{cut}", plan::describe(&sweep, &planned, &outlook));
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
     let run = Run::begin(&root, &sweep, planned).await?;
     println!("run {}", run.folder.url());
 
-    let abandoned = train(&run, &sweep, args.retry_abandoned).await?;
+    let abandoned = train(&run, &sweep, logs, args.retry_abandoned).await?;
     print!("{}", summary(&run).await?);
     let report = write_report(&run, &corpus).await;
     if let Ok(place) = &report {
@@ -96,6 +105,7 @@ fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {
 async fn train(
     run: &Run,
     sweep: &Sweep,
+    logs: Logs,
     retry_abandoned: bool,
 ) -> Result<BTreeMap<TrialId, Cause>, Error> {
     let results = run.results().await?;
@@ -110,12 +120,18 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
+    for other in run.facts().at_work(&run.record.run).await? {
+        eprintln!(
+            "warning: another launch of this run may be at work ({other}); both would train the same trials, with \
+             the same results. If it is, stop one of them"
+        );
+    }
     let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
     let threads = match sweep.pool.threads {
         0 => threads_each(sweep.pool.workers),
         given => given,
     };
-    let launcher = Local::new(server.contact(), threads)?;
+    let launcher = Local::new(server.contact(), threads, logs);
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
     let service = Service::begin(&options, run, server, launcher).await?;
@@ -131,20 +147,34 @@ async fn train(
     Ok(summary.abandoned)
 }
 
-/// Ctrl-C, and what a system that shuts down sends. Only workers have anything to lose, so it is from their start
+/// Ctrl-C, what a system that shuts down sends, and what a terminal that is closed does, unless `nohup` or the like
+/// has it ignored. Only workers have anything to lose, so it is from their start
 /// on that a signal ends the launch in order.
-fn signals() -> std::io::Result<[Signal; 2]> {
-    Ok([
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    ])
+fn signals() -> std::io::Result<Vec<Signal>> {
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !is_ignored(&status, SignalKind::hangup()) {
+        kinds.push(SignalKind::hangup());
+    }
+    kinds.into_iter().map(signal).collect()
 }
 
-async fn stop_on_signal([mut interrupt, mut terminate]: [Signal; 2], handle: Handle) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+/// Whether a process ignores a signal, by the status that Linux gives of it.
+fn is_ignored(status: &str, kind: SignalKind) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
+}
+
+async fn stop_on_signal(mut signals: Vec<Signal>, handle: Handle) {
+    std::future::poll_fn(|context| {
+        let came = signals.iter_mut().any(|s| s.poll_recv(context).is_ready());
+        match came {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
     if let Some(status) = handle.status().await {
         eprintln!("stopping: {status}");
     }
@@ -194,4 +224,23 @@ fn flops_per_worker(run: &Run, results: &BTreeMap<TrialId, TrialResult>) -> Opti
     }
     let world = f64::from(run.record.sweep.pool.workers_per_trial);
     (seconds > 0.0).then(|| flops / seconds / world)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nohup_is_heeded() {
+        let status = |mask: &str| format!("Name:\tcoordinator\nSigIgn:\t{mask}\nSigCgt:\t0\n");
+        assert!(is_ignored(
+            &status("0000000000001001"),
+            SignalKind::hangup()
+        ));
+        assert!(!is_ignored(
+            &status("0000000000001000"),
+            SignalKind::hangup()
+        ));
+        assert!(!is_ignored("", SignalKind::hangup()));
+    }
 }

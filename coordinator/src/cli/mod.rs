@@ -11,18 +11,30 @@ mod progress;
 mod recommend;
 mod reference;
 mod scores;
+mod speed;
 mod table;
 mod verify;
 
+use crate::output;
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Errors at the edge: printed as a chain, never matched on.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Pre-train POLAR reward models and measure their scaling laws.
+/// Train reward models of several sizes on answers whose authors are known, and measure how their loss falls with
+/// size, data and compute
+///
+/// A sweep file says which corpus, which sizes and how long; `launch` trains all of it on this machine and writes a
+/// report with the laws, `recommend` turns the laws into the next sweep.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, propagate_version = true)]
+#[command(
+    name = "coordinator",
+    version,
+    propagate_version = true,
+    after_help = "Start: coordinator launch configs/quickstart.toml"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -30,22 +42,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a sweep, or do what is missing of it
+    /// Train every model of a sweep that isn't trained yet, and write the report
+    #[command(after_help = "Example: coordinator launch sweep.toml --workers 2")]
     Launch(LaunchArgs),
-    /// Show a sweep's trials, sizes and cost; makes its corpus if it isn't there, trains nothing
-    Plan {
-        /// The sweep file
-        sweep: PathBuf,
-        /// Object store URL to use instead of the file's
-        #[arg(long, value_name = "URL")]
-        store: Option<String>,
-    },
-    /// Show how far a run is
+    /// Show what a sweep would train, how often it sees each prompt and how long it takes; trains nothing, but makes
+    /// the corpus that the sweep file says how to make
+    #[command(after_help = "Example: coordinator plan sweep.toml")]
+    Plan(plan::PlanArgs),
+    /// Show how far each trial of a run is, from what is in its store
+    #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d")]
     Status {
         /// Folder of the run, as `launch` prints it
         run: String,
     },
-    /// Write a run's report again from what is in its store
+    /// Write a run's report again from what is in its store, or set two runs side by side
+    #[command(after_help = "Example: coordinator report runs/first-1a2b3c4d")]
     Report {
         /// Folder of the run, as `launch` prints it
         run: String,
@@ -55,20 +66,28 @@ enum Command {
         /// Write the comparison as a page with both runs' laws, too
         #[arg(long, value_name = "FILE", requires = "compare")]
         page: Option<PathBuf>,
+        #[command(flatten)]
+        corpus: inspect_run::CorpusArgs,
     },
-    /// Turn a run's laws into the sweep file of the trial that a compute budget is best spent on
+    /// Say how large a model to train for how long with so much compute, as a sweep file that does it
+    #[command(
+        after_help = "Example: coordinator recommend runs/first-1a2b3c4d --flops 1e15 --output next.toml"
+    )]
     Recommend(recommend::RecommendArgs),
-    /// Check a run's records and checkpoints, and replay a slice of it on another world size
+    /// Check that a run's results are what its files say: read everything, and train a piece of it again
+    #[command(after_help = "Example: coordinator verify runs/first-1a2b3c4d")]
     Verify(verify::VerifyArgs),
-    /// Look at, check and remove the checkpoints of a run
+    /// List, check or remove saved weights of a run
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
-    /// Fit scaling laws to a table of runs, whoever trained them
+    /// Fit scaling laws to a table (CSV) of sizes, tokens, compute and losses, whoever trained the models
+    #[command(after_help = "Example: coordinator fit losses.csv --report laws")]
     Fit(fit::FitArgs),
-    /// Make, look at and check corpora of trajectories
+    /// Make a corpus from files of prompts and answers, look into one, or check one
     #[command(subcommand)]
     Corpus(corpus::Command),
     /// Print the JSON Schema of sweep files, for editors that check and complete TOML
+    #[command(after_help = "Example: coordinator schema > sweep.schema.json")]
     Schema,
     /// List the presets of models with their shapes and exact numbers of parameters
     Presets {
@@ -76,7 +95,7 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = reference::usual_vocab())]
         vocab: u32,
     },
-    /// Run a worker of somebody's pool
+    /// Train for a launch: what `launch` starts by itself
     #[command(subcommand)]
     Worker(WorkerCommand),
 }
@@ -104,29 +123,14 @@ struct LaunchArgs {
 
 #[derive(Debug, Subcommand)]
 enum WorkerCommand {
-    /// Join a coordinator's pool; the token is best given in POLESTAR_TOKEN
+    /// Join the pool of a launch; the token is best given in POLESTAR_TOKEN
     Join(polestar_worker::agent::JoinArgs),
-}
-
-/// Whoever reads what is printed may have seen enough, as `| head` has: then there is nothing more to do,
-/// and no failure to tell of. The standard library's `print!` knows only panics.
-fn end_with_the_reader() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let closed = |text: &str| {
-            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
-        };
-        if panic.payload_as_str().is_some_and(closed) {
-            std::process::exit(0);
-        }
-        usual(panic);
-    }));
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    end_with_the_reader();
     let cli = Cli::parse();
+    raise_descriptors();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -136,27 +140,39 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .init();
     match runtime.block_on(run(cli.command)) {
-        Ok(code) => code,
+        Ok(code) => output::outcome(code),
         Err(error) => fail(error.as_ref()),
     }
+}
+
+/// As many descriptors as the system lets a process have: many keep a low limit for those that would wait for each
+/// by an old way, which nothing here does.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // It may be forbidden; then what there is has to do.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 async fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Launch(args) => return launch::launch(args).await,
-        Command::Plan { sweep, store } => plan::show(&sweep, store).await?,
+        Command::Plan(args) => plan::show(&args).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
         Command::Report {
             run,
             compare: None,
-            page: _,
-        } => inspect_run::report(&run).await?,
+            corpus,
+            ..
+        } => inspect_run::report(&run, &corpus).await?,
         Command::Report {
             run,
             compare: Some(other),
             page,
+            ..
         } => inspect_run::compare(&run, &other, page.as_deref()).await?,
         Command::Recommend(args) => recommend::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,

@@ -3,94 +3,146 @@
 use super::{
     Error,
     ensure::{self, OnCorpus},
+    speed::Speed,
     table::{bytes, duration, si, table},
 };
 use crate::{
     run::TRAINING,
-    sweep::{self, Plan, PlannedTrial, PoolTable, Sweep, TrialRole},
+    sweep::{self, Plan, PlannedTrial, Sweep, TrialRole},
 };
-use polestar_core::TrialId;
+use polestar_dataset::Corpus;
 use polestar_laws::report::{CutTexts, Cutting};
-use std::path::Path;
+use polestar_run::schedule::Schedule;
+use std::path::{Path, PathBuf};
+
+/// Fewer steps than this say nothing that a law could rest on.
+const FEW_STEPS: u64 = 30;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    /// The sweep file
+    sweep: PathBuf,
+    /// Folder or URL of the store to use instead of the file's
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Don't measure how fast this machine trains, where that isn't known
+    #[arg(long)]
+    no_measure: bool,
+}
+
+/// What a plan is set against.
+pub(super) struct Outlook {
+    /// Prompts of the corpus that training visits.
+    pub(super) prompts: u64,
+    /// How fast a worker is.
+    pub(super) speed: Speed,
+}
+
+impl Outlook {
+    pub(super) fn new(corpus: &Corpus, speed: Speed) -> Outlook {
+        Outlook {
+            prompts: corpus.manifest().counts.train_prompts,
+            speed,
+        }
+    }
+}
 
 /// Prints a sweep's plan.
-pub(super) async fn show(file: &Path, store: Option<String>) -> Result<(), Error> {
-    let mut sweep = read(file, store)?;
+pub(super) async fn show(args: &PlanArgs) -> Result<(), Error> {
+    let mut sweep = read(&args.sweep, args.store.as_deref())?;
+    print!("{}", places(&sweep)?);
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus { plan, cutting } = ensure::plan_on(&sweep, &corpus).await?;
-    print!("{}{}", describe(&sweep, &plan), what_is_cut(&cutting));
+    let speed = match args.no_measure {
+        true => Speed::known(&sweep),
+        false => Speed::known_or_measured(&sweep).await?,
+    };
+    let outlook = Outlook::new(&corpus, speed);
+    let cut = what_is_cut(&cutting);
+    print!("{}{cut}", describe(&sweep, &plan, &outlook));
     Ok(())
 }
 
-/// A sweep file, with another store if one is given.
-pub(super) fn read(file: &Path, store: Option<String>) -> Result<Sweep, Error> {
+/// A sweep file, with another store if one is given: checked as if the file had it.
+pub(super) fn read(file: &Path, store: Option<&str>) -> Result<Sweep, Error> {
     let mut sweep = sweep::read(file)?;
     if let Some(url) = store {
-        sweep.store = url;
+        sweep.store = url.to_owned();
+        sweep::check(&sweep).map_err(|message| format!("--store {url}: {message}"))?;
     }
     Ok(sweep)
 }
 
+/// Where a sweep's store and corpus lie, as far as its file leaves that to whoever runs it.
+fn places(sweep: &Sweep) -> Result<String, Error> {
+    let relative = |url: &str| !url.contains("://") && !url.starts_with(['/', '~']);
+    let keys = [("store", &sweep.store), ("corpus.url", &sweep.corpus.url)];
+    let mut text = String::new();
+    for (key, url) in keys {
+        if relative(url) {
+            text += &format!(
+                "{key} is {}: relative to the folder that this runs in, not to the sweep file\n",
+                std::path::absolute(url)?.display()
+            );
+        }
+    }
+    Ok(text)
+}
+
 /// A sweep's trials, and what they take.
-pub(super) fn describe(sweep: &Sweep, plan: &Plan) -> String {
+pub(super) fn describe(sweep: &Sweep, plan: &Plan, outlook: &Outlook) -> String {
     let head = [
         "trial",
         "parameters",
         "non-emb.",
         "steps",
         "triplets",
+        "epochs",
         "tokens",
         "FLOPs 6ND",
         "6ND all",
         "executed",
         "memory/rank",
+        "time",
     ];
     let rows: Vec<Vec<String>> = plan
         .trials
         .iter()
         .map(|t| {
-            let triplets = t.config.recipe.steps * u64::from(t.config.recipe.batch.triplets);
             vec![
                 t.config.id.0.clone(),
                 si(t.parameters as f64),
                 si(t.non_embedding as f64),
                 t.config.recipe.steps.to_string(),
-                si(triplets as f64),
+                si(triplets(t)),
+                format!("{:.2}", triplets(t) / outlook.prompts.max(1) as f64),
                 si(t.plain_tokens),
                 format!("{:.2e}", t.flops_6nd),
                 format!("{:.2e}", 6.0 * t.parameters as f64 * t.plain_tokens),
                 format!("{:.2e}", t.flops_executed),
                 bytes(t.state_bytes),
+                match worker_seconds(&outlook.speed, t) {
+                    Some(seconds) => duration(seconds / world(sweep)),
+                    None => "?".to_owned(),
+                },
             ]
         })
         .collect();
     let total: f64 = plan.trials.iter().map(PlannedTrial::own_flops).sum();
-    let mut notes = String::new();
-    let trunks: Vec<&TrialId> = plan
-        .trials
-        .iter()
-        .filter(|t| t.role == TrialRole::Trunk)
-        .map(|t| &t.config.id)
-        .collect();
-    if !trunks.is_empty() {
-        let alone = plan
-            .trials
-            .iter()
-            .filter(|t| !trunks.contains(&&t.config.id));
-        let alone: f64 = alone.map(|t| t.flops_6nd).sum();
-        notes += &format!("lengths share trunks: {alone:.2e} FLOPs without them\n");
-    }
-    notes += &cost(&sweep.pool, total);
     let quarantine = plan.left_out.map_or_else(String::new, |left_out| {
         format!("in quarantine, not trained on: {left_out}\n")
     });
     format!(
-        "{}: {} trial{}, {total:.2e} FLOPs in all (6ND: 6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet; 6ND all: with the embedding; executed: products and attention as they are run, a shared prefix once); memory is weights, gradients, moments and the copy for checkpoints, without activations\n{quarantine}{notes}{}",
+        "{}: {} trial{}, {total:.2e} FLOPs in all (6ND: 6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet; 6ND all: with the embedding; executed: products and attention as they are run, a shared prefix once); memory is weights, gradients, moments and the copy for checkpoints, without activations; epochs are how often each of {} training prompts is seen\n{quarantine}{}{}{}{}",
         sweep.name,
         plan.trials.len(),
         if plan.trials.len() == 1 { "" } else { "s" },
         plan.tokens_per_triplet,
-        table(&head, &rows)
+        outlook.prompts,
+        trunks(plan),
+        cost(sweep, plan, &outlook.speed),
+        table(&head, &rows),
+        short(plan),
     )
 }
 
@@ -120,37 +172,151 @@ pub(super) fn what_is_cut(cutting: &Cutting) -> String {
     )
 }
 
-/// Time and money, as far as the pool says what it can and costs.
-fn cost(pool: &PoolTable, flops: f64) -> String {
-    let Some(rate) = pool.worker_flops else {
-        return match pool.worker_price {
-            Some(_) => "pool.worker_price without pool.worker_flops: no telling what it costs; a \
-                        launch prints the rate at its end\n"
-                .to_owned(),
-            None => String::new(),
-        };
+fn triplets(trial: &PlannedTrial) -> f64 {
+    let recipe = &trial.config.recipe;
+    recipe.steps as f64 * f64::from(recipe.batch.triplets)
+}
+
+/// Workers that train a trial together.
+fn world(sweep: &Sweep) -> f64 {
+    f64::from(sweep.pool.workers_per_trial.min(sweep.train.lanes))
+}
+
+/// What sharing trunks spares.
+fn trunks(plan: &Plan) -> String {
+    let is_trunk = |t: &&PlannedTrial| t.role == TrialRole::Trunk;
+    if !plan.trials.iter().any(|t| is_trunk(&t)) {
+        return String::new();
+    }
+    let alone = plan.trials.iter().filter(|t| !is_trunk(t));
+    let alone: f64 = alone.map(|t| t.flops_6nd).sum();
+    format!("lengths share trunks: {alone:.2e} FLOPs without them\n")
+}
+
+/// Seconds that one worker takes for a trial alone, what its trunk has done for it left out.
+fn worker_seconds(speed: &Speed, trial: &PlannedTrial) -> Option<f64> {
+    let own = trial.own_flops() / trial.flops_6nd;
+    match speed {
+        Speed::Told(rate) => Some(trial.own_flops() / rate),
+        Speed::Measured(measured) => {
+            let rate = measured.flops_per_second(trial.non_embedding as f64);
+            let scoring = scored_triplets(trial) / 3.0 / triplets(trial);
+            Some((own + scoring) * trial.flops_executed / rate)
+        }
+        Speed::Unknown(_) => None,
+    }
+}
+
+/// Held-out triplets that a trial scores. Each takes a forward pass, a third of a step.
+fn scored_triplets(trial: &PlannedTrial) -> f64 {
+    let measurement = &trial.config.measurement;
+    let times = match measurement.every {
+        0 => 0,
+        every => (trial.config.recipe.steps - 1) / every,
     };
-    let worker_seconds = flops / rate;
-    // Trials that are waited for at the end are not in this.
-    let elapsed = duration(worker_seconds / f64::from(pool.workers));
+    let each = times as f64 * measurement.triplets as f64 + measurement.final_triplets as f64;
+    each * measurement.sets.len() as f64
+}
+
+/// Time and money, as far as they can be told.
+fn cost(sweep: &Sweep, plan: &Plan, speed: &Speed) -> String {
+    let pool = &sweep.pool;
+    let source = match speed {
+        Speed::Told(rate) => format!("at {rate:.2e} FLOPs a second each (pool.worker_flops)"),
+        Speed::Measured(measured) => format!(
+            "by made-up steps measured on this machine on {}; loading and saving come on top",
+            measured.date()
+        ),
+        Speed::Unknown(remedy) => return format!("how long it takes is unknown: {remedy}\n"),
+    };
+    let each = plan.trials.iter().filter_map(|t| worker_seconds(speed, t));
+    let (mut all, mut longest) = (0.0, 0.0_f64);
+    for seconds in each {
+        all += seconds;
+        longest = longest.max(seconds / world(sweep));
+    }
+    // Workers that don't make a whole group wait.
+    let groups = (f64::from(pool.workers) / world(sweep)).floor().max(1.0);
+    let elapsed = duration((all / world(sweep) / groups).max(longest));
+    let plural = if pool.workers == 1 { "" } else { "s" };
     let mut text = format!(
-        "about {elapsed} on {} workers at {rate:.2e} FLOPs a second each",
+        "about {elapsed} on {} worker{plural}, {source}",
         pool.workers
     );
     if let Some(price) = pool.worker_price {
-        let hours = worker_seconds / 3600.0;
+        let hours = all / 3600.0;
         text += &format!(
-            ", {hours:.1} worker-hours, {:.2} at {price} an hour",
+            "; {hours:.1} worker-hours, {:.2} at {price} an hour",
             hours * price
         );
     }
     text + "\n"
 }
 
+/// Trials that are too short to mean anything.
+fn short(plan: &Plan) -> String {
+    let points = plan.trials.iter().filter(|t| t.role == TrialRole::Point);
+    let mut text = String::new();
+    let few: Vec<&PlannedTrial> = points
+        .clone()
+        .filter(|t| t.config.recipe.steps < FEW_STEPS)
+        .collect();
+    if let Some(shortest) = few.iter().min_by_key(|t| t.config.recipe.steps) {
+        text += &format!(
+            "warning: {} of {} trials have fewer than {FEW_STEPS} steps ({}: {}), too few to learn much or to rest a law on; lengthen them, or lower train.batch\n",
+            few.len(),
+            points.clone().count(),
+            shortest.config.id,
+            shortest.config.recipe.steps,
+        );
+    }
+    for trial in points {
+        let recipe = &trial.config.recipe;
+        if let Schedule::WsdSteps { warmup, .. } = recipe.schedule
+            && 2 * warmup > recipe.steps
+        {
+            text += &format!(
+                "warning: {} rises to its learning rate for {warmup} of its {} steps; lower the warm-up, or lengthen it\n",
+                trial.config.id, recipe.steps
+            );
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        cli::speed::measured_at,
+        sweep::{CorpusFacts, Work},
+    };
     use polestar_laws::report::CutShare;
+
+    fn described(axes: &str, speed: Speed) -> String {
+        let text = format!(
+            "name = \"t\"\nstore = \"runs\"\n[corpus]\nurl = \"c\"\n[train]\nbatch = 8\n[train.optimizer]\nlr = 1e-3\n[sweep]\nsizes = [\"nano\"]\n{axes}"
+        );
+        let sweep = sweep::read_str("t.toml", &text).unwrap();
+        let work = Work {
+            tokens: 70.0,
+            pairs: 2000.0,
+        };
+        let facts = CorpusFacts {
+            fingerprint: "f".into(),
+            vocab: 300,
+            tokens_per_triplet: 100.0,
+            polar: work,
+            lm: work,
+            distances: None,
+        };
+        let plan = sweep::plan(&sweep, &facts).unwrap();
+        let outlook = Outlook {
+            prompts: 200,
+            speed,
+        };
+        describe(&sweep, &plan, &outlook)
+    }
 
     #[test]
     fn cut_texts_are_counted_and_what_lengths_still_say_is_told() {
@@ -175,5 +341,57 @@ mod tests {
         assert_eq!(said.matches("length probe").count(), 1, "{said}");
         cutting.texts = vec![texts(TRAINING, 0), texts("held-out prompts", 0)];
         assert!(!what_is_cut(&cutting).contains("length probe"));
+    }
+
+    #[test]
+    fn a_plan_tells_epochs_and_times_and_where_these_come_from() {
+        let measured = Speed::Measured(measured_at(&[[1e4, 1e9], [1e6, 1e9]]));
+        let text = described("steps = [50, 100]\n", measured);
+        assert!(
+            text.contains("measured on this machine on 2025-01-31"),
+            "{text}"
+        );
+        let row = |name: &str| {
+            let line = text.lines().find(|l| l.starts_with(name));
+            let line = line.unwrap_or_else(|| panic!("no {name}: {text}"));
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(row("nano-50steps")[5], "2.00");
+        assert_eq!(row("nano-100steps")[5], "4.00");
+        assert_eq!(row("nano-100steps").last().unwrap(), "s");
+        assert!(!text.contains("warning"), "{text}");
+
+        let text = described("steps = [50]\n", Speed::Unknown("do this"));
+        assert!(
+            text.contains("how long it takes is unknown: do this"),
+            "{text}"
+        );
+        let text = described(
+            "steps = [50]\n[pool]\nworker_price = 2.0\n",
+            Speed::Told(1e6),
+        );
+        assert!(
+            text.contains("pool.worker_flops") && text.contains("at 2 an hour"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn trials_that_are_too_short_are_told() {
+        let unknown = Speed::Unknown("");
+        let text = described("steps = [9, 20, 100]\n", unknown.clone());
+        assert!(
+            text.contains("warning: 2 of 3 trials have fewer than 30 steps (nano-9steps-s1: 9)"),
+            "{text}"
+        );
+        let trunk = "steps = [100, 200]\ntrunk = { decay = 0.2, warmup = 60 }\n";
+        let text = described(trunk, unknown);
+        assert!(
+            text.contains("nano-100steps-s1 rises to its learning rate for 60 of its 100 steps"),
+            "{text}"
+        );
+        assert_eq!(text.matches("warning").count(), 1, "{text}");
     }
 }

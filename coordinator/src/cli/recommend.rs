@@ -33,12 +33,16 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
     if !positive(args.flops) || !args.memory_gib.is_none_or(positive) {
         return Err("--flops and --memory-gib must be above zero".into());
     }
-    let (run, corpus) = inspect_run::open(&args.run).await?;
-    let report = report_of(&run, &corpus).await?;
+    let run = inspect_run::open(&args.run).await?;
+    // The laws rest on results alone: the corpus need not be there.
+    let report = report_of(&run, None).await?;
+    let trials = run.record.plan.trials.iter();
+    // Models that take their vocabulary from the corpus have the smallest.
+    let vocabulary = trials.map(|t| t.config.recipe.model.vocab_size).min();
     let inputs = Inputs {
         sweep: &run.record.sweep,
         tokens_per_triplet: run.record.plan.tokens_per_triplet,
-        vocabulary: corpus.tokenizer().vocab_size(),
+        vocabulary: vocabulary.unwrap_or_default(),
         finished: &report.input().finished,
         analysis: report.analysis(),
         by_compute: report.by_compute(),

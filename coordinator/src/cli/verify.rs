@@ -2,7 +2,7 @@
 //! training a slice of it again, on another world, gives the recorded bits.
 
 use super::{Error, checkpoint as checkpoints, inspect_run};
-use crate::run::Run;
+use crate::{output, run::Run};
 use clap::Args;
 use polestar_core::{Digest, Step, WorldSize};
 use polestar_dataset::Corpus;
@@ -24,6 +24,8 @@ pub(crate) struct VerifyArgs {
     /// Replay a slice of every trial, not of the cheapest one only
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    corpus: inspect_run::CorpusArgs,
 }
 
 /// Steps between two digests on record: what can be replayed and compared.
@@ -49,20 +51,36 @@ impl Faults {
 }
 
 pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
-    let (run, corpus) = inspect_run::open(&args.run).await?;
+    output::work_on();
+    let run = inspect_run::open(&args.run).await?;
     let mut faults = Faults::default();
-    check_corpus(&run, &corpus, &mut faults);
-    let trials: Vec<Trial> = run
+    let corpus = match args.corpus.open(&run).await {
+        Ok(corpus) => Some(corpus),
+        Err(error) => {
+            let reason = polestar_core::chain::chain(error.as_ref());
+            faults.add(&format!("nothing can be trained again: {reason}"));
+            None
+        }
+    };
+    let mut trials: Vec<Trial> = run
         .record
         .plan
         .trials
         .iter()
         .map(|t| t.config.clone())
         .collect();
+    if let Some(corpus) = &corpus {
+        check_corpus(&run, corpus, &mut faults);
+        for trial in &mut trials {
+            trial.execution.corpus = corpus.url().to_owned();
+        }
+    }
     faults.0 += checkpoints::verify(&run, &trials).await?;
     let mut candidates = candidates(&run, &trials, &mut faults).await?;
     select(&mut candidates, &args);
-    if candidates.is_empty() {
+    if corpus.is_none() {
+        candidates.clear();
+    } else if candidates.is_empty() {
         println!("no committed checkpoint to replay towards");
     }
     for candidate in candidates {

@@ -10,6 +10,7 @@
 //! [`Service`] owns the loop and its channels; a [`Handle`] is a cheap way to look at it, to listen, and to end it.
 
 pub mod core;
+mod door;
 mod driver;
 mod effects;
 mod journal;
@@ -22,7 +23,7 @@ pub use server::{ServeError, Server};
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};
 use crate::{
     launcher::Launcher,
-    run::{Run, RunError},
+    run::{Facts, Launch, Run, RunError},
     sweep::PoolTable,
 };
 use driver::Request;
@@ -121,6 +122,8 @@ pub struct Service<L> {
     world: World<L>,
     requests: mpsc::UnboundedReceiver<Request>,
     handle: Handle,
+    epoch: Epoch,
+    facts: Facts,
 }
 
 /// A way to a service. Cheap to clone.
@@ -163,7 +166,9 @@ impl<L: Launcher> Service<L> {
         launcher: L,
     ) -> Result<Service<L>, Error> {
         let jobs = jobs(options, run).await?;
-        let epoch: Epoch = run.facts().claim_epoch().await?;
+        let facts = run.facts();
+        let launch = Launch::of_this_process(&run.record.run);
+        let epoch: Epoch = facts.claim_epoch(&launch).await?;
         let core = Core::new(
             core::Options {
                 epoch,
@@ -186,6 +191,8 @@ impl<L: Launcher> Service<L> {
             world: world.map_err(Error::Trial)?,
             requests,
             handle,
+            epoch,
+            facts,
         })
     }
 
@@ -202,6 +209,10 @@ impl<L: Launcher> Service<L> {
         let verdict = driver::drive(&mut self.core, &mut self.world, &mut self.requests).await;
         self.handle.journal.close();
         self.world.close(GRACE).await;
+        if let Err(error) = self.facts.record_end(self.epoch).await {
+            // All that comes of it is a warning too many.
+            tracing::warn!("the end of this launch can't be recorded: {error}");
+        }
         match verdict? {
             verdict @ Verdict::NoWorkers { .. } => Err(Error::NoWorkers(verdict)),
             verdict => Ok(Summary {

@@ -1,6 +1,9 @@
 //! The gRPC service that workers dial into: streams in, events out.
 
-use super::core::{Inventory, WorkerEvent};
+use super::{
+    core::{Inventory, WorkerEvent},
+    door::{Door, Guest},
+};
 use crate::launcher::{Contact, LaunchId};
 use polestar_core::WorkerId;
 use polestar_run::{
@@ -22,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// A worker that is silent this long is asked whether it lives, and gets as long to answer.
@@ -92,7 +95,7 @@ impl Server {
             .http2_keepalive_interval(Some(SILENCE))
             .http2_keepalive_timeout(Some(SILENCE))
             .add_service(PoolServer::new(service))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(Door::new(listener));
         Ok(Server {
             contact: Contact { address, token },
             streams,
@@ -165,8 +168,11 @@ impl Pool for PoolService {
             .is_some_and(|g| blake3::hash(g.as_bytes()) == blake3::hash(self.token.as_bytes()));
         if !right {
             return Err(Status::unauthenticated(
-                "the token is not this run's; take it from the output of `coordinator launch`",
+                "the token is not this run's; a launch gives its own to the workers that it starts",
             ));
+        }
+        if let Some(guest) = request.extensions().get::<Guest>() {
+            guest.admit();
         }
         let mut incoming = request.into_inner();
         let hello = match incoming.message().await? {

@@ -1,6 +1,6 @@
 //! Worker processes on this machine: the coordinator runs its own program again.
 
-use super::{Contact, LaunchEvent, LaunchId, Launcher};
+use super::{Contact, LaunchEvent, LaunchId, Launcher, Logs};
 use polestar_core::chain;
 use polestar_worker::{agent::LAUNCH_VARIABLE, allocator::allocator};
 use std::{
@@ -41,7 +41,7 @@ enum SpawnError {
 pub struct Local {
     contact: Contact,
     threads: usize,
-    logs: tempfile::TempDir,
+    logs: Logs,
     /// Processes started so far; names them.
     started: u32,
     /// Those that run and are not being ended, with what ends them.
@@ -54,15 +54,9 @@ pub struct Local {
 
 impl Local {
     /// A pool without processes yet, each to compute with so many threads.
-    ///
-    /// # Errors
-    /// When there is no place for their logs.
-    pub fn new(contact: Contact, threads: usize) -> std::io::Result<Local> {
-        let logs = tempfile::Builder::new()
-            .prefix("polestar-workers-")
-            .tempdir()?;
+    pub fn new(contact: Contact, threads: usize, logs: Logs) -> Local {
         let (sender, events) = mpsc::unbounded_channel();
-        Ok(Local {
+        Local {
             contact,
             threads,
             logs,
@@ -71,7 +65,7 @@ impl Local {
             watches: JoinSet::new(),
             events,
             sender,
-        })
+        }
     }
 
     /// Starts one worker. It ends with this process: when its stream breaks, or when its handle is dropped.

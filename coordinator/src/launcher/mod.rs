@@ -1,8 +1,10 @@
 //! Where worker processes come from: a [`Launcher`] starts and ends them, and tells what became of them.
 
 mod local;
+mod logs;
 
 pub use local::{Local, threads_each};
+pub use logs::{Logs, LogsError};
 
 use serde::Serialize;
 use std::{fmt, time::Duration};

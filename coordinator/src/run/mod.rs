@@ -20,7 +20,7 @@ mod paired;
 mod report;
 
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
-pub use facts::{AbandonedTrial, Facts, Setback, Spent};
+pub use facts::{AbandonedTrial, Facts, Launch, Setback, Spent};
 pub use paired::{ScoredTrial, best};
 pub use report::{ReportError, report_of, write_report};
 

@@ -50,28 +50,31 @@ const FITTED: &str = "heldout_prompts";
 /// [`ReportError`]; files written before it are overwritten by the next attempt.
 pub async fn write_report(run: &Run, corpus: &Corpus) -> Result<String, ReportError> {
     let place = run.folder.child("report");
-    for (name, bytes) in report_of(run, corpus).await?.files()? {
+    for (name, bytes) in report_of(run, Some(corpus)).await?.files()? {
         place.put(&name, bytes.into()).await?;
     }
     Ok(format!("{}/report.html", place.url().trim_end_matches('/')))
 }
 
-/// Fits what is in the store, and writes nothing.
+/// Fits what is in the store, and writes nothing. Without the corpus there are no names of policies, no counts of
+/// what it holds or of what is cut of it, and no planted optimum; the laws and paired differences are the same.
 ///
 /// # Errors
 /// [`ReportError`].
-pub async fn report_of(run: &Run, corpus: &Corpus) -> Result<Report, ReportError> {
+pub async fn report_of(run: &Run, corpus: Option<&Corpus>) -> Result<Report, ReportError> {
     Ok(report::build(&gather(run, corpus).await?))
 }
 
-async fn gather(run: &Run, corpus: &Corpus) -> Result<ReportInput, ReportError> {
+async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, ReportError> {
     let results = run.results().await?;
     let abandoned = run.abandoned(&results).await?;
     let mut input = header(&run.record, corpus);
-    input.optimum = optimum(&run.record, corpus).await?;
-    let sweep = &run.record.sweep;
-    let training = training_sample(sweep, corpus).await?;
-    input.cutting = Some(cutting(sweep, corpus, &training).await?);
+    if let Some(corpus) = corpus {
+        input.optimum = optimum(&run.record, corpus).await?;
+        let sweep = &run.record.sweep;
+        let training = training_sample(sweep, corpus).await?;
+        input.cutting = Some(cutting(sweep, corpus, &training).await?);
+    }
     for planned in &run.record.plan.trials {
         let id = &planned.config.id;
         match (results.get(id), abandoned.get(id)) {
@@ -83,25 +86,27 @@ async fn gather(run: &Run, corpus: &Corpus) -> Result<ReportInput, ReportError> 
             (None, None) => input.missing.push(id.to_string()),
         }
     }
-    input.discriminations = discriminations(run, corpus, &input.finished).await?;
+    if let Some(corpus) = corpus {
+        input.discriminations = discriminations(run, corpus, &input.finished).await?;
+    }
     input.paired = against_best(run, &input.finished, &input.fitted_set).await?;
     Ok(input)
 }
 
 /// What is known of a run before any trial has finished.
-fn header(record: &RunRecord, corpus: &Corpus) -> ReportInput {
-    let manifest = corpus.manifest();
+fn header(record: &RunRecord, corpus: Option<&Corpus>) -> ReportInput {
+    let manifest = corpus.map(Corpus::manifest);
     // The report is for readers elsewhere: the fingerprint identifies the corpus, its place does not.
-    let url = corpus.url();
+    let url = corpus.map_or(record.sweep.corpus.url.as_str(), Corpus::url);
     let name = url.rsplit_once('/').map_or(url, |(_, name)| name);
     ReportInput {
         title: record.sweep.name.clone(),
         run_id: record.run.clone(),
         corpus: report::Corpus {
             name: name.to_owned(),
-            fingerprint: manifest.fingerprint.to_string(),
-            policies: manifest.policies.len() as u64,
-            prompts: manifest.counts.prompts,
+            fingerprint: record.plan.fingerprint.clone(),
+            policies: manifest.map_or(0, |manifest| manifest.policies.len() as u64),
+            prompts: manifest.map_or(0, |manifest| manifest.counts.prompts),
             triplets_seen: 0,
             tokens_seen: 0,
         },

@@ -1,6 +1,6 @@
 //! Why a sweep can't be planned.
 
-use super::variants::MIN_STEPS;
+use super::variants::{MAX_STEPS, MIN_STEPS};
 use polestar_core::TrialId;
 use polestar_run::config::ConfigError;
 
@@ -9,14 +9,36 @@ use polestar_run::config::ConfigError;
 pub enum PlanError {
     /// `sweep.sizes` has a name that nothing has.
     #[error(
-        "sweep.sizes has `{name}`; name a preset or a number of parameters such as \"120M\", or define [models.{name}]"
+        "sweep.sizes has `{name}`{hint}; name a preset or a number of parameters such as \"120M\", or define [models.{name}]"
     )]
     Size {
         /// The name.
         name: String,
+        /// What was probably meant, as a question.
+        hint: String,
         /// What is known.
         #[source]
         source: polestar_model::ModelError,
+    },
+    /// No shape has about so many parameters.
+    #[error(
+        "sweep.sizes has \"{name}\", and no shape comes near that; the nearest is \"{nearest}\""
+    )]
+    Far {
+        /// The size.
+        name: String,
+        /// What there is.
+        nearest: String,
+    },
+    /// More steps than anybody trains.
+    #[error(
+        "size `{size}` with {length} would be more than {MAX_STEPS:.0e} steps, which nobody can train; give a smaller one"
+    )]
+    TooLong {
+        /// The size.
+        size: String,
+        /// Which length of the sweep.
+        length: String,
     },
     /// A budget is too small to train anything.
     #[error(
@@ -73,6 +95,11 @@ pub enum PlanError {
     /// Two trials would have one name.
     #[error("two trials are called {0}; each axis must list everything once")]
     Twice(TrialId),
+    /// Two trials would train the same weights, and count twice.
+    #[error(
+        "trials {0} and {1} are one and the same: as many steps of one shape on the same data, though the sweep writes them differently. Leave one out"
+    )]
+    Same(TrialId, TrialId),
     /// A trial's configuration doesn't hold.
     #[error("trial {trial} can't be trained as it is configured")]
     Config {

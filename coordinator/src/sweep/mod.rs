@@ -4,11 +4,13 @@ mod axes;
 mod check;
 mod error;
 mod expand;
+mod explain;
 mod law_or_values;
 mod memory;
 mod plan;
 mod read;
 mod schema;
+mod sizes;
 mod trunk;
 mod variants;
 
@@ -16,7 +18,7 @@ pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
 pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
-pub use read::{ReadError, read, read_str};
+pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 
 use crate::control::core::Deadlines;

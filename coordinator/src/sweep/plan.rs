@@ -4,11 +4,11 @@ use super::{
     PlanError, Sweep,
     axes::LrAxis,
     expand::{Begin, Family, Maker, Trials},
+    sizes,
 };
 use polestar_core::{RecipeId, TrialId, digest::hex};
 use polestar_dataset::{LeftOut, Pairs, PolicyDistances};
 use polestar_laws::Coordinates;
-use polestar_model::{ModelConfig, Preset};
 use polestar_run::Trial;
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +108,7 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
     let axes = &sweep.sweep;
     let mut trials = Trials::default();
     for size in &axes.sizes {
-        let model = model(sweep, size, corpus.vocab)?;
+        let model = sizes::model(sweep, size, corpus.vocab)?;
         let mut train = sweep.train.clone();
         if let LrAxis::BySize(by_size) = &axes.lr
             && let Some(&lr) = by_size.get(size)
@@ -140,6 +140,14 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(PlanError::Twice(pair[0].clone()));
     }
+    let mut same: Vec<(String, &TrialId)> = before
+        .iter()
+        .map(|t| (t.measured(), &t.config.id))
+        .collect();
+    same.sort();
+    if let Some(pair) = same.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(PlanError::Same(pair[0].1.clone(), pair[1].1.clone()));
+    }
     Ok(Plan {
         fingerprint: corpus.fingerprint.clone(),
         tokens_per_triplet: corpus.tokens_per_triplet,
@@ -149,37 +157,12 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
     })
 }
 
-fn model(sweep: &Sweep, size: &str, vocab: u32) -> Result<ModelConfig, PlanError> {
-    if let Some(own) = sweep.models.get(size) {
-        let mut model = own.clone();
-        model.vocab_size = model.vocab_size.max(vocab);
-        return Ok(model);
-    }
-    if let Some(target) = parameters(size) {
-        return Ok(ModelConfig::near(target, vocab));
-    }
-    Preset::by_name(size)
-        .map(|preset| preset.config(vocab))
-        .map_err(|source| PlanError::Size {
-            name: size.to_owned(),
-            source,
-        })
-}
-
-/// A number of parameters: `120M`, `1.5B`, `64k`.
-fn parameters(size: &str) -> Option<u64> {
-    let (number, unit) = size.split_at_checked(size.len().checked_sub(1)?)?;
-    let unit = match unit {
-        "k" => 1e3,
-        "M" => 1e6,
-        "B" => 1e9,
-        _ => return None,
-    };
-    let number: f64 = number.parse().ok()?;
-    (number.is_finite() && number > 0.0).then_some((number * unit).round() as u64)
-}
-
 impl PlannedTrial {
+    /// What it trains and is measured on: two trials that agree in this are one.
+    fn measured(&self) -> String {
+        format!("{} {}", self.recipe_id, self.config.measurement.id())
+    }
+
     /// FLOPs that it takes, apart from those that its trunk has done for it.
     pub fn own_flops(&self) -> f64 {
         let shared = self
@@ -197,11 +180,7 @@ impl Plan {
     /// run's name ends with. Machines, workers and places are not part of it, nor is the order in which
     /// the sweep lists its axes, so the same sweep continues the same run anywhere.
     pub fn digest(&self) -> String {
-        let name = |trial: &PlannedTrial| {
-            let trial = &trial.config;
-            let (recipe, measurement) = (trial.recipe_id(), trial.measurement.id());
-            format!("{} {recipe} {measurement}\n", trial.id)
-        };
+        let name = |trial: &PlannedTrial| format!("{} {}\n", trial.config.id, trial.measured());
         let mut names: Vec<String> = self.trials.iter().map(name).collect();
         names.sort();
         hex(names.concat().as_bytes())

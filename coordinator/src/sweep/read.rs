@@ -1,7 +1,10 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::Sweep;
+use super::{Sweep, explain, variants::MAX_STEPS};
 use std::path::{Path, PathBuf};
+
+/// Letters of a name: folders are named by it and a digest, and file systems end at 255.
+const LONGEST_NAME: usize = 100;
 
 /// Why a sweep file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +60,8 @@ pub fn read_str(file: &str, text: &str) -> Result<Sweep, ReadError> {
         ReadError::Parse {
             file: file.to_owned(),
             line: text[..at].matches('\n').count() + 1,
-            message: with_nearest(error.message()),
+            message: explain::wrong_type(text, at, error.message())
+                .unwrap_or_else(|| with_nearest(error.message())),
         }
     })?;
     check(&sweep).map_err(|message| ReadError::Value {
@@ -93,12 +97,22 @@ pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     nearest.copied().filter(|name| score(name) > 0.7)
 }
 
-fn check(sweep: &Sweep) -> Result<(), String> {
+/// Checks what the types don't: for whoever changes a sweep after it was [read].
+///
+/// # Errors
+/// A sentence that names the key and what to do.
+pub fn check(sweep: &Sweep) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if sweep.name.is_empty() || !sweep.name.chars().all(plain) {
         return Err(format!(
             "name = {:?}: use letters, digits, `-` and `_`",
             sweep.name
+        ));
+    }
+    if sweep.name.len() > LONGEST_NAME {
+        return Err(format!(
+            "name has {} letters; it is part of a folder's name, so at most {LONGEST_NAME} can be",
+            sweep.name.len()
         ));
     }
     if sweep.corpus.synth.is_some() && sweep.corpus.import.is_some() {
@@ -142,15 +156,23 @@ fn check(sweep: &Sweep) -> Result<(), String> {
     if !(1.0..=1e6).contains(&pool.deadline_seconds) {
         return Err("pool.deadline_seconds must be between 1 and 1e6".into());
     }
-    if sweep.warm_start.as_ref().is_some_and(|w| w.steps == 0) {
-        return Err("warm_start.steps is 0; leave [warm_start] out instead".into());
+    match sweep.warm_start.as_ref().map(|warm| warm.steps) {
+        Some(0) => return Err("warm_start.steps is 0; leave [warm_start] out instead".into()),
+        Some(steps) if steps as f64 > MAX_STEPS => {
+            return Err(format!(
+                "warm_start.steps is {steps}; more than {MAX_STEPS:.0e} can't be trained"
+            ));
+        }
+        _ => {}
     }
     if let Some(name) = sweep
         .models
         .keys()
-        .find(|name| name.is_empty() || !name.chars().all(plain))
+        .find(|name| name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain))
     {
-        return Err(format!("models.{name:?}: use letters, digits, `-` and `_`"));
+        return Err(format!(
+            "models.{name:?}: use letters, digits, `-` and `_`, at most {LONGEST_NAME}"
+        ));
     }
     if sweep.store.starts_with("memory:") || sweep.corpus.url.starts_with("memory:") {
         return Err(
@@ -214,6 +236,11 @@ steps = [10]
             ("steps = [10]", "steps = [10]\nbudgets = [1e9]", "not both"),
             ("sizes = [\"nano\"]", "sizes = []", "at least one entry"),
             ("lr = 1e-3", "lr = -1.0", "train.optimizer.lr"),
+            (
+                "name = \"t\"",
+                format!("name = \"{}\"", "x".repeat(101)).as_str(),
+                "name has 101 letters",
+            ),
             (
                 "[train.optimizer]",
                 "schedule = { kind = \"wsd\", warmup = 0.6, decay = 0.6 }\n[train.optimizer]",

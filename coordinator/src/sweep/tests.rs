@@ -186,6 +186,69 @@ fn what_makes_no_sense_is_refused_with_its_key() {
 }
 
 #[test]
+fn absurd_sizes_and_lengths_are_refused_at_once() {
+    for (sweep, says) in [
+        (
+            "sizes = [\"1e30B\"]\nsteps = [9]",
+            "no shape comes near that; the nearest is \"",
+        ),
+        ("sizes = [\"0.001k\"]\nsteps = [9]", "the nearest is \"1."),
+        ("sizes = [\"120m\"]\nsteps = [9]", "did you mean \"120M\"?"),
+        (
+            "sizes = [\"nano\"]\nbudgets = [1e30]",
+            "size `nano` with sweep.budgets = [1e30] would be more than",
+        ),
+        (
+            "sizes = [\"nano\"]\nsteps = [9000000000000000000]",
+            "sweep.steps = [9000000000000000000] would be more than 1e9 steps",
+        ),
+        (
+            "sizes = [\"nano\"]\ntokens_per_parameter = [1e200]",
+            "sweep.tokens_per_parameter = [1e200]",
+        ),
+    ] {
+        let text = refused(sweep);
+        assert!(text.contains(says), "{sweep}: {text}");
+    }
+}
+
+#[test]
+fn budgets_that_differ_are_two_trials_and_steps_that_dont_are_one() {
+    let found = planned("sizes = [\"nano\"]\nbudgets = [1.001e12, 1.002e12, 2e12]\n").unwrap();
+    assert_eq!(
+        names(&found),
+        ["nano-1.001e12-s1", "nano-1.002e12-s1", "nano-2e12-s1"]
+    );
+    let same = refused("sizes = [\"nano\"]\nbudgets = [1.0000e12, 1.0000001e12]\n");
+    assert!(same.contains("are one and the same"), "{same}");
+    let same = refused("sizes = [\"2M\", \"2000k\"]\nsteps = [9]\n");
+    assert!(same.contains("are one and the same"), "{same}");
+}
+
+#[test]
+fn the_sweep_of_the_readme_is_short_and_holds_for_long_answers() {
+    let readme = include_str!("../../../README.md");
+    let sample = readme.split("```toml\n").nth(1).expect("a sample");
+    let (sample, _) = sample.split_once("```").expect("its end");
+    let sweep = read_str("README.md", sample).unwrap();
+    let [prompt, response] = [sweep.samples.max_prompt, sweep.samples.max_response];
+    let tokens_per_triplet = 2.0 * (2 * prompt + 2 * response) as f64;
+    let longest = CorpusFacts {
+        tokens_per_triplet,
+        vocab: 8192,
+        ..facts()
+    };
+    let found = plan(&sweep, &longest).unwrap();
+    assert_eq!(found.trials.len(), 9);
+    for trial in &found.trials {
+        assert!(trial.config.recipe.steps >= 30, "{}", trial.config.id);
+    }
+    // Ten minutes of two slow workers.
+    let flops: f64 = found.trials.iter().map(|t| t.flops_6nd).sum();
+    assert!(flops < 600.0 * 2.0 * 2e10, "{flops:e}");
+}
+
+#[test]
 fn an_envelope_is_read_off_curves_that_score_what_the_end_scores() {
     let sweep = "sizes = [\"nano\"]\nsteps = [100]\nenvelope = 20\n";
     let found = planned(sweep).unwrap();

@@ -12,6 +12,9 @@ use polestar_run::TrainConfig;
 /// Fewer steps than this are no training.
 pub(super) const MIN_STEPS: u64 = 4;
 
+/// More steps than this are a slip of the pen: a trial of a millisecond a step would take eleven days.
+pub(super) const MAX_STEPS: f64 = 1e9;
+
 /// How long a trial is.
 #[derive(Clone)]
 pub(super) struct Duration {
@@ -82,17 +85,20 @@ impl Maker<'_> {
                 }
             }
         }
-        if !self.follows_a_law() {
-            return Ok(variants);
-        }
-        // By the paper's laws every length is a variant of its own.
-        let mut apart = Vec::new();
-        for variant in variants {
-            for length in &variant.lengths {
-                apart.push(self.by_law(size, model, &variant, length)?);
+        if self.follows_a_law() {
+            // By the paper's laws every length is a variant of its own.
+            let mut apart = Vec::new();
+            for variant in variants {
+                for length in &variant.lengths {
+                    apart.push(self.by_law(size, model, &variant, length)?);
+                }
             }
+            variants = apart;
         }
-        Ok(apart)
+        for duration in variants.iter().flat_map(|variant| &variant.lengths) {
+            not_too_long(size, duration)?;
+        }
+        Ok(variants)
     }
 
     fn follows_a_law(&self) -> bool {
@@ -144,7 +150,7 @@ impl Maker<'_> {
         for &budget in &axes.budgets {
             let triplets = budget / self.flops(model, 1, 1);
             lengths.push(Duration {
-                label: format!("{budget:.2e}").replace(".00e", "e"),
+                label: budget_label(budget, &axes.budgets),
                 length: Length::Budget(budget),
                 steps: self.enough(size, Length::Budget(budget), model, batch, triplets)?,
             });
@@ -200,4 +206,33 @@ impl Maker<'_> {
     pub(super) fn flops(&self, model: &ModelConfig, batch: u32, steps: u64) -> f64 {
         count::flops_6nd(model, 1) * self.tokens_per_triplet() * f64::from(batch) * steps as f64
     }
+}
+
+/// A budget in a trial's name: with three digits, or with all where another one has the same three.
+fn budget_label(budget: f64, all: &[f64]) -> String {
+    let short = |budget: f64| format!("{budget:.2e}").replace(".00e", "e");
+    let alike = all
+        .iter()
+        .any(|&b| b != budget && short(b) == short(budget));
+    match alike {
+        true => format!("{budget:e}"),
+        false => short(budget),
+    }
+}
+
+/// Refuses what nobody has the time for, before numbers that end somewhere count what it takes.
+fn not_too_long(size: &str, duration: &Duration) -> Result<(), PlanError> {
+    if duration.steps as f64 <= MAX_STEPS {
+        return Ok(());
+    }
+    Err(PlanError::TooLong {
+        size: size.to_owned(),
+        length: match duration.length {
+            Length::Budget(flops) | Length::Flops(flops) => format!("sweep.budgets = [{flops:e}]"),
+            Length::TokensPerParameter(tokens) => {
+                format!("sweep.tokens_per_parameter = [{tokens:e}]")
+            }
+            Length::Steps(steps) => format!("sweep.steps = [{steps}]"),
+        },
+    })
 }

@@ -2,12 +2,16 @@
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use object_store::Error;
-use std::{sync::Mutex, time::Duration};
+use std::{pin::pin, sync::Mutex, time::Duration};
 use tokio::time::Instant;
 
 /// How long an operation is tried again before its trouble is the caller's: well before a collective's
 /// deadline, so that a rank with a bad store says so itself.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waiting is counted in slices of this: a clock that jumps, as on a machine that was stopped for a while, ends one
+/// of them and not all patience.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// How long one attempt may take: a fixed part, and one for the bytes at the least acceptable pace.
 fn patience(bytes: u64) -> Duration {
@@ -27,7 +31,7 @@ pub(super) async fn attempt<T, F: Future<Output = Result<T, Error>>>(
     bytes: u64,
     mut operation: impl FnMut() -> F,
 ) -> Attempted<T> {
-    let begun = Instant::now();
+    let mut spent = Duration::ZERO;
     let mut delays = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(Duration::from_secs(5))
@@ -41,16 +45,18 @@ pub(super) async fn attempt<T, F: Future<Output = Result<T, Error>>>(
             pace.turn().await;
         }
         let limit = patience(bytes);
-        let error = match tokio::time::timeout(limit, operation()).await {
-            Ok(Err(error)) if is_transient(&error) => error,
-            Ok(value) => return Attempted { value, repeated },
-            Err(_) => Error::Generic {
-                store: "remote",
+        let (answer, waited) = within(limit, operation()).await;
+        let error = match answer {
+            Some(Err(error)) if is_transient(&error) => error,
+            Some(value) => return Attempted { value, repeated },
+            None => Error::Generic {
+                store: "store",
                 source: format!("no answer within {} seconds", limit.as_secs()).into(),
             },
         };
         let delay = delays.next().unwrap_or(DEADLINE);
-        if begun.elapsed() + delay > DEADLINE {
+        spent += waited + delay;
+        if spent > DEADLINE {
             return Attempted {
                 value: Err(error),
                 repeated,
@@ -58,6 +64,22 @@ pub(super) async fn attempt<T, F: Future<Output = Result<T, Error>>>(
         }
         tokio::time::sleep(delay).await;
         repeated = true;
+    }
+}
+
+/// What comes of something within a time, and how much of that it took; `None` if it takes longer.
+async fn within<T>(limit: Duration, operation: impl Future<Output = T>) -> (Option<T>, Duration) {
+    let mut operation = pin!(operation);
+    let mut waited = Duration::ZERO;
+    loop {
+        let (begun, slice) = (Instant::now(), SLICE.min(limit - waited));
+        match tokio::time::timeout(slice, operation.as_mut()).await {
+            Ok(value) => return (Some(value), waited + begun.elapsed().min(slice)),
+            Err(_) => waited += slice,
+        }
+        if waited >= limit {
+            return (None, waited);
+        }
     }
 }
 
@@ -148,6 +170,22 @@ mod tests {
         });
         let attempted = hanging.await;
         assert!(matches!(attempted.value, Ok(7)) && attempted.repeated);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_ends_no_patience() {
+        let mut attempts = 0;
+        let jumps = attempt(None, 0, || {
+            attempts += 1;
+            async {
+                tokio::time::advance(10 * DEADLINE).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                Ok(7)
+            }
+        });
+        let attempted = jumps.await;
+        assert!(matches!(attempted.value, Ok(7)) && !attempted.repeated);
+        assert_eq!(attempts, 1);
     }
 
     #[tokio::test(start_paused = true)]

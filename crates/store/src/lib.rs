@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod disk_cache;
 #[cfg(any(test, feature = "testing"))]
 pub mod faults;
+mod folder;
 mod remote;
 mod swap;
 
@@ -20,7 +21,6 @@ use std::sync::{Arc, LazyLock, Mutex};
 use attempt::{Attempted, Pace, attempt};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -38,6 +38,26 @@ pub enum Error {
     Url {
         /// The text given.
         url: String,
+    },
+    /// There is no such folder.
+    #[error(
+        "there is no folder {}; {hint} (relative paths are taken from the folder that the command runs in)",
+        path.display()
+    )]
+    NoFolder {
+        /// Where it would be.
+        path: std::path::PathBuf,
+        /// What is called like it.
+        hint: String,
+    },
+    /// The path begins with a `~` that is nobody's home.
+    #[error(
+        "'{path}': ~ stands for the folder that HOME names, and ~/x for x in it; write any other path in \
+         full, or ./{path} for a folder that is called so"
+    )]
+    Home {
+        /// The path given.
+        path: String,
     },
     /// The environment holds no credentials for the service.
     #[error(
@@ -141,7 +161,7 @@ pub struct Store {
     pace: Option<Arc<Pace>>,
     /// Bytes of a part.
     part: usize,
-    /// Where it lies, if it is a folder.
+    /// If it is a folder: what there was of it when it was opened. The rest of its path is in `prefix`.
     root: Option<Arc<std::path::Path>>,
 }
 
@@ -166,22 +186,17 @@ impl std::fmt::Debug for Store {
 static MEMORY: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
 
 impl Store {
-    /// Opens `url`: a folder path (created when absent), or a `file`, `memory`, `s3`, `gs` or `az`
-    /// URL. Credentials and endpoints come from the environment variables of the service (`AWS_*`,
+    /// Opens `url`: a folder path (`~` is the home folder), or a `file`, `memory`, `s3`, `gs` or `az`
+    /// URL. A folder that isn't there is made by the first write. Credentials and endpoints come from the environment variables of the service (`AWS_*`,
     /// `GOOGLE_*`, `AZURE_*`). Nothing is requested from a remote store yet.
     pub fn open(url: &str) -> Result<Self> {
         let Some((scheme, _)) = url.split_once("://") else {
-            return Self::open_folder(url, std::path::Path::new(url));
+            return Self::open_folder(url);
         };
         let parsed = Url::parse(url).map_err(|_| Error::Url { url: url.into() })?;
         let mut pace = None;
         let inner: Arc<dyn ObjectStore> = match scheme {
-            "file" => {
-                let folder = parsed
-                    .to_file_path()
-                    .map_err(|()| Error::Url { url: url.into() })?;
-                return Self::open_folder(url, &folder);
-            }
+            "file" => return Self::open_folder(url),
             "memory" => {
                 let name = parsed.host_str().unwrap_or_default().to_owned();
                 let mut stores = MEMORY
@@ -209,31 +224,6 @@ impl Store {
         })
     }
 
-    fn open_folder(given: &str, folder: &std::path::Path) -> Result<Self> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Open {
-            url: given.into(),
-            source,
-        };
-        if given.is_empty() {
-            return Err(Error::Url { url: given.into() });
-        }
-        std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
-        let folder = folder.canonicalize().map_err(|e| failed(e.into()))?;
-        let url = Url::from_file_path(&folder).map_err(|()| Error::Url { url: given.into() })?;
-        // A commit must outlive a power cut: what a manifest speaks of is on disk before it is.
-        let inner = LocalFileSystem::new_with_prefix(&folder)
-            .map_err(|e| failed(e.into()))?
-            .with_fsync(true);
-        Ok(Self {
-            inner: Arc::new(inner),
-            prefix: Path::default(),
-            url: url.as_str().trim_end_matches('/').into(),
-            pace: None,
-            part: PART,
-            root: Some(folder.into()),
-        })
-    }
-
     /// The URL, absolute and without a trailing slash; opening it again gives the same store.
     pub fn url(&self) -> &str {
         &self.url
@@ -247,9 +237,11 @@ impl Store {
     /// The part of this store under `prefix`.
     pub fn child(&self, prefix: &str) -> Self {
         let prefix = prefix.trim_matches('/');
+        let below = format!("{}/{prefix}", self.prefix);
         Self {
             inner: Arc::clone(&self.inner),
-            prefix: Path::from(format!("{}/{prefix}", self.prefix)),
+            // As it is, like keys: escaping what is escaped already would be another place.
+            prefix: Path::parse(&below).unwrap_or_else(|_| Path::from(below)),
             url: format!("{}/{prefix}", self.url).into(),
             pace: self.pace.clone(),
             part: self.part,
@@ -446,7 +438,8 @@ impl Store {
                     .map(AsRef::as_ref)
                     .collect::<Vec<&str>>()
                     .join("/");
-                let is_lock = self.root.is_some() && meta.location.as_ref().starts_with(swap::LOCK);
+                let name = meta.location.filename().unwrap_or_default();
+                let is_lock = self.root.is_some() && name.starts_with(swap::LOCK);
                 (!is_lock).then_some(Object {
                     key,
                     size: meta.size,

@@ -7,7 +7,7 @@
 use super::{Error, Result, Store};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
-use std::{fs::File, path::PathBuf};
+use std::{fs::File, io::ErrorKind};
 
 /// What names of files begin with that are locks and no objects.
 pub(super) const LOCK: &str = ".polestar-lock-";
@@ -119,7 +119,10 @@ impl Store {
         expected: blake3::Hash,
         bytes: Bytes,
     ) -> Result<Swap> {
-        let _lock = self.lock(key).await?;
+        // Without a folder for the lock there is none for the object.
+        let Some(_lock) = self.lock(key).await? else {
+            return Ok(Swap::Changed);
+        };
         match self.get_opt(key).await? {
             Some(there) if blake3::hash(&there) == expected => {}
             _ => return Ok(Swap::Changed),
@@ -129,17 +132,22 @@ impl Store {
         Ok(Swap::Swapped(Version(Tag::Content(hash))))
     }
 
-    /// Keeps other processes from swapping this key until it is dropped.
-    async fn lock(&self, key: &str) -> Result<File> {
+    /// Keeps other processes from swapping this key until it is dropped; `None` if the object's folder isn't there.
+    async fn lock(&self, key: &str) -> Result<Option<File>> {
         let root = self.root.as_ref().expect("only folders are locked");
-        let path = self.path(key)?;
-        let name = blake3::hash(path.as_ref().as_bytes()).to_hex();
-        // In the system's temporary folder only processes of one host would meet.
-        let file: PathBuf = root.join(format!("{LOCK}{}", &name[..16]));
+        let path = root.join(self.path(key)?.as_ref());
+        let name = path.file_name().unwrap_or_default();
+        let name = blake3::hash(name.as_encoded_bytes()).to_hex();
+        // Beside the object, so that all who see it meet there, by whichever folder above they opened it: in the
+        // system's temporary folder only processes of one host would.
+        let file = path.with_file_name(format!("{LOCK}{}", &name[..16]));
         let locked = tokio::task::spawn_blocking(move || {
-            let file = File::create(&file)?;
+            let file = match File::create(&file) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                created => created?,
+            };
             file.lock()?;
-            Ok::<File, std::io::Error>(file)
+            Ok::<_, std::io::Error>(Some(file))
         });
         let locked = locked.await.expect("taking a lock doesn't panic");
         locked.map_err(|source| Error::Open {

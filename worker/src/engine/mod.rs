@@ -10,6 +10,7 @@ mod pass;
 mod replay;
 mod resume;
 mod save;
+mod speed;
 mod step;
 #[cfg(test)]
 mod testing;
@@ -23,6 +24,7 @@ pub use contract::{
 pub use pass::PassError;
 pub use replay::{Slice, replay};
 pub use resume::VALIDATION_SEED;
+pub use speed::{Probe, SpeedError};
 pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 

@@ -1,6 +1,6 @@
 //! Which checkpoints there are, and which of them stay.
 
-use super::{Error, Manifest, folder};
+use super::{Error, Manifest, folder, place};
 use polestar_core::{RecipeId, Step};
 use polestar_store::{Object, Store};
 use std::collections::BTreeMap;
@@ -78,9 +78,48 @@ pub async fn committed(store: &Store, trial: &RecipeId) -> Result<Vec<Step>, Err
     Ok(committed.map(|(step, _)| step).collect())
 }
 
-/// Removes checkpoints that the rule doesn't keep once `newest` is committed, and what interrupted saves and
-/// removals before it left. Manifests go first: what then remains is no checkpoint, and is removed
-/// the next time. Returns how many objects were removed.
+/// A checkpoint that goes, or what is left of one.
+#[derive(Debug)]
+pub struct Removal {
+    /// Steps done.
+    pub step: Step,
+    /// Whether it is a whole checkpoint, and not what an interrupted save or removal left.
+    pub committed: bool,
+    /// What goes, its manifest first: what then remains is no checkpoint, and goes the next time.
+    pub objects: Vec<Object>,
+}
+
+/// What goes once `newest` is committed: checkpoints that the rule doesn't keep, and what interrupted saves and
+/// removals before it left.
+///
+/// # Errors
+/// The store's.
+pub async fn removals(
+    store: &Store,
+    trial: &RecipeId,
+    newest: Step,
+    keep: &Keep,
+) -> Result<Vec<Removal>, Error> {
+    let places = places(store, trial).await?;
+    let committed = places.iter().filter(|(_, objects)| is_committed(objects));
+    let committed: Vec<Step> = committed.map(|(&step, _)| step).collect();
+    let removed = keep.removes(&committed, newest);
+    let mut removals = Vec::new();
+    for (step, mut objects) in places {
+        let committed = is_committed(&objects);
+        if removed.contains(&step) || (step < newest && !committed) {
+            objects.sort_by_key(|o| !is_manifest(&o.key));
+            removals.push(Removal {
+                step,
+                committed,
+                objects,
+            });
+        }
+    }
+    Ok(removals)
+}
+
+/// Removes [what goes](removals). Returns how many objects that were.
 ///
 /// # Errors
 /// The store's.
@@ -90,24 +129,13 @@ pub async fn prune(
     newest: Step,
     keep: &Keep,
 ) -> Result<usize, Error> {
-    let places = places(store, trial).await?;
-    let committed: Vec<Step> = places
-        .iter()
-        .filter(|(_, objects)| is_committed(objects))
-        .map(|(&step, _)| step)
-        .collect();
-    let removed = keep.removes(&committed, newest);
     let mut count = 0;
-    for (step, mut objects) in places {
-        let left_over = step < newest && !is_committed(&objects);
-        if !removed.contains(&step) && !left_over {
-            continue;
-        }
-        objects.sort_by_key(|o| !is_manifest(&o.key));
-        for object in objects {
+    for removal in removals(store, trial, newest, keep).await? {
+        for object in removal.objects {
             store.delete(&object.key).await?;
             count += 1;
         }
+        store.remove_empty_folder(&place(trial, removal.step)).await;
     }
     Ok(count)
 }

@@ -21,7 +21,7 @@ mod parts;
 mod save;
 mod staging;
 
-pub use keep::{Keep, Listed, committed, list, prune};
+pub use keep::{Keep, Listed, Removal, committed, list, prune, removals};
 pub use load::{Check, Origin, Wanted, check, open, read};
 pub use parts::segments;
 pub use parts::{Kind, Manifest, Object, PAGE, Part, Segment, Tensor};
