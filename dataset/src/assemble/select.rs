@@ -9,7 +9,9 @@ use std::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, TOKENIZER_TEXT_BYTES, walk};
+use super::{
+    Error, Progress, Recipe, Source, Stage, TOKENIZER_SAMPLE_BYTES, TOKENIZER_TEXT_BYTES, walk,
+};
 use crate::manifest::{Counts, File, FileSplit, Policy};
 use crate::origin::HeldOut;
 use crate::triplet::{PolicyTable, Task};
