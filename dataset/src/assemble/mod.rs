@@ -5,6 +5,7 @@
 //! parts of it and the files under construction. What each walk finds is saved where the source has a
 //! journal, and of the last one every file: a job that was stopped goes on there.
 
+mod error;
 mod journal;
 mod policies;
 mod select;
@@ -17,16 +18,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::account::{Account, InputAccount};
+use crate::account::InputAccount;
 use crate::across::{Pairing, Pairs};
-use crate::files;
 use crate::manifest::{
     File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
 };
 use crate::origin::{FileLayout, HeldOut, Origin};
 use crate::schema::Prompt;
-use crate::tokenizer::{self, GivenTokenizer, Tokenizer};
+use crate::tokenizer::{GivenTokenizer, Tokenizer};
 use crate::triplet::{Obstacle, PolicySamples};
+pub use error::Error;
 pub(crate) use journal::{Journal, load, save};
 use polestar_core::digest::hex;
 use polestar_store::{Put, Store};
@@ -43,103 +44,6 @@ const TOKENIZER_SAMPLE_BYTES: u64 = 32 << 20;
 /// otherwise be most of the sample.
 const TOKENIZER_TEXT_BYTES: usize = 1 << 20;
 const TOKENIZER_KEY: &str = "tokenizer.json";
-
-/// Why a corpus could not be assembled.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No prompt can give a triplet.
-    #[error("{0}")]
-    NoUsablePrompt(Box<Unusable>),
-    /// No prompt says of which cluster it is.
-    #[error("--cluster {column}: no row has a value in this column; name one that has")]
-    NoCluster {
-        /// The column.
-        column: String,
-    },
-    /// Nothing would be left to train on.
-    #[error(
-        "{asked} held-out prompts would leave nothing to train on: {usable} prompts are usable; \
-         hold out fewer (--heldout-prompts)"
-    )]
-    HeldOutPrompts {
-        /// Prompts to hold out.
-        asked: u64,
-        /// Usable prompts.
-        usable: u64,
-    },
-    /// A fraction is not one.
-    #[error("the held-out fraction {fraction} is not in 0..1")]
-    Fraction {
-        /// The fraction.
-        fraction: f64,
-    },
-    /// A named policy does not exist.
-    #[error(
-        "{flag}: no policy is '{name}'; the nearest of {policies}: '{nearest}' (a strict policy may be given by \
-         its first columns, and --heldout-policy takes patterns with *)"
-    )]
-    UnknownPolicy {
-        /// The flag, and the key in a sweep file.
-        flag: &'static str,
-        /// The name.
-        name: String,
-        /// How many policies there are.
-        policies: usize,
-        /// The names nearest to it.
-        nearest: String,
-    },
-    /// Too few policies to hold out.
-    #[error(
-        "--heldout-policies (heldout_policy_count): {asked} policies are to be held out, but only {eligible} can be: they need as \
-         many usable prompts as the median policy, and no twin that stays in training ({twins} more have one, \
-         in groups of more than a quarter of all policies); hold out fewer, or name them with \
-         --heldout-policy NAME"
-    )]
-    HeldOutPolicies {
-        /// Policies to hold out.
-        asked: usize,
-        /// Policies that can be.
-        eligible: usize,
-        /// Policies that can't because of their twins.
-        twins: usize,
-    },
-    /// The tokenizer could not be made.
-    #[error("could not make the tokenizer")]
-    Tokenizer(#[source] tokenizer::Error),
-    /// A file could not be written.
-    #[error("could not write a corpus file")]
-    File(#[source] files::Error),
-    /// What was found could not be saved.
-    #[error("could not record how far the import is; choose a temp_dir with enough free space")]
-    Journal(#[source] std::io::Error),
-    /// Rows are lost, or counted twice.
-    #[error(
-        "the rows of {input} don't add up: {account:?}; nothing was imported. This is a fault of the \
-         program: please report it with this line"
-    )]
-    Account {
-        /// The input.
-        input: String,
-        /// Its account.
-        account: Box<Account>,
-    },
-    /// The store failed.
-    #[error("could not write the corpus to {url}")]
-    Store {
-        /// The store.
-        url: String,
-        /// What went wrong.
-        source: polestar_store::Error,
-    },
-    /// Another corpus is there.
-    #[error(
-        "another corpus is already at {url}; choose an empty place, or delete that corpus first"
-    )]
-    Occupied {
-        /// The store.
-        url: String,
-    },
-}
 
 /// What is being done, for a progress display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,13 +241,8 @@ pub(crate) async fn assemble<S: Source>(
     };
     let count = Tally::count(&source, wanted, progress);
     let tally = memoize(&*source, "tally", count).await?;
-    if let Some(column) = recipe
-        .pairing
-        .cluster
-        .as_ref()
-        .filter(|_| tally.clustered == 0)
-    {
-        let column = column.clone();
+    let cluster = recipe.pairing.cluster.clone();
+    if let Some(column) = cluster.filter(|_| tally.clustered == 0) {
         return Err(Error::NoCluster { column }.into());
     }
     let (policies, held_out) = selection.table(&tally)?;
@@ -351,15 +250,7 @@ pub(crate) async fn assemble<S: Source>(
     progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
         Some(given) => given,
-        None => {
-            let train = async {
-                let trained = Tokenizer::train(&tally.sample, recipe.vocab_size);
-                Ok(trained.map_err(Error::Tokenizer)?)
-            };
-            let bytes = memoize(&*source, "tokenizer", train).await?;
-            let tokenizer = Tokenizer::from_bytes(&bytes).map_err(Error::Tokenizer)?;
-            GivenTokenizer { bytes, tokenizer }
-        }
+        None => trained(&*source, &tally, recipe.vocab_size).await?,
     };
     progress(Progress::of(Stage::Tokenizer, 1, 1));
     let numbers: BTreeMap<&str, u32> = (0..)
@@ -431,6 +322,21 @@ pub(crate) async fn assemble<S: Source>(
         Some(present) if present == manifest => Ok(present),
         Some(_) => Err(occupied(store).into()),
     }
+}
+
+/// A tokenizer that is trained on a sample of the texts.
+async fn trained<S: Source>(
+    source: &S,
+    tally: &Tally,
+    vocab_size: u32,
+) -> Result<GivenTokenizer, S::Error> {
+    let train = async {
+        let trained = Tokenizer::train(&tally.sample, vocab_size);
+        Ok(trained.map_err(Error::Tokenizer)?)
+    };
+    let bytes = memoize(source, "tokenizer", train).await?;
+    let tokenizer = Tokenizer::from_bytes(&bytes).map_err(Error::Tokenizer)?;
+    Ok(GivenTokenizer { bytes, tokenizer })
 }
 
 /// The error that no prompt gives a triplet, with the ways on; the outer one is that the source failed.

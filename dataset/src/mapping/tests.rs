@@ -56,7 +56,7 @@ fn row(prompt: &str, policy: &str, response: &str) -> (String, String, String) {
 }
 
 #[test]
-fn every_recipe_maps_a_record_of_its_dump() {
+fn recipes_of_benchmarks_map_a_record_of_their_dumps() {
     let two = |policy: &str| vec![row("Q", policy, "one"), row("Q", policy, "two")];
     let older = json!({"doc_id": 3, "doc": {}, "target": "t", "arguments": [["Q", {"until": ["\n"]}]],
         "resps": [["one", "two"]], "filtered_resps": ["one"], "exact_match": 0.0});
@@ -113,7 +113,11 @@ fn every_recipe_maps_a_record_of_its_dump() {
     let in_text = json!({"id": 1, "model_a": "a", "model_b": "b", "prompt": "[\"Q\", \"R\"]",
         "response_a": "[\"one\", \"x\"]", "response_b": "[\"two\", null]"});
     assert_eq!(dump("arena", in_text, &[], "train.csv"), expected[..2]);
+}
 
+#[test]
+fn recipes_of_programs_and_batches_map_a_record_of_their_dumps() {
+    let two = |policy: &str| vec![row("Q", policy, "one"), row("Q", policy, "two")];
     let code = json!({"question_title": "T", "question_content": "Q", "question_id": "abc",
         "output_list": ["one", "two"], "code_list": ["1", "2"], "graded_list": [true, false]});
     assert_eq!(

@@ -12,7 +12,7 @@ pub(super) const GPT2: &str =
 const SPACES: &str = r"|\s+(?!\S)|\s+";
 
 /// Bytes of spaces in a row up to which a backtracking engine surely comes to an end.
-const MOST_SPACES: usize = 100_000;
+const MOST_SPACES: usize = 10_000;
 
 /// Stands for a space in the vocabularies that come from SentencePiece.
 pub(super) const META: char = '▁';
