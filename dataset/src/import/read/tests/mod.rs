@@ -24,7 +24,7 @@ fn rows(count: usize) -> Vec<Map<String, Value>> {
         .map(|at| {
             let row = json!({
                 "policy": format!("model-{}", at % 3),
-                "prompt": format!("Was ist {at}?\n\"Größe\" — 数, ok, {at}; a\tb | c"),
+                "prompt": format!("Wie groß {at}?\n\"Größe\" — 数, ok, {at}; a\tb | c"),
                 "response": format!("{at} \u{2028} \\ \u{1F600} {}", "word ".repeat(at % 40)),
                 "sample": at,
                 "tags": ["a", at],

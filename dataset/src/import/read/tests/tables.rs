@@ -28,11 +28,15 @@ fn half(value: f32) -> <Float16Type as ArrowPrimitiveType>::Native {
     <Float16Type as ArrowPrimitiveType>::Native::from_f32(value)
 }
 
-/// Columns of two rows, and what they are; the second row is null.
-fn columns() -> Vec<(&'static str, ArrayRef, Value)> {
+/// A column of two rows, of which the second is null, and what the first one is.
+type Column = (&'static str, ArrayRef, Value);
+
+fn columns() -> Vec<Column> {
+    [texts(), numbers(), times(), nested()].concat()
+}
+
+fn texts() -> Vec<Column> {
     let texts = || vec![Some("Größe"), None];
-    let day = 19_844; // 2024-05-01
-    let noon = day as i64 * 86_400 + 12 * 3600;
     vec![
         (
             "utf8",
@@ -65,6 +69,11 @@ fn columns() -> Vec<(&'static str, ArrayRef, Value)> {
             json!(true),
         ),
         ("null", Arc::new(NullArray::new(2)), json!(null)),
+    ]
+}
+
+fn numbers() -> Vec<Column> {
+    vec![
         (
             "i8",
             Arc::new(Int8Array::from(vec![Some(-8), None])),
@@ -127,6 +136,13 @@ fn columns() -> Vec<(&'static str, ArrayRef, Value)> {
             decimal(12_345_678_901_234_567_890_123_450, 38, 2),
             json!("123456789012345678901234.5"),
         ),
+    ]
+}
+
+fn times() -> Vec<Column> {
+    let day = 19_844; // 2024-05-01
+    let noon = day as i64 * 86_400 + 12 * 3600;
+    vec![
         (
             "date",
             Arc::new(Date32Array::from(vec![Some(day), None])),
@@ -192,6 +208,11 @@ fn columns() -> Vec<(&'static str, ArrayRef, Value)> {
             uuid(),
             json!("00010203-0405-0607-0809-0a0b0c0d0e0f"),
         ),
+    ]
+}
+
+fn nested() -> Vec<Column> {
+    vec![
         (
             "list",
             Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
