@@ -11,7 +11,7 @@ use arrow_schema::ArrowError;
 use super::layers::Source;
 use super::open::{Fault, Reading};
 use super::parquet::{guarded, placed};
-use super::{BATCH_BYTES, Sink, value};
+use super::{BATCH_BYTES, Sink, frames, value};
 
 /// Hands over the rows of a file.
 pub(super) fn file(mut file: File, reading: &Reading<'_>, sink: Sink<'_>) -> Result<(), Fault> {
@@ -27,14 +27,13 @@ pub(super) fn file(mut file: File, reading: &Reading<'_>, sink: Sink<'_>) -> Res
             place: "without the footer that says what is in them".into(),
         });
     }
+    guarded(|| frames::check(&mut file, length).map_err(ArrowError::from))?;
     file.rewind().map_err(Fault::Read)?;
     let reader = guarded(|| FileReader::try_new_buffered(&file, None))?;
     let all = value::names(&reader.schema());
     let batches = reader.num_batches();
     drop(reader);
-    let roots = (0..all.len())
-        .filter(|at| reading.wanted.has(&all[*at]))
-        .collect();
+    let roots = reading.wanted.roots(&all);
     file.rewind().map_err(Fault::Read)?;
     let mut reader = guarded(|| FileReader::try_new_buffered(file, Some(roots)))?;
     let mut done = 0;
@@ -63,10 +62,8 @@ pub(super) fn stream(
     let head = guarded(|| schema_message(&mut source))?;
     let schema = guarded(|| StreamReader::try_new(&head[..], None))?.schema();
     let all = value::names(&schema);
-    let roots = (0..all.len())
-        .filter(|at| reading.wanted.has(&all[*at]))
-        .collect();
-    let whole = std::io::Cursor::new(head).chain(source);
+    let roots = reading.wanted.roots(&all);
+    let whole = frames::Checked::new(std::io::Cursor::new(head).chain(source));
     let mut reader = guarded(|| StreamReader::try_new(whole, Some(roots)))?;
     rows(
         &mut || guarded(|| reader.next().transpose()),

@@ -126,7 +126,7 @@ impl Asking {
             if from > 0 {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
-            let answer = self.runtime.block_on(request.send());
+            let answer = self.runtime.block_on(async { request.send().await });
             let passing = match &answer {
                 Ok(response) => {
                     let status = response.status();

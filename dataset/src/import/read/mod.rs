@@ -13,6 +13,7 @@ mod arrow;
 mod delimited;
 mod error;
 mod expand;
+mod frames;
 mod http;
 mod hub;
 mod json;
@@ -58,6 +59,16 @@ impl Wanted {
             Self::All => true,
             Self::Columns(names) => names.contains(column),
         }
+    }
+
+    /// Which columns of a table have to be read: one at least, since rows of none can't be counted.
+    fn roots(&self, columns: &[String]) -> Vec<usize> {
+        let all = 0..columns.len();
+        let mut roots: Vec<usize> = all.filter(|at| self.has(&columns[*at])).collect();
+        if roots.is_empty() && !columns.is_empty() {
+            roots.push(0);
+        }
+        roots
     }
 }
 

@@ -392,7 +392,8 @@ impl Read for Counted<'_> {
             .read(buffer)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::Interrupted => error,
-                kind => io::Error::new(kind, Outside(error)),
+                // Some decoders take an early end for a late one.
+                _ => io::Error::other(Outside(error)),
             })?;
         self.consumed.0.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)

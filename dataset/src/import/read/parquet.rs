@@ -2,7 +2,7 @@
 //! and can be named.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use parquet::file::metadata::{
 };
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
+use super::layers::{Damage, Outside};
 use super::open::{Fault, Reading};
 use super::{BATCH_BYTES, Sink, value};
 
@@ -111,15 +112,12 @@ impl From<arrow_schema::ArrowError> for Trouble {
 impl Trouble {
     fn fault(self) -> Fault {
         if let Self::Arrow(arrow_schema::ArrowError::IoError(_, error)) = self {
-            // Of a stream: of the layer around it, or of its place.
-            return match error.kind() == std::io::ErrorKind::UnexpectedEof
-                && error.get_ref().is_none()
-            {
-                true => Fault::Cut {
-                    what: "its Arrow data",
-                    place: "in the middle".into(),
-                },
-                false => Fault::at(error, "among its rows"),
+            // Of a stream: the layer's around it, or its own.
+            let inner = error.get_ref();
+            let outer = inner.is_some_and(|inner| inner.is::<Damage>() || inner.is::<Outside>());
+            return match error.kind() {
+                ErrorKind::InvalidData if !outer => Fault::Damaged(error.to_string()),
+                _ => Fault::at(error, "among its rows"),
             };
         }
         let text = match &self {
@@ -164,9 +162,7 @@ fn open(file: File, reading: &Reading<'_>) -> Result<Opened, ParquetError> {
         })?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
     let all = value::names(builder.schema());
-    let roots: Vec<usize> = (0..all.len())
-        .filter(|at| reading.wanted.has(&all[*at]))
-        .collect();
+    let roots = reading.wanted.roots(&all);
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
     let groups = builder.metadata().row_groups();
     let rows: u64 = groups

@@ -40,7 +40,7 @@ pub(super) enum Packing {
 /// Enough to know every kind but the shape of JSON whose first object is longer.
 pub(super) const HEAD: usize = 64 << 10;
 /// Where longer objects are looked at, to see where the first one ends.
-pub(super) const LONG_HEAD: usize = 8 << 20;
+pub(super) const LONG_HEAD: usize = 32 << 20;
 
 /// The kind of what begins so; `None` if more has to be seen. `whole`: there is no more.
 pub(super) fn kind(head: &[u8], whole: bool) -> Option<Kind> {
@@ -52,15 +52,11 @@ pub(super) fn kind(head: &[u8], whole: bool) -> Option<Kind> {
     }
     let text = head.strip_prefix(super::json::BOM).unwrap_or(head);
     let text = text.trim_ascii_start();
-    // A record separator begins each object of a JSON text sequence.
-    let text = text
-        .strip_prefix(b"\x1e")
-        .unwrap_or(text)
-        .trim_ascii_start();
     match text.first() {
         None if whole => return Some(Kind::Empty),
         None => return None,
-        Some(b'[') => return Some(Kind::Objects),
+        // A record separator begins each object of a JSON text sequence.
+        Some(b'[' | 0x1e) => return Some(Kind::Objects),
         Some(b'{') => return shape(text, whole),
         Some(_) => {}
     }
@@ -213,7 +209,7 @@ fn utf16(head: &[u8]) -> Option<bool> {
 fn shape(text: &[u8], whole: bool) -> Option<Kind> {
     let Some((end, broken)) = first_object(text, whole) else {
         // A long first line is a long row.
-        let settled = whole || text.len() >= LONG_HEAD - super::json::BOM.len() - 1;
+        let settled = whole || text.len() >= LONG_HEAD - super::json::BOM.len();
         return settled.then_some(Kind::Lines);
     };
     if let Some(newline) = broken {

@@ -135,7 +135,7 @@ fn what_is_cut_off_says_so_after_the_good_rows() {
     let stream = arrow_stream(&rows);
     let error = refused(&place, &stream[..stream.len() / 2]);
     assert!(
-        error.contains("is damaged: after row 0") || error.contains("cut off"),
+        error.contains("its Arrow data end in the middle"),
         "{error}"
     );
     let archive = zip(&[("a.jsonl", &text)]);

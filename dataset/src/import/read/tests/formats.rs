@@ -90,7 +90,10 @@ pub(super) fn delimited(rows: &[Map<String, Value>], delimiter: u8) -> Vec<u8> {
 }
 
 pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::stream::encode_all(bytes, 1).unwrap()
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 pub(super) fn xz(bytes: &[u8]) -> Vec<u8> {
