@@ -67,10 +67,7 @@ fn a_truncated_parquet_file() {
     let bytes = std::fs::read(sandbox.path("whole/train-00000.parquet")).expect("a corpus");
     std::fs::write(sandbox.path("t.parquet"), &bytes[..bytes.len() / 2]).expect("writable");
     let said = import(&sandbox, "t.parquet", &[]);
-    assert!(
-        said.contains("t.parquet is cut off"),
-        "{said}"
-    );
+    assert!(said.contains("t.parquet is cut off"), "{said}");
 }
 
 #[test]

@@ -58,7 +58,8 @@ async fn no_policy_is_held_out_whose_twin_is_trained_on_unless_it_is_named() {
             passed_over: passed,
             compared_prompts,
         } = manifest.held_out.unwrap();
-        assert_eq!((policies.len(), compared_prompts), (2, 40));
+        // One prompt is blank, and a blank prompt is none.
+        assert_eq!((policies.len(), compared_prompts), (2, 39));
         for policy in &policies {
             assert!(policy.name != "b" && policy.name != "twin", "{policy:?}");
             assert_eq!(
@@ -76,13 +77,16 @@ async fn no_policy_is_held_out_whose_twin_is_trained_on_unless_it_is_named() {
         heldout_policy_count: 0,
         ..chosen(&input, &output, 0)
     };
-    let said = imported(named).await.unwrap().held_out.unwrap().to_string();
+    let manifest = imported(named).await.unwrap();
+    // One answer, and all fourteen to the blank prompt.
+    assert_eq!(Accounts(&manifest.inputs).total().blank, 15);
+    let said = manifest.held_out.unwrap().to_string();
     let told_of =
-        "twin: named by 'tw*'; ITS TWIN IS TRAINED ON: b, the same answers to 14 of 40 prompts";
+        "twin: named by 'tw*'; ITS TWIN IS TRAINED ON: b, the same answers to 13 of 39 prompts";
     assert!(said.contains(told_of), "{said}");
     let corpus = Corpus::open(output.to_str().unwrap()).await.unwrap();
     let seen = inspect(&corpus).await.unwrap();
-    assert_eq!(seen.blank, (1, 1));
+    assert_eq!(seen.blank, (0, 0), "the import left them out");
     assert!(seen.suspects.is_empty(), "{:?}", seen.suspects);
     let [leak] = &seen.policy_leaks[..] else {
         panic!("{:?}", seen.policy_leaks);
@@ -94,8 +98,7 @@ async fn no_policy_is_held_out_whose_twin_is_trained_on_unless_it_is_named() {
     let text = seen.to_string();
     for part in [
         "1 of 1 (100.0 %) held-out policies often give the answers of one that is trained on",
-        "35.0 %  twin  ~  b  (14 of 40 prompts)",
-        "blank         1 answers and 1 prompts",
+        "33.3 %  twin  ~  b  (13 of 39 prompts)",
         "2+ answers: prompts to which",
     ] {
         assert!(text.contains(part), "'{part}' is not in:\n{text}");
