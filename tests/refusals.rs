@@ -39,7 +39,7 @@ fn a_missing_column() {
     let said = import(&sandbox, "t.jsonl", &["--response", "answer"]);
     assert!(
         said.contains(
-            "t.jsonl, line 1: there is no column 'answer'; it has policy, prompt, response: map"
+            "t.jsonl, line 1: there is no column 'answer'; it has prompt, policy, response: map"
         ),
         "{said}"
     );

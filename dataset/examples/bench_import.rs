@@ -17,7 +17,7 @@ fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     let timed = |output: &str, tokenizer: Option<&str>| {
         let options = ImportOptions {
-            inputs: vec![rows.clone().into()],
+            inputs: vec![rows.clone()],
             output: output.into(),
             heldout_prompts: HeldOut::Count(0),
             tokenizer: tokenizer.map(Into::into),

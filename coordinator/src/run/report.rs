@@ -205,7 +205,9 @@ fn add_curve_scores(input: &mut ReportInput, planned: &PlannedTrial, rows: &mut 
         ..CurveScores::default()
     });
     let prompts = first.and_then(|score| score.prompts);
-    told.prompts = told.prompts.or(prompts.map(|prompts| prompts as u64));
+    told.prompts = told
+        .prompts
+        .or_else(|| prompts.map(|prompts| prompts as u64));
     if others {
         told.without_end.push(planned.config.id.to_string());
     }
@@ -233,7 +235,7 @@ async fn discriminations(
     let found = trial.measurement.sets.iter().filter_map(|set| {
         let set = &set.name;
         let of_set = scores.iter().filter(|scored| scored.set == *set);
-        let triplets: Vec<ScoredTriplet> = of_set.map(|s| scored_triplet(s, &name)).collect();
+        let triplets: Vec<ScoredTriplet> = of_set.map(|s| scored_triplet(s, name)).collect();
         Discrimination::of(&best.name, &set_title(set), &triplets)
     });
     Ok(found.collect())

@@ -158,7 +158,12 @@ fn recipes_of_programs_and_batches_map_a_record_of_their_dumps() {
     let asked = json!({"custom_id": "r", "body": {"model": "m",
         "messages": [{"role": "user", "content": "Q"}]}});
     assert_eq!(
-        dump("openai-batch", output.clone(), &[asked.clone()], "x.jsonl"),
+        dump(
+            "openai-batch",
+            output.clone(),
+            std::slice::from_ref(&asked),
+            "x.jsonl"
+        ),
         two("m")
     );
     let vllm = recipes()

@@ -163,7 +163,7 @@ fn byte_level(json: &Map<String, Value>) -> bool {
     steps.into_iter().any(|step| {
         let inner = step["pretokenizers"]
             .as_array()
-            .or(step["normalizers"].as_array());
+            .or_else(|| step["normalizers"].as_array());
         is(step) || inner.into_iter().flatten().any(is)
     })
 }

@@ -248,7 +248,10 @@ fn cutting(json: &Value) -> Result<(Prepare, Splitter), Reason> {
             let expression = Expression::new(expression);
             let expression =
                 expression.ok_or("its pre-tokenizer's expression is of no known form")?;
-            Ok((Prepare { normal, spaces }, Splitter::Expression(expression)))
+            Ok((
+                Prepare { normal, spaces },
+                Splitter::Expression(Box::new(expression)),
+            ))
         }
         None => by_words(json),
     }

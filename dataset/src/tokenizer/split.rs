@@ -19,7 +19,7 @@ pub(super) const META: char = '▁';
 
 /// How texts are cut.
 pub(super) enum Splitter {
-    Expression(Expression),
+    Expression(Box<Expression>),
     Words(Words),
 }
 

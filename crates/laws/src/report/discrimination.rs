@@ -187,7 +187,7 @@ fn clustered(triplets: &[&ScoredTriplet], of: impl Fn(&ScoredTriplet) -> f64) ->
     let each = triplets.iter().enumerate();
     Clustered::of(each.map(|(at, triplet)| {
         let prompt = triplet.prompt.as_deref();
-        (prompt.map_or(Err(at), Ok), of(triplet))
+        (prompt.ok_or(at), of(triplet))
     }))
 }
 
@@ -326,7 +326,11 @@ mod tests {
             let triplets: Vec<ScoredTriplet> = (0..600)
                 .map(|i| ScoredTriplet {
                     // Half of the prompts are ranked rightly as a whole, the others wrongly.
-                    margin: if i % prompts % 2 == 0 { 1.0 } else { -1.0 },
+                    margin: if (i % prompts).is_multiple_of(2) {
+                        1.0
+                    } else {
+                        -1.0
+                    },
                     prompt: Some(format!("prompt {}", i % prompts)),
                     cut_answers: Some(cut),
                     ..scored("a", "b", [9, 9, 9], 0.0)

@@ -279,7 +279,9 @@ impl Table {
 
     /// Whether rows of one run have one size, and some of them different lengths.
     fn are_checkpoints(&self, runs: &Runs) -> bool {
-        let length = self.column(Quantity::D).or(self.column(Quantity::C));
+        let length = self
+            .column(Quantity::D)
+            .or_else(|| self.column(Quantity::C));
         let (Some(n), Some(length)) = (self.column(Quantity::N), length) else {
             return false;
         };

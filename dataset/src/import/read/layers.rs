@@ -93,13 +93,13 @@ struct Gzip<R> {
 }
 
 enum Member<R> {
-    Within(flate2::bufread::GzDecoder<R>),
+    Within(Box<flate2::bufread::GzDecoder<R>>),
     Ended,
 }
 
 impl<R: BufRead> Gzip<R> {
     fn new(source: R) -> Self {
-        let state = Member::Within(flate2::bufread::GzDecoder::new(source));
+        let state = Member::Within(Box::new(flate2::bufread::GzDecoder::new(source)));
         Self { state }
     }
 }
@@ -119,7 +119,7 @@ impl<R: BufRead> Read for Gzip<R> {
             };
             let mut source = decoder.into_inner();
             if begins_member(&mut source)? {
-                self.state = Member::Within(flate2::bufread::GzDecoder::new(source));
+                self.state = Member::Within(Box::new(flate2::bufread::GzDecoder::new(source)));
             }
         }
     }

@@ -126,7 +126,10 @@ fn files(path: &Path, shown: &str) -> Result<Vec<(PathBuf, String)>, InputError>
             source: error.into(),
         })?;
         if entry.file_type().is_file() {
-            let below = entry.path().strip_prefix(path).unwrap_or(entry.path());
+            let below = entry
+                .path()
+                .strip_prefix(path)
+                .unwrap_or_else(|_| entry.path());
             let below = below.to_string_lossy().into_owned();
             files.push((entry.into_path(), below));
         }

@@ -17,7 +17,7 @@ pub(super) fn of_path(path: &Path) -> String {
     let Some(missing) = missing else {
         return String::new();
     };
-    let folder = missing.parent().map_or(Path::new("."), or_here);
+    let folder = missing.parent().map_or_else(|| Path::new("."), or_here);
     let asked = missing.file_name().unwrap_or_default().to_string_lossy();
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());

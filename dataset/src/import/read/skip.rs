@@ -33,7 +33,7 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
     if parts().any(|part| part.starts_with('_')) {
         return Some("a mark of the program that wrote the data");
     }
-    let file = parts().last()?.to_lowercase();
+    let file = parts().next_back()?.to_lowercase();
     let (stem, ending) = file.rsplit_once('.').unwrap_or((&file, ""));
     match () {
         () if NAMES.contains(&file.as_str()) || NAMES.contains(&stem) => Some("about the data"),

@@ -170,7 +170,7 @@ impl Reading {
                 let shortest = (0..5).map(|digits| format!("{:.*e}", digits, float.to_f32()));
                 let shortest = shortest.into_iter().find(near);
                 let shortest = shortest.and_then(|text| text.parse().ok());
-                Ok(self.float(shortest.unwrap_or(float.to_f64())))
+                Ok(self.float(shortest.unwrap_or_else(|| float.to_f64())))
             }
             DataType::Decimal32(..) => Ok(decimal::<Decimal32Type>(array, at)),
             DataType::Decimal64(..) => Ok(decimal::<Decimal64Type>(array, at)),

@@ -88,11 +88,14 @@ fn falls(runs: &[Run], part: impl Fn(&Run) -> f64) -> f64 {
     (ends.1 - ends.0) / loss
 }
 
+/// A number of a law: its name, how it is read, and what it is measured against.
+type Number = (&'static str, fn(&Coefficients) -> f64, f64);
+
 /// A number that 95% of its own resamples lie to one side of.
 fn disagreement(runs: &[Run], spread: &Spread) -> Option<String> {
     let lowest = runs.iter().map(|r| r.loss).fold(f64::INFINITY, f64::min);
     let law = &spread.law;
-    let numbers: [(&str, fn(&Coefficients) -> f64, f64); 3] = [
+    let numbers: [Number; 3] = [
         ("E", |law| law.e, lowest),
         ("α", |law| law.alpha, law.alpha),
         ("β", |law| law.beta, law.beta),

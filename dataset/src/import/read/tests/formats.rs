@@ -4,6 +4,9 @@ use super::*;
 use arrow_array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray};
 use std::sync::Arc;
 
+/// What is around a format: a name, and how it is put around.
+type Layer = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 fn table(rows: &[Map<String, Value>]) -> RecordBatch {
     let text = |name: &str| -> ArrayRef {
         Arc::new(StringArray::from_iter(
@@ -279,8 +282,7 @@ fn every_format_in_every_layer_gives_the_same_rows() {
     let rows = rows(700);
     for Form { name, bytes, rows } in forms(&rows) {
         same(&place, name, &bytes, &rows);
-        let layers: [(&str, fn(&[u8]) -> Vec<u8>); 4] =
-            [("gzip", gzip), ("zstd", zstd), ("xz", xz), ("bzip2", bzip2)];
+        let layers: [Layer; 4] = [("gzip", gzip), ("zstd", zstd), ("xz", xz), ("bzip2", bzip2)];
         for (layer, pack) in layers {
             same(&place, &format!("{name} in {layer}"), &pack(&bytes), &rows);
         }
