@@ -1,7 +1,7 @@
 //! From the records of a dump to trajectories: which columns hold what, by name or by recipe.
 //!
 //! A [`ColumnMapping`] says where prompt, policy and answers are, in the form in which users write it;
-//! [`recipe`] has ready ones for known dumps; [`detect`] finds the one that fits; [`Mapping`] is it,
+//! `recipe` has ready ones for known dumps; `detect` finds the one that fits; `Mapping` is it,
 //! compiled, and turns records into rows.
 
 mod answer;

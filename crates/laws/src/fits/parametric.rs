@@ -1,5 +1,5 @@
 //! The parametric law L(N, D) = E + A / N^α + B / D^β, fitted by the sum of Huber losses of ln L, and whether the runs
-//! determine it: [`design`] says so of their sizes and lengths, [`doubts`] of what came out.
+//! determine it: `design` says so of their sizes and lengths, `doubts` of what came out.
 
 mod design;
 mod doubts;
