@@ -26,7 +26,6 @@ pub mod reader;
 pub mod sample;
 mod sampler;
 pub mod schema;
-mod similarity;
 pub mod synth;
 pub mod tokenizer;
 pub mod triplet;

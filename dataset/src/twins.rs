@@ -12,8 +12,8 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::similarity::Sketch;
 use crate::triplet::PolicySamples;
+use polestar_core::similarity::Sketch;
 
 /// Shorter answers, in letters, count for nothing.
 const TELLING_LETTERS: usize = 40;

@@ -1,5 +1,5 @@
 //! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes, clustered means,
-//! random streams, spans, objectives and error chains. Nothing here does I/O.
+//! random streams, resemblance of texts, spans, objectives and error chains. Nothing here does I/O.
 
 pub mod chain;
 pub mod cluster;
@@ -9,6 +9,7 @@ pub mod ids;
 pub mod objective;
 pub mod precision;
 pub mod random;
+pub mod similarity;
 pub mod span;
 pub mod tree;
 

@@ -20,7 +20,7 @@ use crate::account::Account;
 use crate::assemble::{Answer, Group, InputCounts, Journal, Source};
 use crate::mapping::SampleLabel;
 use crate::schema::Prompt;
-use crate::similarity::Sketch;
+use polestar_core::similarity::Sketch;
 
 /// More would make frames of a few bytes.
 pub(super) const MOST_PARTITIONS: usize = 8192;

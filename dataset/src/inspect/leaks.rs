@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Leak, Share};
 use crate::manifest::FileSplit;
 use crate::reader::PromptSamples;
-use crate::similarity::Sketch;
 use crate::twins::NEARLY_EQUAL;
+use polestar_core::similarity::Sketch;
 
 /// Leaks that are named.
 const NAMED_LEAKS: usize = 10;

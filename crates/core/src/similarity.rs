@@ -11,11 +11,11 @@ const HASHES: usize = 128;
 
 /// A text's smallest hashes, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sketch(Box<[u64]>);
+pub struct Sketch(Box<[u64]>);
 
 impl Sketch {
     /// The sketch of a text.
-    pub(crate) fn of(text: &str) -> Self {
+    pub fn of(text: &str) -> Self {
         let words = text.split_whitespace().flat_map(|word| {
             let letters = word.chars().flat_map(char::to_lowercase);
             letters.chain(std::iter::once(' '))
@@ -40,7 +40,7 @@ impl Sketch {
     }
 
     /// From 0, nothing in common, to 1, alike; `None` if it is below `least`, which is known sooner.
-    pub(crate) fn resemblance(&self, other: &Self, least: f64) -> Option<f64> {
+    pub fn resemblance(&self, other: &Self, least: f64) -> Option<f64> {
         let (mut a, mut b) = (&*self.0, &*other.0);
         let (mut both, mut apart) = (0_usize, 0_usize);
         let most = HASHES.min(a.len() + b.len()) as f64 * (1.0 - least) + 1e-9;
@@ -67,12 +67,12 @@ impl Sketch {
     }
 
     /// Whether the resemblance is at least so much.
-    pub(crate) fn resembles(&self, other: &Self, least: f64) -> bool {
+    pub fn resembles(&self, other: &Self, least: f64) -> bool {
         self.resemblance(other, least).is_some()
     }
 
     /// The few smallest hashes: texts that resemble each other nearly always share one.
-    pub(crate) fn keys(&self) -> &[u64] {
+    pub fn keys(&self) -> &[u64] {
         &self.0[..self.0.len().min(8)]
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn estimates_lie_about_the_jaccard_index() {
         let text = |seed: u64, words: usize| {
-            let mut stream = polestar_core::random::Stream::new("similarity test", &[seed]);
+            let mut stream = crate::random::Stream::new("similarity test", &[seed]);
             let words: Vec<String> = (0..words)
                 .map(|_| format!("word{}", stream.below(900)))
                 .collect();
