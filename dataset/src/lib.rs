@@ -21,6 +21,7 @@ pub mod mapping;
 mod normal;
 pub mod origin;
 pub mod pack;
+mod pattern;
 pub mod preview;
 pub mod reader;
 pub mod sample;

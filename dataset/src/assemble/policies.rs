@@ -6,6 +6,7 @@ use super::select::{COLUMN_SEPARATOR, Tally, lot};
 use super::{Error, Recipe};
 use crate::across::Pairs;
 use crate::manifest::Policy;
+use crate::pattern::matches;
 use crate::twins::{HeldOutPolicies, HeldOutPolicy, Likeness, PassedOver, Reason};
 
 /// Names that an error suggests.
@@ -298,21 +299,9 @@ fn like<'t>(flag: &'static str, pattern: &str, tally: &'t Tally) -> Result<Vec<&
     let fits = |policy: &str| {
         let ends = policy.match_indices(COLUMN_SEPARATOR).map(|(at, _)| at);
         let mut ends = ends.chain([policy.len()]);
-        ends.any(|end| matches(pattern, &policy[..end]))
+        ends.any(|end| matches(&policy[..end], pattern))
     };
     found(flag, pattern, tally, fits)
-}
-
-/// Whether a text is of a pattern.
-fn matches(pattern: &str, text: &str) -> bool {
-    let Some((before, rest)) = pattern.split_once('*') else {
-        return pattern == text;
-    };
-    let Some(text) = text.strip_prefix(before) else {
-        return false;
-    };
-    let mut ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-    ends.any(|at| matches(rest, &text[at..]))
 }
 
 fn found<'t>(

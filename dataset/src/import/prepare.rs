@@ -24,7 +24,9 @@ const SHOWN: usize = 3;
 pub struct Prepared {
     pub(super) options: ImportOptions,
     pub(super) inputs: Vec<Input>,
+    /// Files that are joined to them, and their records by their keys.
     pub(super) joined: Vec<Input>,
+    pub(super) joined_records: Option<Joined>,
     pub(super) mapping: Mapping,
     pub(super) wanted: Wanted,
     detection: Detection,
@@ -133,12 +135,13 @@ impl Prepared {
             },
             options,
             inputs: found.inputs,
+            joined_records: read_joined(&joined.inputs, &mapping)?,
             joined: joined.inputs,
             mapping,
             wanted,
             _copies: copies,
         };
-        prepared.show(&first)?;
+        prepared.show(&first);
         Ok(prepared)
     }
 
@@ -147,38 +150,11 @@ impl Prepared {
         &self.detection
     }
 
-    /// The records of the joined files by their keys.
-    pub(super) fn read_joined(&self) -> Result<Option<Joined>, Error> {
-        if self.joined.is_empty() {
-            return Ok(None);
-        }
-        let mut all = Joined::default();
-        for input in &self.joined {
-            read::read(input, &Wanted::All, &mut |batch| {
-                for record in batch.records {
-                    let refused = |reason: String| Error::Joined {
-                        path: input.shown.clone(),
-                        place: record.place().to_string(),
-                        reason,
-                    };
-                    let fields = record
-                        .fields(&Wanted::All)
-                        .map_err(|e| refused(e.to_string()))?;
-                    let added = all.add(&self.mapping, fields.values);
-                    added.map_err(|problem| refused(problem.to_string()))?;
-                }
-                Ok(true)
-            })?;
-        }
-        Ok(Some(all))
-    }
-
     /// The first trajectories, as the mapping gives them.
-    fn show(&mut self, first: &First) -> Result<(), Error> {
-        let joined = self.read_joined()?;
+    fn show(&mut self, first: &First) {
         for (record, path) in first.records.iter().zip(&first.paths) {
             let of_path = self.mapping.policy_of_path(path);
-            let outcome = of_path.and_then(|of_path| match &joined {
+            let outcome = of_path.and_then(|of_path| match &self.joined_records {
                 Some(joined) => joined.rows(&self.mapping, record.clone(), of_path.as_deref()),
                 None => self.mapping.rows(record, of_path.as_deref()),
             });
@@ -211,8 +187,33 @@ impl Prepared {
         if !self.detection.rows.is_empty() {
             self.detection.trouble = None;
         }
-        Ok(())
     }
+}
+
+/// The records of the joined files by their keys.
+fn read_joined(inputs: &[Input], mapping: &Mapping) -> Result<Option<Joined>, Error> {
+    if inputs.is_empty() {
+        return Ok(None);
+    }
+    let mut all = Joined::default();
+    for input in inputs {
+        read::read(input, &Wanted::All, &mut |batch| {
+            for record in batch.records {
+                let refused = |reason: String| Error::Joined {
+                    path: input.shown.clone(),
+                    place: record.place().to_string(),
+                    reason,
+                };
+                let fields = record
+                    .fields(&Wanted::All)
+                    .map_err(|e| refused(e.to_string()))?;
+                let added = all.add(mapping, fields.values);
+                added.map_err(|problem| refused(problem.to_string()))?;
+            }
+            Ok(true)
+        })?;
+    }
+    Ok(Some(all))
 }
 
 fn copies(temp_dir: Option<&Path>) -> Result<tempfile::TempDir, Error> {

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::account::Account;
 use crate::assemble::{Progress, Stage, load, save};
-use crate::mapping::join::Joined;
 use rayon::prelude::*;
 use std::{
     path::PathBuf,
@@ -53,10 +52,6 @@ pub(super) fn scatter(
     };
     let total = bytes(&mut inputs.iter());
     let before = total - bytes(&mut open.iter().map(|&input| &inputs[input]));
-    let joined = match open.is_empty() {
-        true => None,
-        false => prepared.read_joined()?,
-    };
     // As many as can hold frames that are worth being one.
     let room = prepared.options.memory / 4;
     let threads = (room / (job.parts() as u64 * FRAME)).clamp(1, cores as u64) as usize;
@@ -64,7 +59,6 @@ pub(super) fn scatter(
     let reading = Reading {
         job,
         prepared,
-        joined,
         held: (room / threads.max(1) as u64).max(1) as usize,
         stop: AtomicBool::new(false),
     };
@@ -131,7 +125,6 @@ pub(super) fn scatter(
 struct Reading<'a> {
     job: &'a Job,
     prepared: &'a Prepared,
-    joined: Option<Joined>,
     /// Bytes of rows that an input holds in memory.
     held: usize,
     /// Another input failed.
@@ -157,7 +150,7 @@ impl Reading<'_> {
         })?;
         let converter = Converter {
             mapping,
-            joined: self.joined.as_ref(),
+            joined: self.prepared.joined_records.as_ref(),
             wanted: &self.prepared.wanted,
             parts: self.job.parts(),
             policy,

@@ -212,6 +212,13 @@ impl Mapping {
         }
     }
 
+    fn record<'a>(&'a self, fields: &'a Map<String, Value>) -> Record<'a> {
+        Record {
+            fields,
+            mapping: self,
+        }
+    }
+
     /// What a record holds. Of its columns at least [`Self::roots`] are in `fields`; `of_path` is what
     /// the input's path says about the policy.
     pub(crate) fn rows(
@@ -219,15 +226,8 @@ impl Mapping {
         fields: &Map<String, Value>,
         of_path: Option<&str>,
     ) -> Result<Outcome, Problem> {
-        let record = Record {
-            fields,
-            mapping: self,
-        };
-        if self
-            .failed
-            .iter()
-            .any(|(source, failure)| record.failed(source, failure))
-        {
+        let record = self.record(fields);
+        if record.has_failed() {
             return Ok(Outcome::Failed);
         }
         let Some(each) = &self.each else {
@@ -235,15 +235,8 @@ impl Mapping {
         };
         let mut rows = Vec::new();
         for fields in items(fields, &*record.get(each)?, &each.column)? {
-            let record = Record {
-                fields: &fields,
-                mapping: self,
-            };
-            if !self
-                .failed
-                .iter()
-                .any(|(source, failure)| record.failed(source, failure))
-            {
+            let record = self.record(&fields);
+            if !record.has_failed() {
                 rows.extend(record.rows(of_path)?);
             }
         }
@@ -256,10 +249,7 @@ impl Mapping {
         join: &JoinColumns,
         fields: &Map<String, Value>,
     ) -> Result<String, Problem> {
-        let record = Record {
-            fields,
-            mapping: self,
-        };
+        let record = self.record(fields);
         label(&join.on.column, &*record.get(&join.on)?)
     }
 
@@ -271,20 +261,14 @@ impl Mapping {
         let Some(join) = &self.join else {
             return Ok(None);
         };
-        let record = Record {
-            fields,
-            mapping: self,
-        };
+        let record = self.record(fields);
         label(&join.key.column, &*record.get(&join.key)?).map(Some)
     }
 
     /// What a record says about its policy in columns, joined records included; `None` where it says
     /// nothing.
     pub(super) fn policy_in(&self, fields: &Map<String, Value>) -> Option<String> {
-        let record = Record {
-            fields,
-            mapping: self,
-        };
+        let record = self.record(fields);
         let first = self.policy.first()?;
         label(&first.column, &*record.get(first).ok()?).ok()
     }

@@ -1,5 +1,7 @@
 //! Names of policies in paths: `outputs/{policy}/samples_*.jsonl`.
 
+use crate::pattern::matches;
+
 /// A pattern of paths in which a policy's name stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PathPattern {
@@ -51,26 +53,6 @@ fn within(text: &str, before: &str, after: &str) -> Option<String> {
         }
     }
     None
-}
-
-/// Whether a text fits a pattern in which `*` stands for anything.
-pub(super) fn matches(text: &str, pattern: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else {
-        return text == pattern;
-    };
-    let Some(mut text) = text.strip_prefix(first) else {
-        return false;
-    };
-    // The earliest place of each piece leaves most for those behind it.
-    let mut pieces: Vec<&str> = rest.split('*').collect();
-    let last = pieces.pop().unwrap_or_default();
-    for piece in pieces {
-        match text.find(piece) {
-            Some(at) => text = &text[at + piece.len()..],
-            None => return false,
-        }
-    }
-    text.ends_with(last)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use super::answer::{self, answers};
 use super::columns::{Column, Failure};
 use super::compiled::{DEFAULT_SAMPLE, Mapping, Source, Variant};
-use super::path_pattern::matches;
 use super::row::{
     Problem, Row, SampleLabel, label, listed, prompt, sample_label, with_system, wrong,
 };
@@ -107,7 +106,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    pub(super) fn failed(self, source: &Source, failure: &Failure) -> bool {
+    fn failed(self, source: &Source, failure: &Failure) -> bool {
         match self.get(source) {
             Err(Problem::Null { .. }) => failure.if_null,
             Err(_) => false,
@@ -116,6 +115,20 @@ impl<'a> Record<'a> {
             }
             Ok(_) => !failure.if_null,
         }
+    }
+
+    /// The names in some columns.
+    fn labels(self, sources: &[Source]) -> Result<Vec<String>, Problem> {
+        let names = sources.iter();
+        names
+            .map(|source| label(&source.column, &*self.get(source)?))
+            .collect()
+    }
+
+    /// Whether it holds a failure instead of an answer.
+    pub(super) fn has_failed(self) -> bool {
+        let mut failures = self.mapping.failed.iter();
+        failures.any(|(source, failure)| self.failed(source, failure))
     }
 
     /// A row for every answer.
@@ -200,9 +213,7 @@ impl<'a> Record<'a> {
         let mapping = self.mapping;
         let shared = |own: Vec<String>| -> Result<Vec<String>, Problem> {
             let mut parts = own;
-            for source in &mapping.policy {
-                parts.push(label(&source.column, &*self.get(source)?)?);
-            }
+            parts.extend(self.labels(&mapping.policy)?);
             parts.extend(mapping.policy_name.clone());
             parts.extend(of_path.map(str::to_owned));
             Ok(parts)
@@ -245,12 +256,8 @@ impl<'a> Record<'a> {
             if let Err(Problem::Missing { .. }) = self.get(response) {
                 return Ok(());
             }
-            let mut own = Vec::new();
-            for source in &variant.policy {
-                own.push(label(&source.column, &*self.get(source)?)?);
-            }
             cells.push(Cell {
-                policy: shared(own)?,
+                policy: shared(self.labels(&variant.policy)?)?,
                 response: self.get(response)?,
                 column: response.column.clone(),
             });
@@ -266,12 +273,8 @@ impl<'a> Record<'a> {
                 fields: &fields,
                 ..self
             };
-            let mut own = Vec::new();
-            for source in &variant.policy {
-                own.push(label(&source.column, &*item.get(source)?)?);
-            }
             cells.push(Cell {
-                policy: shared(own)?,
+                policy: shared(item.labels(&variant.policy)?)?,
                 response: Cow::Owned(item.get(response)?.into_owned()),
                 column: response.column.clone(),
             });
@@ -288,8 +291,7 @@ impl<'a> Record<'a> {
                 None => found.push(named(given)),
                 Some((before, after)) => found.extend(self.fields.keys().filter_map(|column| {
                     let name = column.strip_prefix(before)?.strip_suffix(after)?;
-                    let is_name = !name.is_empty() && matches(column, &format!("{before}*{after}"));
-                    is_name.then(|| (name.to_owned(), column.clone()))
+                    (!name.is_empty()).then(|| (name.to_owned(), column.clone()))
                 })),
             }
         }
