@@ -1,35 +1,32 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
+mod outbox;
 mod prepare;
+mod rejoin;
 
 use crate::{
     collective::{self, Aborter},
     engine::{self, Environment},
 };
-use polestar_core::{Generation, chain};
+use outbox::Outbox;
+use polestar_core::{Epoch, Generation, Rank, Step, TrialId, chain};
 use polestar_run::{
     Failure,
     failure::Phase,
-    proto::{
-        self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
-    },
-    protocol::{self, ProtocolError},
+    proto::{self, Start, ToWorker, from_worker::Body, to_worker},
+    protocol::{self, Membership, ProtocolError},
 };
 use prepare::{PrepareError, prepare};
+use rejoin::KnownRun;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
+use tokio::{net::TcpListener, sync::watch};
 
 /// The environment variable in which a launcher tells a process its name.
 pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
@@ -45,6 +42,8 @@ pub struct Options {
     pub data_address: IpAddr,
     /// The launcher's name for this process, if a launcher started it.
     pub launch: Option<String>,
+    /// Becomes true when the process will be gone soon: the coordinator is told, and lets it save and go.
+    pub leave: watch::Receiver<bool>,
 }
 
 /// Why a worker left.
@@ -98,58 +97,56 @@ impl From<tonic::Status> for Error {
     }
 }
 
-/// Serves a pool until it is told to shut down.
+/// Serves a pool until it is told to shut down. When the coordinator is lost, what is trained goes on, and another
+/// one of the same run is looked for until the grace that the pool gives is over.
 ///
 /// # Errors
-/// [`Error`] when the coordinator can't be joined or is gone.
+/// [`Error`] when the coordinator can't be joined, or is gone for good.
 pub async fn join(options: Options) -> Result<(), Error> {
-    let endpoint =
-        Endpoint::from_shared(options.coordinator.clone()).map_err(|source| Error::Url {
-            url: options.coordinator.clone(),
-            source,
-        })?;
-    let channel = endpoint
-        .connect_timeout(Duration::from_secs(10))
-        .connect()
-        .await
-        .map_err(|source| Error::Connect {
-            url: options.coordinator.clone(),
-            source,
-        })?;
-    let (outbox, outgoing) = mpsc::unbounded_channel();
-    let agent = Agent {
-        outbox,
-        url: options.coordinator,
-        data_address: options.data_address,
+    let mut agent = Agent {
+        outbox: Outbox::default(),
+        url: options.coordinator.clone(),
+        options,
+        run: None,
         prepared: None,
         running: None,
     };
-    agent.say(Body::Hello(proto::Hello {
-        host: host_name(),
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        launch: options.launch.unwrap_or_default(),
-    }));
-    let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-    let bearer: MetadataValue<_> = format!("Bearer {}", options.token)
-        .parse()
-        .map_err(|_| Error::Token)?;
-    request.metadata_mut().insert("authorization", bearer);
-    let incoming = PoolClient::new(channel).join(request).await?.into_inner();
-    agent.serve(incoming).await
+    let mut incoming = agent.connect(agent.url.clone()).await?;
+    loop {
+        let lost = match agent.serve(incoming).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        agent.outbox.detach();
+        if !matches!(lost, Error::Stream { .. }) {
+            agent.end().await;
+            return Err(lost);
+        }
+        incoming = match agent.rejoin(&lost).await {
+            Some(incoming) => incoming,
+            None => {
+                agent.end().await;
+                return Err(lost);
+            }
+        };
+    }
 }
 
 struct Agent {
-    outbox: mpsc::UnboundedSender<FromWorker>,
-    /// Where the coordinator is, for messages.
+    options: Options,
+    outbox: Outbox,
+    /// Where the coordinator is.
     url: String,
-    data_address: IpAddr,
+    /// What is known of the run since the first welcome.
+    run: Option<KnownRun>,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
 }
 
+/// The rank that this worker is, or was last.
 struct Running {
-    generation: Generation,
+    membership: Membership,
+    step: Arc<AtomicU64>,
     cancel: Cancel,
     done: tokio::task::JoinHandle<()>,
 }
@@ -159,6 +156,8 @@ struct Running {
 struct Cancel {
     asked: watch::Sender<bool>,
     flag: Arc<AtomicBool>,
+    /// Set to have it save and stop, instead.
+    drain: Arc<AtomicBool>,
 }
 
 impl Cancel {
@@ -166,6 +165,7 @@ impl Cancel {
         Cancel {
             asked: watch::Sender::new(false),
             flag: Arc::default(),
+            drain: Arc::default(),
         }
     }
 
@@ -187,57 +187,59 @@ impl Cancel {
 
 impl Agent {
     fn say(&self, body: Body) {
-        say(&self.outbox, body);
+        self.outbox.say(body);
     }
 
-    async fn serve(mut self, mut incoming: tonic::Streaming<ToWorker>) -> Result<(), Error> {
+    /// Obeys until it is told to shut down.
+    async fn serve(&mut self, mut incoming: tonic::Streaming<ToWorker>) -> Result<(), Error> {
+        let mut leave = self.options.leave.clone();
+        let mut leaving = false;
         loop {
-            let message = match incoming.message().await {
-                Ok(Some(message)) => message,
-                ended => {
-                    if let Some(running) = &self.running {
-                        running.cancel.cancel();
-                    }
-                    return match ended {
-                        Err(status) => Err(status.into()),
-                        _ => Err(Error::Stream {
-                            message: "it closed the stream".to_owned(),
-                        }),
-                    };
+            let message = tokio::select! {
+                message = incoming.message() => message?,
+                Ok(_) = leave.wait_for(|&leave| leave), if !leaving => {
+                    leaving = true;
+                    self.say(Body::Leaving(proto::Leaving {}));
+                    continue;
                 }
+            };
+            let Some(message) = message else {
+                let message = "it closed the stream".to_owned();
+                return Err(Error::Stream { message });
             };
             match message.body {
                 Some(to_worker::Body::Shutdown(_)) => {
                     self.end().await;
                     return Ok(());
                 }
-                Some(body) => {
-                    if let Err(source) = self.obey(body).await {
-                        self.end().await;
-                        let url = self.url;
-                        return Err(Error::Protocol { url, source });
-                    }
-                }
+                Some(body) => self.obey(body).await?,
                 // A kind of message that this version doesn't know: nothing that it could act on.
                 None => {}
             }
         }
     }
 
-    async fn obey(&mut self, body: to_worker::Body) -> Result<(), ProtocolError> {
+    async fn obey(&mut self, body: to_worker::Body) -> Result<(), Error> {
+        let url = self.url.clone();
+        let understood = |source| Error::Protocol { url, source };
         match body {
-            to_worker::Body::Welcome(w) => tracing::info!(worker = w.worker, "joined"),
+            to_worker::Body::Welcome(welcome) => return self.welcome(welcome),
             to_worker::Body::Prepare(p) => {
-                self.prepare(protocol::generation(p.generation)?).await;
+                let generation = protocol::generation(p.generation).map_err(understood)?;
+                self.prepare(generation).await;
             }
             to_worker::Body::Start(start) => {
-                let generation = protocol::generation(start.generation)?;
+                let generation = protocol::generation(start.generation).map_err(understood)?;
                 self.start(generation, start).await;
             }
-            to_worker::Body::Abort(a) => {
-                let generation = protocol::generation(a.generation)?;
-                if let Some(cause) = a.cause {
-                    let cause = polestar_run::Cause::try_from(cause)?;
+            to_worker::Body::Drain(drain) => {
+                let generation = protocol::generation(drain.generation).map_err(understood)?;
+                self.drain(generation);
+            }
+            to_worker::Body::Abort(abort) => {
+                let generation = protocol::generation(abort.generation).map_err(understood.clone())?;
+                if let Some(cause) = abort.cause {
+                    let cause = polestar_run::Cause::try_from(cause).map_err(understood)?;
                     tracing::info!(%generation, %cause, "asked to stop");
                 }
                 self.abort(generation).await;
@@ -248,8 +250,38 @@ impl Agent {
         Ok(())
     }
 
+    /// Remembers how to find another coordinator of the run, and refuses one that was replaced.
+    fn welcome(&mut self, welcome: proto::Welcome) -> Result<(), Error> {
+        tracing::info!(worker = welcome.worker, epoch = welcome.epoch, "joined");
+        let epoch = Epoch(welcome.epoch);
+        if let Some(known) = &self.run
+            && epoch < known.epoch
+        {
+            let message = format!("it leads in {epoch}, and the run is led in {}", known.epoch);
+            return Err(Error::Stream { message });
+        }
+        self.run = Some(KnownRun {
+            epoch,
+            folder: welcome.run,
+            grace: Duration::from_secs(welcome.grace_seconds),
+        });
+        Ok(())
+    }
+
+    /// Has the rank that runs save a checkpoint and stop. One that is at its end anyway finishes.
+    fn drain(&self, generation: Generation) {
+        match &self.running {
+            Some(running) if running.membership.generation == generation => {
+                running.cancel.drain.store(true, Ordering::SeqCst);
+            }
+            _ => self.say(Body::Stopped(proto::Stopped {
+                generation: Some(generation.into()),
+            })),
+        }
+    }
+
     async fn prepare(&mut self, generation: Generation) {
-        let opened = collective::listen(SocketAddr::new(self.data_address, 0)).await;
+        let opened = collective::listen(SocketAddr::new(self.options.data_address, 0)).await;
         let opened = opened.and_then(|listener| Ok((listener.local_addr()?, listener)));
         match opened {
             Ok((address, listener)) => {
@@ -260,7 +292,7 @@ impl Agent {
                 }));
             }
             Err(source) => {
-                let address = self.data_address;
+                let address = self.options.data_address;
                 let error = PrepareError::NoPort { address, source };
                 self.say(failed(generation, error.failure()));
             }
@@ -274,17 +306,33 @@ impl Agent {
         };
         self.end().await;
         let cancel = Cancel::new();
+        let step = Arc::<AtomicU64>::default();
+        let membership = Membership {
+            generation,
+            trial: TrialId(start.name.clone()),
+            rank: Rank(start.rank),
+            world: start.peers.len() as u32,
+            step: Step(0),
+        };
         let outbox = self.outbox.clone();
-        let work = train(generation, start, listener, cancel.clone(), outbox.clone());
+        outbox.forget();
+        let rank = ThisRank {
+            generation,
+            cancel: cancel.clone(),
+            step: Arc::clone(&step),
+            outbox: outbox.clone(),
+        };
+        let work = train(rank, start, listener);
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
                 failed(generation, panicked("the worker's own code", &panic))
             });
-            say(&outbox, body);
+            outbox.say(body);
         });
         self.running = Some(Running {
-            generation,
+            membership,
+            step,
             cancel,
             done,
         });
@@ -294,8 +342,9 @@ impl Agent {
         if matches!(&self.prepared, Some((prepared, _)) if *prepared == generation) {
             self.prepared = None;
         }
-        if matches!(&self.running, Some(r) if r.generation == generation) {
+        if matches!(&self.running, Some(r) if r.membership.generation == generation) {
             self.end().await;
+            self.outbox.forget();
         }
         self.say(Body::Stopped(proto::Stopped {
             generation: Some(generation.into()),
@@ -312,14 +361,23 @@ impl Agent {
     }
 }
 
-/// One rank of one generation, from the mesh to what it has to say in the end.
-async fn train(
+/// What a rank tells, and is told.
+struct ThisRank {
     generation: Generation,
-    start: Start,
-    listener: TcpListener,
     cancel: Cancel,
-    outbox: mpsc::UnboundedSender<FromWorker>,
-) -> Body {
+    /// Steps done.
+    step: Arc<AtomicU64>,
+    outbox: Outbox,
+}
+
+/// One rank of one generation, from the mesh to what it has to say in the end.
+async fn train(rank: ThisRank, start: Start, listener: TcpListener) -> Body {
+    let ThisRank {
+        generation,
+        cancel,
+        step,
+        outbox,
+    } = rank;
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
         prepared = prepare(start, listener, &cancel) => prepared,
@@ -334,12 +392,16 @@ async fn train(
         run,
         runtime: tokio::runtime::Handle::current(),
         abort: Arc::clone(&cancel.flag),
+        drain: Arc::clone(&cancel.drain),
         events: Box::new(move |event| {
+            if let Some(done) = event.step() {
+                step.store(done.0, Ordering::Relaxed);
+            }
             let progress = proto::Progress {
                 generation: Some(generation.into()),
                 event: Some(event.into()),
             };
-            say(&outbox, Body::Progress(progress));
+            outbox.say(Body::Progress(progress));
         }),
         slice: None,
     };
@@ -348,6 +410,9 @@ async fn train(
         Ok(Ok(outcome)) => Body::Finished(proto::Finished {
             generation: Some(generation.into()),
             outcome: Some(outcome.into()),
+        }),
+        Ok(Err(engine::Failure::Drained { .. })) => Body::Stopped(proto::Stopped {
+            generation: Some(generation.into()),
         }),
         Ok(Err(failure)) => {
             let failure = Failure {
@@ -360,11 +425,6 @@ async fn train(
         }
         Err(panic) => failed(generation, panicked("the engine", &panic)),
     }
-}
-
-fn say(outbox: &mpsc::UnboundedSender<FromWorker>, body: Body) {
-    // The stream's end is noticed where it is read.
-    let _ = outbox.send(FromWorker { body: Some(body) });
 }
 
 fn failed(generation: Generation, failure: Failure) -> Body {
@@ -381,13 +441,6 @@ fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
         collateral: false,
         retryable: true,
     }
-}
-
-/// Host name for messages; a worker without one is still a worker.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_else(|_| "unknown".to_owned())
 }
 
 /// Arguments of `worker join`.
@@ -414,8 +467,9 @@ pub struct JoinArgs {
 
 impl JoinArgs {
     /// What [`join`] takes.
-    pub fn into_options(self) -> Options {
+    pub fn into_options(self, leave: watch::Receiver<bool>) -> Options {
         Options {
+            leave,
             coordinator: self.coordinator,
             token: self.token,
             data_address: self.data_address,

@@ -10,16 +10,23 @@ use super::{
     table::{duration, table},
 };
 use crate::{
-    control::{self, Handle, Server, Service},
+    calendar,
+    control::{self, Candidate, Handle, Lead, Server, Service},
     launcher::{Local, Logs, threads_each},
     output,
     run::{Run, TrialResult, write_report},
     sweep::{self, Sweep},
 };
 use polestar_core::TrialId;
-use polestar_run::Cause;
+use polestar_run::{Cause, lease::Leader};
 use polestar_store::Store;
-use std::{collections::BTreeMap, net::Ipv4Addr, process::ExitCode, task::Poll, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    process::ExitCode,
+    task::Poll,
+    time::{Duration, Instant},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code of a launch whose results are all there, and whose report could not be written.
@@ -120,13 +127,10 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
-    for other in run.facts().at_work(&run.record.run).await? {
-        eprintln!(
-            "warning: another launch of this run may be at work ({other}); both would train the same trials, with \
-             the same results. If it is, stop one of them"
-        );
-    }
-    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let token = logs.token_for(run.folder.url())?;
+    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), token).await?;
+    let address = format!("http://{}", server.contact().address);
+    let lead = lead(run, sweep, address).await?;
     let threads = match sweep.pool.threads {
         0 => threads_each(sweep.pool.workers),
         given => given,
@@ -134,7 +138,7 @@ async fn train(
     let launcher = Local::new(server.contact(), threads, logs);
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
-    let service = Service::begin(&options, run, server, launcher).await?;
+    let service = Service::begin(&options, run, lead, server, launcher).await?;
     let handle = service.handle();
     let display = Display::new(trials, done).show(handle.subscribe());
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
@@ -145,6 +149,23 @@ async fn train(
         return Err("interrupted; the same command goes on from the newest checkpoints".into());
     }
     Ok(summary.abandoned)
+}
+
+/// Becomes the coordinator that leads the run.
+async fn lead(run: &Run, sweep: &Sweep, address: String) -> Result<Lead, Error> {
+    let candidate = Candidate {
+        leader: Leader::this_process(calendar::now(), address),
+        time: Duration::from_secs(sweep.pool.lease_seconds),
+    };
+    let facts = run.facts();
+    let taken = control::take_lead(&run.folder, &facts, &candidate, |other| {
+        eprintln!(
+            "this run was led by another coordinator ({}); waiting {} s to see whether it lives",
+            other.leader,
+            other.patience().as_secs()
+        );
+    });
+    Ok(taken.await?)
 }
 
 /// Ctrl-C, what a system that shuts down sends, and what a terminal that is closed does, unless `nohup` or the like
@@ -166,7 +187,19 @@ fn is_ignored(status: &str, kind: SignalKind) -> bool {
     mask.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }
 
+/// The first signal has everything saved before it ends; the second doesn't wait for that.
 async fn stop_on_signal(mut signals: Vec<Signal>, handle: Handle) {
+    any(&mut signals).await;
+    if let Some(status) = handle.status().await {
+        eprintln!("saving and stopping (once more: stopping at once): {status}");
+    }
+    handle.drain();
+    any(&mut signals).await;
+    eprintln!("stopping");
+    handle.stop();
+}
+
+async fn any(signals: &mut [Signal]) {
     std::future::poll_fn(|context| {
         let came = signals.iter_mut().any(|s| s.poll_recv(context).is_ready());
         match came {
@@ -175,10 +208,6 @@ async fn stop_on_signal(mut signals: Vec<Signal>, handle: Handle) {
         }
     })
     .await;
-    if let Some(status) = handle.status().await {
-        eprintln!("stopping: {status}");
-    }
-    handle.stop();
 }
 
 /// Scores, times and digests of what is done, and how fast the workers were.

@@ -14,6 +14,7 @@ mod scores;
 mod speed;
 mod table;
 mod verify;
+mod worker;
 
 use crate::output;
 use clap::{Parser, Subcommand};
@@ -182,7 +183,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Schema => reference::print_schema()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
         Command::Worker(WorkerCommand::Join(args)) => {
-            polestar_worker::agent::join(args.into_options()).await?;
+            let leave = worker::leave_on_signal()?;
+            polestar_worker::agent::join(args.into_options(leave)).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -115,6 +115,27 @@ impl Display {
                     "{trial} is tried again from its newest checkpoint: {cause}"
                 ));
             }
+            Entry::Leaving { worker } => {
+                self.line(&format!("{worker} will be gone soon; what it trains is saved"));
+            }
+            Entry::Drained { trial, step, .. } => {
+                self.over(trial, false);
+                self.line(&format!("{trial} is saved at step {} and waits", step.0));
+            }
+            Entry::TakenOver {
+                trial,
+                generation,
+                members,
+            } => {
+                let ranks = members.len();
+                self.line(&format!(
+                    "{trial} goes on: its {ranks} workers are back ({generation})"
+                ));
+            }
+            Entry::Paused => self.line(
+                "the store doesn't answer; what trains goes on, and nothing new begins until it does",
+            ),
+            Entry::Resumed => self.line("the store answers again"),
             Entry::Abandoned { trial, cause } => {
                 self.over(trial, true);
                 self.line(&format!("{trial} is abandoned: {cause}"));

@@ -5,7 +5,7 @@
 
 use super::core::{Inventory, Moment, RetireReason};
 use crate::launcher::LaunchId;
-use polestar_core::{Digest, Generation, TrialId, WorkerId};
+use polestar_core::{Digest, Generation, Step, TrialId, WorkerId};
 use polestar_run::{
     Cause, Event,
     failure::{Blame, Member},
@@ -115,6 +115,33 @@ pub enum Entry {
         /// Why.
         cause: Cause,
     },
+    /// A worker will be gone soon.
+    Leaving {
+        /// Its number.
+        worker: WorkerId,
+    },
+    /// A generation saved a checkpoint and ended, as it was asked to.
+    Drained {
+        /// What it trained.
+        trial: TrialId,
+        /// The generation.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+    },
+    /// A generation of an earlier coordinator goes on under this one.
+    TakenOver {
+        /// What it trains.
+        trial: TrialId,
+        /// The generation.
+        generation: Generation,
+        /// Its ranks.
+        members: Vec<Member>,
+    },
+    /// The lease ran out and the store doesn't answer: nothing new begins.
+    Paused,
+    /// The lease is renewed.
+    Resumed,
     /// The store didn't take something.
     NotStored {
         /// What, as in "the result of …".

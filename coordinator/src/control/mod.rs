@@ -14,22 +14,25 @@ mod door;
 mod driver;
 mod effects;
 mod journal;
+mod lead;
 mod server;
 
 pub use effects::{EffectError, Effects};
 pub use journal::{Entry, JournalEntry, Subscription};
+pub use lead::{Candidate, Lead, LeadError, take as take_lead};
 pub use server::{ServeError, Server};
 
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};
 use crate::{
     launcher::Launcher,
-    run::{Facts, Launch, Run, RunError},
+    run::{Run, RunError},
     sweep::PoolTable,
 };
 use driver::Request;
 use effects::World;
+use server::Greeting;
 use journal::Journal;
-use polestar_core::{Epoch, TrialId};
+use polestar_core::TrialId;
 use polestar_run::Cause;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +53,8 @@ pub struct Options {
     pub deadlines: Deadlines,
     /// A collective that waits longer fails.
     pub collective_deadline: Duration,
+    /// How long workers may go on without a coordinator.
+    pub grace: Duration,
     /// Whether trials that were abandoned for good are tried again, too.
     pub retry_abandoned: bool,
 }
@@ -69,6 +74,7 @@ impl Options {
                 losses: pool.losses,
             },
             deadlines: pool.deadlines,
+            grace: Duration::from_secs(pool.grace_seconds),
             collective_deadline: Duration::try_from_secs_f64(seconds)
                 .map_err(|source| Error::Deadline { seconds, source })?,
             retry_abandoned: false,
@@ -103,6 +109,9 @@ pub enum Error {
     /// Worker processes can't be brought to join.
     #[error("{0}")]
     NoWorkers(Verdict),
+    /// Somebody else leads the run now.
+    #[error("{0}; what is trained goes on there")]
+    Fenced(Verdict),
 }
 
 /// What came of a service.
@@ -122,8 +131,6 @@ pub struct Service<L> {
     world: World<L>,
     requests: mpsc::UnboundedReceiver<Request>,
     handle: Handle,
-    epoch: Epoch,
-    facts: Facts,
 }
 
 /// A way to a service. Cheap to clone.
@@ -146,6 +153,12 @@ impl Handle {
         self.journal.subscribe()
     }
 
+    /// Asks the service to end as soon as nothing is lost by it: what trains saves a checkpoint first.
+    pub fn drain(&self) {
+        // One that has ended needs no telling.
+        let _ = self.requests.send(Request::Drain);
+    }
+
     /// Asks the service to end before the trials do. What is committed stays, and a later service goes on from
     /// there.
     pub fn stop(&self) {
@@ -155,23 +168,29 @@ impl Handle {
 }
 
 impl<L: Launcher> Service<L> {
-    /// Takes an epoch of the run and looks what is missing of it. Nothing is started yet.
+    /// Looks what is missing of a run that we lead. Nothing is started yet.
     ///
     /// # Errors
     /// The store's, or a plan that can't be scheduled.
     pub async fn begin(
         options: &Options,
         run: &Run,
+        lead: Lead,
         server: Server,
         launcher: L,
     ) -> Result<Service<L>, Error> {
         let jobs = jobs(options, run).await?;
-        let facts = run.facts();
-        let launch = Launch::of_this_process(&run.record.run);
-        let epoch: Epoch = facts.claim_epoch(&launch).await?;
+        let epoch = lead.epoch();
+        server.leads(Greeting {
+            epoch,
+            run: run.folder.url().to_owned(),
+            grace: options.grace,
+        });
         let core = Core::new(
             core::Options {
                 epoch,
+                lease: lead.lease.record().time(),
+                takes_over: lead.takes_over,
                 workers: options.workers,
                 limits: options.limits,
                 deadlines: options.deadlines,
@@ -185,14 +204,12 @@ impl<L: Launcher> Service<L> {
         };
         let journal = handle.journal.clone();
         let deadline = options.collective_deadline;
-        let world = World::new(server, launcher, run.clone(), deadline, journal);
+        let world = World::new(server, launcher, run.clone(), deadline, journal, lead);
         Ok(Service {
             core,
             world: world.map_err(Error::Trial)?,
             requests,
             handle,
-            epoch,
-            facts,
         })
     }
 
@@ -208,13 +225,13 @@ impl<L: Launcher> Service<L> {
     pub async fn run(mut self) -> Result<Summary, Error> {
         let verdict = driver::drive(&mut self.core, &mut self.world, &mut self.requests).await;
         self.handle.journal.close();
-        self.world.close(GRACE).await;
-        if let Err(error) = self.facts.record_end(self.epoch).await {
-            // All that comes of it is a warning too many.
-            tracing::warn!("the end of this launch can't be recorded: {error}");
+        match &verdict {
+            Ok(Verdict::Fenced { .. }) => self.world.leave(GRACE).await,
+            _ => self.world.close(GRACE).await,
         }
         match verdict? {
             verdict @ Verdict::NoWorkers { .. } => Err(Error::NoWorkers(verdict)),
+            verdict @ Verdict::Fenced { .. } => Err(Error::Fenced(verdict)),
             verdict => Ok(Summary {
                 stopped: verdict == Verdict::Stopped,
                 status: self.core.status(),
@@ -246,6 +263,11 @@ async fn jobs(options: &Options, run: &Run) -> Result<Vec<Job>, RunError> {
             after: planned.after.clone(),
             cost: planned.own_flops(),
             world: options.workers_per_trial,
+            least_world: match config.recipe.arithmetic.order {
+                polestar_run::Order::Canonical => 1,
+                // Its answer depends on the world.
+                polestar_run::Order::Fast { .. } => options.workers_per_trial,
+            },
             history,
         });
     }

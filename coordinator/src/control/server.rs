@@ -5,7 +5,7 @@ use super::{
     door::{Door, Guest},
 };
 use crate::launcher::{Contact, LaunchId};
-use polestar_core::WorkerId;
+use polestar_core::{Epoch, WorkerId};
 use polestar_run::{
     proto::{
         FromWorker, ToWorker, Welcome,
@@ -13,13 +13,14 @@ use polestar_run::{
         pool_server::{Pool, PoolServer},
         to_worker,
     },
-    protocol::{self, ProtocolError},
+    protocol::{self, Membership, ProtocolError},
 };
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -45,6 +46,17 @@ pub enum ServeError {
     },
 }
 
+/// What workers are told of the coordinator that they have joined.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    /// Its epoch.
+    pub(super) epoch: Epoch,
+    /// URL of the run's folder, where its lease lies.
+    pub(super) run: String,
+    /// How long they may go on without a coordinator.
+    pub(super) grace: Duration,
+}
+
 /// The outbox of each worker.
 type Outboxes = BTreeMap<WorkerId, mpsc::UnboundedSender<Result<ToWorker, Status>>>;
 
@@ -61,6 +73,7 @@ impl Streams {
 #[derive(Debug)]
 pub struct Server {
     contact: Contact,
+    greeting: Arc<OnceLock<Greeting>>,
     streams: Streams,
     inbox: mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -73,20 +86,20 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Listens on `address` for workers that know a token, which is made here.
+    /// Listens on `address` for workers that know a token. They are let in once it [leads](Server::leads).
     ///
     /// # Errors
     /// When the address can't be bound.
-    pub async fn bind(address: SocketAddr) -> Result<Server, ServeError> {
+    pub async fn bind(address: SocketAddr, token: String) -> Result<Server, ServeError> {
         let bind = |source| ServeError::Bind { address, source };
         let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let token: [u8; 32] = rand::random();
-        let token = blake3::Hash::from(token).to_hex().to_string();
+        let greeting = Arc::<OnceLock<Greeting>>::default();
         let streams = Streams::default();
         let (events, inbox) = mpsc::unbounded_channel();
         let service = PoolService {
             token: token.clone(),
+            greeting: Arc::clone(&greeting),
             streams: streams.clone(),
             events,
             joined: AtomicU64::new(0),
@@ -98,6 +111,7 @@ impl Server {
             .serve_with_incoming(Door::new(listener));
         Ok(Server {
             contact: Contact { address, token },
+            greeting,
             streams,
             inbox,
             task: tokio::spawn(serving),
@@ -107,6 +121,12 @@ impl Server {
     /// How workers find it.
     pub fn contact(&self) -> Contact {
         self.contact.clone()
+    }
+
+    /// From now on workers are let in.
+    pub(super) fn leads(&self, greeting: Greeting) {
+        // A server serves one coordinator, which leads once.
+        let _ = self.greeting.set(greeting);
     }
 
     /// Sends a message; a worker that is gone is told of by its broken stream, not here.
@@ -148,6 +168,7 @@ impl Server {
 
 struct PoolService {
     token: String,
+    greeting: Arc<OnceLock<Greeting>>,
     streams: Streams,
     events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
     joined: AtomicU64,
@@ -188,18 +209,32 @@ impl Pool for PoolService {
                 hello.version
             )));
         }
+        let Some(greeting) = self.greeting.get() else {
+            return Err(Status::unavailable("this coordinator doesn't lead its run yet"));
+        };
+        let membership = hello.membership.map(Membership::try_from).transpose();
+        let membership = membership.map_err(|e| Status::invalid_argument(e.to_string()))?;
         let worker = WorkerId(self.joined.fetch_add(1, Ordering::Relaxed) + 1);
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let _ = outbox.send(Ok(ToWorker {
-            body: Some(to_worker::Body::Welcome(Welcome { worker: worker.0 })),
+            body: Some(to_worker::Body::Welcome(Welcome {
+                worker: worker.0,
+                epoch: greeting.epoch.0,
+                run: greeting.run.clone(),
+                grace_seconds: greeting.grace.as_secs(),
+            })),
         }));
         self.streams.lock().insert(worker, outbox);
         let launch = (!hello.launch.is_empty()).then_some(LaunchId(hello.launch));
-        let joined = WorkerEvent::Joined(Inventory {
+        let inventory = Inventory {
             host: hello.host,
             pid: hello.pid,
             launch,
-        });
+        };
+        let joined = match membership {
+            Some(membership) => WorkerEvent::Rejoined(inventory, membership),
+            None => WorkerEvent::Joined(inventory),
+        };
         // The loop that listens may have ended.
         let _ = self.events.send((worker, joined));
         tokio::spawn(listen(worker, incoming, self.events.clone()));
@@ -249,6 +284,7 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
     Ok(Some(match body {
         // Said once, before this.
         Body::Hello(_) => return Ok(None),
+        Body::Leaving(_) => WorkerEvent::Leaving,
         Body::Ready(m) => WorkerEvent::Ready {
             generation: protocol::generation(m.generation)?,
             endpoint: m.address.parse().map_err(|source| MessageError::Address {
@@ -292,13 +328,19 @@ mod tests {
     #[tokio::test]
     async fn a_worker_with_a_wrong_token_is_refused() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server::bind(loopback).await.unwrap();
+        let mut server = Server::bind(loopback, "right".to_owned()).await.unwrap();
+        server.leads(Greeting {
+            epoch: Epoch(1),
+            run: "memory://".to_owned(),
+            grace: Duration::ZERO,
+        });
         let Contact { address, token } = server.contact();
         let options = |token: &str| Options {
             coordinator: format!("http://{address}"),
             token: token.to_owned(),
             data_address: loopback.ip(),
             launch: Some("l".to_owned()),
+            leave: tokio::sync::watch::Sender::new(false).subscribe(),
         };
         let refused = agent::join(options("wrong")).await.unwrap_err();
         assert!(refused.to_string().contains("not this run's"), "{refused}");

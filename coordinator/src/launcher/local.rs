@@ -71,7 +71,8 @@ impl Local {
     /// Starts one worker. It ends with this process: when its stream breaks, or when its handle is dropped.
     fn start(&mut self) -> Result<LaunchId, SpawnError> {
         self.started += 1;
-        let launch = LaunchId(format!("local-{}", self.started));
+        // Workers of a coordinator that was killed may be back under their old names.
+        let launch = LaunchId(format!("local-{}-{}", std::process::id(), self.started));
         let program = std::env::current_exe().map_err(SpawnError::OwnPath)?;
         let log = self.logs.path().join(format!("{launch}.log"));
         let file = File::create(&log).map_err(|source| SpawnError::Log {

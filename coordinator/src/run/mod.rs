@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <store>/<name>-<plan digest>/run.json             put if absent: the run begins
+//!                              lease.json           who leads it
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
@@ -20,7 +21,7 @@ mod paired;
 mod report;
 
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
-pub use facts::{AbandonedTrial, Facts, Launch, Setback, Spent};
+pub use facts::{AbandonedTrial, Facts, Setback, Spent};
 pub use paired::{ScoredTrial, best};
 pub use report::{ReportError, report_of, write_report};
 

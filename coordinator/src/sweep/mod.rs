@@ -125,6 +125,11 @@ pub struct PoolTable {
     pub losses: u32,
     /// How long silence is waited for, in seconds by what is awaited.
     pub deadlines: Deadlines,
+    /// How long a coordinator leads without being heard of, in seconds. After half as long again another one may
+    /// take its place.
+    pub lease_seconds: u64,
+    /// How long workers go on without a coordinator before they end.
+    pub grace_seconds: u64,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
     /// can't fit isn't begun.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +154,8 @@ impl Default for PoolTable {
             failures: 2,
             losses: 100,
             deadlines: Deadlines::default(),
+            lease_seconds: 15,
+            grace_seconds: 120,
             memory_gib: None,
             worker_flops: None,
             worker_price: None,

@@ -68,8 +68,12 @@ pub enum Stage {
     Connecting,
     /// It trains.
     Running,
+    /// Its ranks were asked to save and stop.
+    Draining,
     /// Its ranks were asked to stop.
     Stopping,
+    /// Its ranks come back to a new coordinator.
+    Rejoining,
 }
 
 impl fmt::Display for Stage {
@@ -78,7 +82,9 @@ impl fmt::Display for Stage {
             Stage::Preparing => "preparing",
             Stage::Connecting => "connecting",
             Stage::Running => "running",
+            Stage::Draining => "draining",
             Stage::Stopping => "stopping",
+            Stage::Rejoining => "rejoining",
         })
     }
 }
@@ -223,12 +229,24 @@ impl Cause {
         }
     }
 
+    /// Whether the store was in trouble that passes: it says nothing about the trial.
+    pub fn is_store_outage(&self) -> bool {
+        match self {
+            Cause::Ranks { first, .. } => matches!(
+                &first.trouble,
+                Trouble::Failed { failure } if failure.phase == Phase::Storage && failure.retryable
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it was the loss of a worker, rather than a failure of the trial or the program.
     pub fn is_loss(&self) -> bool {
         match self {
             Cause::Ranks { first, .. } => {
                 matches!(first.trouble, Trouble::Lost | Trouble::Stuck { .. })
             }
+            Cause::Stalled { stage, .. } => *stage == Stage::Rejoining,
             _ => false,
         }
     }

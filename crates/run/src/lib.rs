@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod event;
 pub mod failure;
+pub mod lease;
 pub mod memory;
 pub mod metrics;
 pub mod outcome;

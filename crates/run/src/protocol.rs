@@ -9,6 +9,7 @@ use crate::{
     proto,
 };
 use polestar_core::{Digest, Epoch, Generation, Rank, Step, TrialId, WorkerId, digest::NotADigest};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Version of a trial's bytes in [`proto::Trial`]: JSON of [`crate::Trial`].
@@ -58,6 +59,47 @@ impl From<Generation> for proto::Generation {
             epoch: generation.epoch.0,
             number: generation.number,
         }
+    }
+}
+
+/// A rank of a generation that goes on while its worker looks for a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Membership {
+    /// The generation.
+    pub generation: Generation,
+    /// What it trains.
+    pub trial: TrialId,
+    /// The worker's place in it.
+    pub rank: Rank,
+    /// Ranks that it has.
+    pub world: u32,
+    /// Steps done, as far as the worker knows.
+    pub step: Step,
+}
+
+impl From<Membership> for proto::Membership {
+    fn from(membership: Membership) -> Self {
+        proto::Membership {
+            generation: Some(membership.generation.into()),
+            trial: membership.trial.0,
+            rank: membership.rank.0,
+            world: membership.world,
+            step: membership.step.0,
+        }
+    }
+}
+
+impl TryFrom<proto::Membership> for Membership {
+    type Error = ProtocolError;
+
+    fn try_from(message: proto::Membership) -> Result<Self, ProtocolError> {
+        Ok(Membership {
+            generation: generation(message.generation)?,
+            trial: TrialId(message.trial),
+            rank: Rank(message.rank),
+            world: message.world,
+            step: Step(message.step),
+        })
     }
 }
 
@@ -288,7 +330,9 @@ impl From<Stage> for proto::Stage {
             Stage::Preparing => proto::Stage::Preparing,
             Stage::Connecting => proto::Stage::Connecting,
             Stage::Running => proto::Stage::Running,
+            Stage::Draining => proto::Stage::Draining,
             Stage::Stopping => proto::Stage::Stopping,
+            Stage::Rejoining => proto::Stage::Rejoining,
         }
     }
 }
@@ -300,7 +344,9 @@ fn stage(value: i32) -> Result<Stage, ProtocolError> {
         Ok(proto::Stage::Preparing) => Ok(Stage::Preparing),
         Ok(proto::Stage::Connecting) => Ok(Stage::Connecting),
         Ok(proto::Stage::Running) => Ok(Stage::Running),
+        Ok(proto::Stage::Draining) => Ok(Stage::Draining),
         Ok(proto::Stage::Stopping) => Ok(Stage::Stopping),
+        Ok(proto::Stage::Rejoining) => Ok(Stage::Rejoining),
         Ok(proto::Stage::Unspecified) | Err(_) => Err(unknown),
     }
 }

@@ -38,6 +38,12 @@ pub enum Failure {
     /// The coordinator asked for it.
     #[error("aborted by the coordinator")]
     Aborted,
+    /// A checkpoint of this step is committed, and all ranks stopped there as they were asked to.
+    #[error("saved at step {} and stopped, as the coordinator asked", step.0)]
+    Drained {
+        /// Steps done.
+        step: Step,
+    },
     /// The trial can't be trained as it is written.
     #[error("{0}")]
     Config(String),
@@ -122,7 +128,7 @@ impl Failure {
     /// In which kind of work it happened.
     pub fn phase(&self) -> Phase {
         match self {
-            Failure::Aborted => Phase::Abort,
+            Failure::Aborted | Failure::Drained { .. } => Phase::Abort,
             Failure::Config(_) => Phase::Config,
             Failure::Data(_) | Failure::OtherCorpus { .. } => Phase::Data,
             Failure::NotFinite { .. }
@@ -136,7 +142,10 @@ impl Failure {
 
     /// Whether this rank only noticed another one's failure.
     pub fn is_collateral(&self) -> bool {
-        matches!(self, Failure::Aborted | Failure::Collective(_))
+        matches!(
+            self,
+            Failure::Aborted | Failure::Drained { .. } | Failure::Collective(_)
+        )
     }
 
     /// Whether doing the same again can end otherwise. Training is deterministic: a loss that was
@@ -144,9 +153,11 @@ impl Failure {
     pub fn is_retryable(&self) -> bool {
         use checkpoint::Error as Saving;
         match self {
-            Failure::Aborted | Failure::Data(_) | Failure::Collective(_) | Failure::Metrics(_) => {
-                true
-            }
+            Failure::Aborted
+            | Failure::Drained { .. }
+            | Failure::Data(_)
+            | Failure::Collective(_)
+            | Failure::Metrics(_) => true,
             Failure::Storage(error) => !matches!(
                 error,
                 Saving::Conflict { .. }

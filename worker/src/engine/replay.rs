@@ -43,6 +43,7 @@ pub fn replay(
                 run: store.clone(),
                 runtime: runtime.clone(),
                 abort: Arc::default(),
+                drain: Arc::default(),
                 events: Box::new(|_| {}),
                 slice: Some(slice),
             };

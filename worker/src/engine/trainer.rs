@@ -2,7 +2,7 @@
 
 use super::{
     BurnEngine, Engine, Failure, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
-    figures::{Figures, sum_figures},
+    figures::{Figures, StepFigures, sum_figures},
     input::inputs,
     observe::{MetricsRows, Moment, Observers, Progress, StartupTimings},
     replay::Slice,
@@ -45,6 +45,8 @@ pub struct Environment<T = MeshTransport> {
     pub runtime: tokio::runtime::Handle,
     /// Set by somebody else to stop between two steps.
     pub abort: Arc<AtomicBool>,
+    /// Set by somebody else to save a checkpoint after a step and stop there: the same step on all ranks.
+    pub drain: Arc<AtomicBool>,
     /// Told what happens. Only rank 0 tells.
     pub events: Box<dyn Fn(Event) + Send>,
     /// Only these steps, and nothing is written: no checkpoint, no metrics, no scores.
@@ -75,7 +77,10 @@ pub fn run<T: Transport<BurnEngine>>(
         if trainer.env.abort.load(Ordering::SeqCst) {
             return Err(Failure::Aborted);
         }
-        trainer.step()?;
+        let stops = trainer.step()?;
+        if stops && trainer.step < trainer.end() {
+            return Err(trainer.drain());
+        }
     }
     trainer.finish()
 }
@@ -249,7 +254,8 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         )
     }
 
-    fn step(&mut self) -> Result<(), Failure> {
+    /// One step. Returns whether all ranks stop after it.
+    fn step(&mut self) -> Result<bool, Failure> {
         let Batch { lanes, mut figures } = self.next_batch()?;
         let optimizer = OptimizerStep {
             adamw: self.adamw(),
@@ -264,7 +270,9 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         for ((_, figures), scores) in figures.iter_mut().zip(&outcome.scores) {
             figures.score(scores);
         }
-        let figures = sum_figures(&figures, &mut self.env.collective)?;
+        let stops = self.env.drain.load(Ordering::SeqCst);
+        let StepFigures { figures, stops } =
+            sum_figures(&figures, stops, &mut self.env.collective)?;
         self.step = Step(self.step.0 + 1);
         let row = self.row(figures, f64::from(optimizer.adamw.lr), outcome.norm);
         self.observers.on(Moment::Stepped {
@@ -273,19 +281,27 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             is_last: self.step.0 == self.trial.recipe.steps,
         });
         if self.env.slice.is_some() {
-            return Ok(());
+            return Ok(stops);
         }
         let step = self.step;
         if self.trial.is_due(self.trial.measurement.every, step) {
             self.evaluate()?;
         }
-        if self.trial.saves(step) {
+        if self.trial.saves(step) || stops {
             self.save()?;
         }
         let peers = &mut self.env.collective;
         let saved = self.saver.advance(self.trial, peers, Duration::ZERO)?;
         self.saved(saved.as_ref());
-        Ok(())
+        Ok(stops)
+    }
+
+    /// Waits until the checkpoint of this step is committed.
+    fn drain(mut self) -> Failure {
+        match self.settle() {
+            Ok(()) => Failure::Drained { step: self.step },
+            Err(error) => error,
+        }
     }
 
     /// This rank's lanes of the next batch, on the device, and what is known of them before they are

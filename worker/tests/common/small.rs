@@ -102,6 +102,7 @@ pub(crate) fn run(runtime: &Runtime, trial: &Trial, stores: Vec<Store>) -> Gener
                 run,
                 runtime: runtime.handle().clone(),
                 abort: Arc::default(),
+                drain: Arc::default(),
                 events: Box::new(move |event| {
                     if let Event::Begun { step, .. } = event {
                         *told.lock().expect("no panic") = Some(step);

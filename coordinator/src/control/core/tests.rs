@@ -1,6 +1,7 @@
 //! Histories of a pool, event by event; virtual ones by the thousand in [`virtual_pool`].
 
 mod budgets;
+mod handover;
 mod virtual_pool;
 
 use super::*;
@@ -11,6 +12,7 @@ use polestar_run::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
+const LEASE: Duration = Duration::from_secs(15);
 const LIMITS: Limits = Limits {
     failures: 1,
     losses: 5,
@@ -19,6 +21,8 @@ const LIMITS: Limits = Limits {
 fn options(workers: u32) -> Options {
     Options {
         epoch: Epoch(7),
+        lease: LEASE,
+        takes_over: false,
         workers,
         limits: LIMITS,
         deadlines: Deadlines::default(),
@@ -35,6 +39,7 @@ fn job(name: &str, cost: f64, world: u32, after: Option<&str>) -> Job {
         after: after.map(named),
         cost,
         world,
+        least_world: world,
         history: History::Missing(Spent::default()),
     }
 }
@@ -71,6 +76,14 @@ fn failure(message: &str, collateral: bool, retryable: bool) -> Failure {
     }
 }
 
+fn inventory(worker: u64) -> Inventory {
+    Inventory {
+        host: "h".to_owned(),
+        pid: worker as u32,
+        launch: Some(LaunchId(format!("l{worker}"))),
+    }
+}
+
 /// A core, its clock, and a store that takes everything unless it is told not to.
 struct Pool {
     core: Core,
@@ -79,6 +92,7 @@ struct Pool {
     said: VecDeque<Command>,
     facts: Vec<Fact>,
     store_is_down: bool,
+    lease_is_stuck: bool,
 }
 
 impl Pool {
@@ -91,6 +105,7 @@ impl Pool {
             said,
             facts: Vec::new(),
             store_is_down: false,
+            lease_is_stuck: false,
         }
     }
 
@@ -106,6 +121,9 @@ impl Pool {
                     self.facts.push(fact.clone());
                     events.push_back(Event::Stored(*ticket, Ok(())));
                 }
+                if command == Command::Renew && !self.lease_is_stuck {
+                    events.push_back(Event::Lease(LeaseEvent::Renewed { asked: now }));
+                }
                 self.said.push_back(command);
             }
         }
@@ -116,12 +134,7 @@ impl Pool {
     }
 
     fn join(&mut self, worker: u64) {
-        let inventory = Inventory {
-            host: "h".to_owned(),
-            pid: worker as u32,
-            launch: Some(LaunchId(format!("l{worker}"))),
-        };
-        self.worker(worker, WorkerEvent::Joined(inventory));
+        self.worker(worker, WorkerEvent::Joined(inventory(worker)));
     }
 
     fn ready(&mut self, worker: u64, number: u64) {

@@ -94,7 +94,11 @@ impl World {
                     self.end(worker);
                 }
                 Command::WakeAt(moment) => self.wake = Some(moment.0.as_secs()),
-                Command::Publish(_) => {}
+                Command::Renew => {
+                    let asked = Moment(Duration::from_secs(self.now));
+                    self.later(3, Event::Lease(LeaseEvent::Renewed { asked }));
+                }
+                Command::Publish(_) | Command::Dismiss(_) => {}
             }
             self.said.push(command);
         }
@@ -183,7 +187,7 @@ impl World {
                     _ => self.say(worker, 100, finished),
                 }
             }
-            Order::Abort { generation, .. } => {
+            Order::Drain { generation } | Order::Abort { generation, .. } => {
                 let of_it = |event: &Event| matches!(event, Event::Worker(w, e) if *w == worker && !matches!(e, WorkerEvent::Joined(_) | WorkerEvent::Left));
                 self.coming.retain(|_, event| !of_it(event));
                 match fate {
