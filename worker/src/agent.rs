@@ -237,7 +237,8 @@ impl Agent {
                 self.drain(generation);
             }
             to_worker::Body::Abort(abort) => {
-                let generation = protocol::generation(abort.generation).map_err(understood.clone())?;
+                let generation =
+                    protocol::generation(abort.generation).map_err(understood.clone())?;
                 if let Some(cause) = abort.cause {
                     let cause = polestar_run::Cause::try_from(cause).map_err(understood)?;
                     tracing::info!(%generation, %cause, "asked to stop");

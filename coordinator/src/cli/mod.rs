@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod corpus;
+mod describe;
+mod diagnose;
 mod ensure;
 mod fit;
 mod inspect_run;
@@ -53,6 +55,19 @@ enum Command {
     /// Show how far each trial of a run is, from what is in its store
     #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d")]
     Status {
+        /// Folder of the run, as `launch` prints it
+        run: String,
+    },
+    /// Say what went wrong in a run: for each setback its first cause, with evidence, and who only suffered
+    #[command(
+        after_help = "Exit codes: 0 nothing went wrong; 10 it was made good or will be tried again; 11 the last \
+                      coordinator ended without a word, or still works; 12 a trial is abandoned.\n\
+                      Example: coordinator diagnose runs/first-1a2b3c4d"
+    )]
+    Diagnose(diagnose::DiagnoseArgs),
+    /// Print everything that happened in a run, in order, under all its coordinators
+    #[command(after_help = "Example: coordinator replay runs/first-1a2b3c4d")]
+    Replay {
         /// Folder of the run, as `launch` prints it
         run: String,
     },
@@ -163,6 +178,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Launch(args) => return launch::launch(args).await,
         Command::Plan(args) => plan::show(&args).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
+        Command::Diagnose(args) => return diagnose::run(args).await,
+        Command::Replay { run } => diagnose::replay(&run).await?,
         Command::Report {
             run,
             compare: None,

@@ -2,11 +2,9 @@
 //! one can stand in.
 
 use super::{
-    core::{
-        Command, Event, Fact, LeaseEvent, Moment, Order, StoreTrouble, Ticket, WorkerEvent,
-    },
-    lead::Lead,
+    core::{Command, Event, Fact, LeaseEvent, Moment, Order, StoreTrouble, Ticket, WorkerEvent},
     journal::{Journal, JournalEntry},
+    lead::Lead,
     server::Server,
 };
 use crate::{
@@ -15,8 +13,8 @@ use crate::{
 };
 use polestar_core::{Generation, TrialId, WorkerId, chain};
 use polestar_run::{
-    proto::{self, to_worker::Body},
     lease::{self, Lease, Renewal},
+    proto::{self, to_worker::Body},
     protocol::TRIAL_FORMAT,
 };
 use std::{
@@ -113,11 +111,6 @@ impl<L: Launcher> World<L> {
             // All that comes of it is that the next launch waits for a while.
             tracing::warn!("the lease of the run could not be given back");
         }
-    }
-
-    /// Leaves the workers to whoever leads now.
-    pub(super) async fn leave(mut self, grace: Duration) {
-        self.launcher.close(grace).await;
     }
 
     async fn end_workers(&mut self, grace: Duration) {
@@ -230,8 +223,7 @@ impl<L: Launcher> Effects for World<L> {
             }
             Command::Renew => self.renew(),
             Command::Dismiss(worker) => {
-                self.server
-                    .send(worker, Body::Shutdown(proto::Shutdown {}));
+                self.server.send(worker, Body::Shutdown(proto::Shutdown {}));
             }
             Command::WakeAt(moment) => self.wake = Some(moment),
             Command::Publish(entry) => {

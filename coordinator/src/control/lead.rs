@@ -1,5 +1,6 @@
 //! Taking the lead of a run: at once where nobody leads it, after a while where somebody seems to have died.
 
+use super::core::Moment;
 use crate::run::{Facts, RunError};
 use polestar_core::Epoch;
 use polestar_run::lease::{self, Leader, Lease, LeaseRecord};
@@ -49,6 +50,51 @@ impl Lead {
     }
 }
 
+/// What a candidate makes of a lease, look by look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch {
+    /// The lease as it was first seen, and when.
+    first: Option<(LeaseRecord, Moment)>,
+}
+
+/// What a look at a lease leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is anybody's.
+    Take,
+    /// Its leader may be dead; look again.
+    Wait,
+    /// Its leader lives.
+    Led,
+}
+
+impl Watch {
+    /// A look. `is_free` says that nobody can be leading by what was seen.
+    pub(super) fn look(
+        &mut self,
+        now: Moment,
+        seen: Option<&LeaseRecord>,
+        is_free: bool,
+    ) -> Decision {
+        let Some(seen) = seen.filter(|_| !is_free) else {
+            return Decision::Take;
+        };
+        let (first, since) = self.first.get_or_insert_with(|| (seen.clone(), now));
+        if first != seen {
+            Decision::Led
+        } else if now.since(*since) < seen.patience() {
+            Decision::Wait
+        } else {
+            Decision::Take
+        }
+    }
+
+    /// Whether nothing was looked at yet.
+    fn is_new(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
 /// How long a lease lasts, and how its leader introduces itself.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -68,26 +114,26 @@ pub async fn take(
     candidate: &Candidate,
     mut waits: impl FnMut(&LeaseRecord),
 ) -> Result<Lead, LeadError> {
-    let mut watched: Option<(LeaseRecord, Instant)> = None;
+    let (mut watch, began) = (Watch::default(), Instant::now());
     loop {
         let seen = lease::read(run).await?;
-        let takes_over = seen.as_ref().is_some_and(|seen| !seen.record.released);
-        if let Some(seen) = &seen
-            && !seen.record.is_free()
-        {
-            let now = Instant::now();
-            let (first, since) = watched.get_or_insert_with(|| {
-                waits(&seen.record);
-                (seen.record.clone(), now)
-            });
-            if *first != seen.record {
-                let record = Box::new(seen.record.clone());
+        let record = seen.as_ref().map(|seen| &seen.record);
+        let takes_over = record.is_some_and(|record| !record.released);
+        let is_first = watch.is_new();
+        let is_free = record.is_some_and(LeaseRecord::is_free);
+        match (watch.look(Moment(began.elapsed()), record, is_free), record) {
+            (Decision::Led, Some(record)) => {
+                let record = Box::new(record.clone());
                 return Err(LeadError::Led { record });
             }
-            if now.duration_since(*since) < seen.record.patience() {
+            (Decision::Wait, Some(record)) => {
+                if is_first {
+                    waits(record);
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
+            _ => {}
         }
         // Epochs grow from claim to claim, so this one is higher than that of whoever led before. If somebody is
         // quicker from here on, a later round claims another.
@@ -154,7 +200,9 @@ mod tests {
         assert!(second.takes_over && second.epoch() > first.epoch());
         assert!(begun.elapsed() >= Duration::from_secs(3), "too hasty");
         let fenced = first.lease.renew().await.expect("a store");
-        assert!(matches!(fenced, Renewal::Lost(Some(record)) if record.leader.address == "http://b"));
+        assert!(
+            matches!(fenced, Renewal::Lost(Some(record)) if record.leader.address == "http://b")
+        );
         assert_eq!(waited.len(), 2);
 
         second.lease.release().await.expect("a store");

@@ -15,6 +15,7 @@ mod driver;
 mod effects;
 mod journal;
 mod lead;
+mod recorder;
 mod server;
 
 pub use effects::{EffectError, Effects};
@@ -25,15 +26,15 @@ pub use server::{ServeError, Server};
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};
 use crate::{
     launcher::Launcher,
-    run::{Run, RunError},
+    run::{EventLog, Run, RunError},
     sweep::PoolTable,
 };
 use driver::Request;
 use effects::World;
-use server::Greeting;
 use journal::Journal;
 use polestar_core::TrialId;
 use polestar_run::Cause;
+use server::Greeting;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
@@ -131,6 +132,9 @@ pub struct Service<L> {
     world: World<L>,
     requests: mpsc::UnboundedReceiver<Request>,
     handle: Handle,
+    run: Run,
+    log: EventLog,
+    began: Entry,
 }
 
 /// A way to a service. Cheap to clone.
@@ -197,6 +201,11 @@ impl<L: Launcher> Service<L> {
             },
             jobs,
         )?;
+        let began = Entry::Began {
+            epoch,
+            leader: lead.lease.record().leader.to_string(),
+            trials: core.unfinished(),
+        };
         let (sender, requests) = mpsc::unbounded_channel();
         let handle = Handle {
             requests: sender,
@@ -210,6 +219,9 @@ impl<L: Launcher> Service<L> {
             world: world.map_err(Error::Trial)?,
             requests,
             handle,
+            run: run.clone(),
+            log: EventLog::new(run, epoch),
+            began,
         })
     }
 
@@ -223,10 +235,28 @@ impl<L: Launcher> Service<L> {
     /// # Errors
     /// When workers can't be started, or can't be heard any more.
     pub async fn run(mut self) -> Result<Summary, Error> {
+        let journal = self.handle.journal.clone();
+        let recorder = tokio::spawn(recorder::record(journal.subscribe(), self.log));
+        journal.publish(&JournalEntry {
+            at: self.world.now(),
+            entry: self.began,
+        });
+        let status = tokio::spawn(recorder::keep_status(self.handle.clone(), self.run));
         let verdict = driver::drive(&mut self.core, &mut self.world, &mut self.requests).await;
-        self.handle.journal.close();
+        status.abort();
+        if let Ok(verdict) = &verdict {
+            let at = self.world.now();
+            let entry = Entry::Ended {
+                verdict: verdict.to_string(),
+            };
+            journal.publish(&JournalEntry { at, entry });
+        }
+        journal.close();
+        // A store that is away must not keep a launch from ending.
+        let _ = tokio::time::timeout(GRACE, recorder).await;
         match &verdict {
-            Ok(Verdict::Fenced { .. }) => self.world.leave(GRACE).await,
+            // The workers are those of whoever leads now.
+            Ok(Verdict::Fenced { .. }) => drop(self.world),
             _ => self.world.close(GRACE).await,
         }
         match verdict? {

@@ -19,8 +19,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -210,7 +209,9 @@ impl Pool for PoolService {
             )));
         }
         let Some(greeting) = self.greeting.get() else {
-            return Err(Status::unavailable("this coordinator doesn't lead its run yet"));
+            return Err(Status::unavailable(
+                "this coordinator doesn't lead its run yet",
+            ));
         };
         let membership = hello.membership.map(Membership::try_from).transpose();
         let membership = membership.map_err(|e| Status::invalid_argument(e.to_string()))?;

@@ -36,7 +36,7 @@ enum SpawnError {
     },
 }
 
-/// A pool of processes on this machine. They end with it.
+/// A pool of processes on this machine. They outlive it, unless it is [closed](Launcher::close).
 #[derive(Debug)]
 pub struct Local {
     contact: Contact,
@@ -68,7 +68,7 @@ impl Local {
         }
     }
 
-    /// Starts one worker. It ends with this process: when its stream breaks, or when its handle is dropped.
+    /// Starts one worker.
     fn start(&mut self) -> Result<LaunchId, SpawnError> {
         self.started += 1;
         // Workers of a coordinator that was killed may be back under their old names.
@@ -90,9 +90,8 @@ impl Local {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))
-            // Ctrl-C is for the coordinator, which ends its workers in order.
+            // Ctrl-C is for the coordinator, which ends its workers in order. If it dies, they look for the next one.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
             .map_err(|source| SpawnError::Start {
                 path: program,
@@ -156,8 +155,10 @@ impl Launcher for Local {
         // Leaving early loses none of the watches that have not ended.
         let _ = tokio::time::timeout(grace, all).await;
         let left = self.watches.len();
-        // Their processes are killed as their handles are dropped.
-        self.watches.shutdown().await;
+        for (_, end) in std::mem::take(&mut self.running) {
+            let _ = end.send(());
+        }
+        while self.watches.join_next().await.is_some() {}
         left
     }
 }

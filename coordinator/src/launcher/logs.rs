@@ -103,7 +103,9 @@ impl Logs {
 fn left_behind(parent: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     let ours = entries.filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX));
-    ours.map(|entry| entry.path()).filter(|folder| is_dead(folder)).collect()
+    ours.map(|entry| entry.path())
+        .filter(|folder| is_dead(folder))
+        .collect()
 }
 
 /// Whether the launch of a folder has let go of its lock, as every process does that ends, however it ends.

@@ -6,11 +6,11 @@ mod logs;
 pub use local::{Local, threads_each};
 pub use logs::{Logs, LogsError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
 /// A launcher's name for a process that it started, unique in a run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaunchId(pub String);
 
 impl fmt::Display for LaunchId {

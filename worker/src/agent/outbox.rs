@@ -26,10 +26,7 @@ impl Outbox {
             let body = Some(body.clone());
             let _ = stream.send(FromWorker { body });
         }
-        if matches!(
-            body,
-            Body::Finished(_) | Body::Failed(_) | Body::Stopped(_)
-        ) {
+        if matches!(body, Body::Finished(_) | Body::Failed(_) | Body::Stopped(_)) {
             state.last_word = Some(body);
         }
     }

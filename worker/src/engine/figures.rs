@@ -79,7 +79,11 @@ pub(super) fn sum_figures(
     let bytes: Vec<u8> = std::iter::once(u8::from(stops)).chain(lanes).collect();
     let ranks = peers.exchange(&bytes)?;
     let stops = ranks.iter().any(|rank| rank.first() == Some(&1));
-    let all: Vec<u8> = ranks.iter().flat_map(|rank| rank.iter().skip(1)).copied().collect();
+    let all: Vec<u8> = ranks
+        .iter()
+        .flat_map(|rank| rank.iter().skip(1))
+        .copied()
+        .collect();
     let values: Vec<f64> = all
         .as_chunks::<8>()
         .0

@@ -3,10 +3,7 @@
 //! The whole loop drains when somebody asks for it. One generation drains when a worker of it will be gone soon, or
 //! when there are more workers for it now.
 
-use super::{
-    Command, Order, Verdict,
-    state::Core,
-};
+use super::{Command, Order, Verdict, state::Core};
 use crate::control::journal::Entry;
 use polestar_core::{Generation, WorkerId};
 use polestar_run::failure::Stage;

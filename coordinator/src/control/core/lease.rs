@@ -4,11 +4,7 @@
 //! the loop pauses: what trains goes on, nothing new begins, and when the store answers again it is either still
 //! ours, or somebody else's, and then this loop is over.
 
-use super::{
-    Command, LeaseEvent, Moment, Verdict,
-    state::Core,
-    timers::Timer,
-};
+use super::{Command, LeaseEvent, Moment, Verdict, state::Core, timers::Timer};
 use crate::control::journal::Entry;
 use std::time::Duration;
 

@@ -50,9 +50,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, time::Duration};
 
-/// A moment, as the time since the control loop began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A moment, as the time since the control loop began. Written as seconds, to the millisecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
 pub struct Moment(pub Duration);
+
+impl From<Moment> for f64 {
+    fn from(moment: Moment) -> f64 {
+        moment.0.as_millis() as f64 / 1e3
+    }
+}
+
+impl From<f64> for Moment {
+    fn from(seconds: f64) -> Moment {
+        // What is no time is the beginning.
+        Moment(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
+}
 
 impl Moment {
     /// This much later.
@@ -249,7 +263,7 @@ pub enum WorkerEvent {
 }
 
 /// What a worker is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Host it runs on.
     pub host: String,
@@ -372,7 +386,7 @@ pub enum Order {
 }
 
 /// Why a worker is retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetireReason {
     /// Its stream broke: a process that is stopped rather than dead would keep its place for ever.
     Left,

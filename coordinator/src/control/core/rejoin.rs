@@ -186,7 +186,11 @@ impl Core {
         };
         let name = self.trials[rejoining.trial].job.trial.clone();
         self.trials[rejoining.trial].spent.add(&cause);
-        self.persist(Fact::Ended(Setback::new(name.clone(), generation, cause.clone())));
+        self.persist(Fact::Ended(Setback::new(
+            name.clone(),
+            generation,
+            cause.clone(),
+        )));
         self.stand(rejoining.trial, Standing::Waiting);
         self.publish(Entry::Retried {
             trial: name,

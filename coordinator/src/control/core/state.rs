@@ -243,7 +243,11 @@ impl Core {
         self.conclude()
     }
 
-    /// Whether a trial is neither done nor abandoned.
+    /// Trials that are neither done nor abandoned.
+    pub fn unfinished(&self) -> usize {
+        self.open
+    }
+
     pub(super) fn has_work(&self) -> bool {
         self.open > 0
     }

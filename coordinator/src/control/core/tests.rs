@@ -343,7 +343,7 @@ fn whoever_is_stuck_while_preparing_is_retired_and_blamed() {
     let mut pool = Pool::two_at(Stage::Preparing);
     pool.ready(1, 1);
     pool.wait(Deadlines::default().preparing_seconds - 1);
-    assert!(pool.said().is_empty(), "there is a second left");
+    assert!(pool.retired().is_empty(), "there is a second left");
     pool.wait(1);
     let said = pool.said();
     assert!(said.contains(&Command::Retire {

@@ -146,9 +146,15 @@ fn a_store_that_is_away_costs_a_trial_time_and_no_budget() {
     for number in 1..=20 {
         pool.ready(1, number);
         pool.failed(1, number, away.clone());
-        assert!(matches!(pool.state("t"), TrialState::WaitsForWorkers { .. }));
+        assert!(matches!(
+            pool.state("t"),
+            TrialState::WaitsForWorkers { .. }
+        ));
         pool.wait(64);
-        assert!(matches!(pool.state("t"), TrialState::Running { .. }), "{number}");
+        assert!(
+            matches!(pool.state("t"), TrialState::Running { .. }),
+            "{number}"
+        );
     }
 }
 

@@ -79,7 +79,9 @@ fn a_rank_that_stays_away_costs_one_loss_and_the_trial_is_regrouped() {
     pool.join(2);
     pool.ready(1, 1);
     pool.ready(2, 1);
-    assert!(matches!(pool.state("t"), TrialState::Running { generation: g, .. } if g == generation(1)));
+    assert!(
+        matches!(pool.state("t"), TrialState::Running { generation: g, .. } if g == generation(1))
+    );
 }
 
 #[test]
@@ -122,7 +124,10 @@ fn nothing_begins_without_the_lease_and_who_lost_it_stops() {
     };
     pool.event(Event::Lease(event));
     pool.join(2);
-    assert!(matches!(pool.state("u"), TrialState::WaitsForWorkers { .. }));
+    assert!(matches!(
+        pool.state("u"),
+        TrialState::WaitsForWorkers { .. }
+    ));
     pool.lease_is_stuck = false;
     pool.wait(1);
     assert!(matches!(pool.state("u"), TrialState::Running { .. }));
@@ -142,7 +147,10 @@ fn a_renewal_that_comes_too_late_gives_no_right() {
     let asked = Moment::default();
     pool.event(Event::Lease(LeaseEvent::Renewed { asked }));
     pool.join(1);
-    assert!(matches!(pool.state("t"), TrialState::WaitsForWorkers { .. }));
+    assert!(matches!(
+        pool.state("t"),
+        TrialState::WaitsForWorkers { .. }
+    ));
 }
 
 #[test]
@@ -150,7 +158,9 @@ fn a_drain_saves_what_runs_and_begins_nothing() {
     let mut pool = Pool::two_at(Stage::Running);
     pool.event(Event::Drain);
     let said = pool.said();
-    let drained = said.iter().filter(|c| matches!(c, Command::Send(_, Order::Drain { .. })));
+    let drained = said
+        .iter()
+        .filter(|c| matches!(c, Command::Send(_, Order::Drain { .. })));
     assert_eq!(drained.count(), 2);
     pool.stopped(1, 1);
     assert_eq!(pool.core.verdict(), None);
@@ -195,7 +205,10 @@ fn a_pool_that_stays_small_trains_with_what_it_has() {
     pool.join(1);
     pool.join(2);
     pool.wait(Deadlines::default().shrinking_seconds - 1);
-    assert!(matches!(pool.state("t"), TrialState::WaitsForWorkers { .. }));
+    assert!(matches!(
+        pool.state("t"),
+        TrialState::WaitsForWorkers { .. }
+    ));
     pool.wait(1);
     assert!(matches!(pool.state("t"), TrialState::Running { .. }));
     assert_eq!(pool.core.groups[&generation(1)].members().count(), 2);
