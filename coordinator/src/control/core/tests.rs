@@ -2,9 +2,11 @@
 
 mod budgets;
 mod handover;
+mod simulation;
 mod virtual_pool;
 
 use super::*;
+use crate::run::{AbandonedTrial, Setback, Spent};
 use polestar_core::{Digest, Epoch, Step};
 use polestar_run::{
     Consumed,
