@@ -1,6 +1,13 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
+mod address;
+mod arguments;
+mod connect;
+mod inventory;
 mod prepare;
+
+pub use address::{AddressChoice, AddressError, Place, places};
+pub use arguments::JoinArgs;
 
 use crate::{
     collective::{self, Aborter},
@@ -10,26 +17,26 @@ use polestar_core::{Generation, chain};
 use polestar_run::{
     Failure,
     failure::Phase,
+    pool::{MAX_MESSAGE, PROTOCOL, Tls, Token},
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
     protocol::{self, ProtocolError},
 };
-use prepare::{PrepareError, prepare};
+use prepare::{Meeting, PrepareError, prepare};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
+use tonic::{Request, metadata::MetadataValue};
 
 /// The environment variable in which a launcher tells a process its name.
 pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
@@ -37,12 +44,12 @@ pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
 /// How a worker joins.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator, as `http://host:port`.
+    /// The coordinator, as `https://host:port`; `http` only for one on this machine.
     pub coordinator: String,
-    /// The run's token.
-    pub token: String,
-    /// Address on which peers of a trial reach this worker.
-    pub data_address: IpAddr,
+    /// The pool's token.
+    pub token: Token,
+    /// Address on which peers of a trial reach this worker; by default, the one that reaches the coordinator.
+    pub data_address: Option<AddressChoice>,
     /// The launcher's name for this process, if a launcher started it.
     pub launch: Option<String>,
 }
@@ -51,13 +58,18 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is not one.
-    #[error("--coordinator {url} is not a URL; it looks like http://host:port")]
+    #[error("--coordinator {url} can't be one; it looks like https://host:port")]
     Url {
         /// What was given.
         url: String,
-        /// Why.
-        #[source]
-        source: tonic::transport::Error,
+    },
+    /// The way there could be listened to.
+    #[error(
+        "--coordinator {url} is on another host, where what is said must not be readable on its way; give https://"
+    )]
+    Plain {
+        /// What was given.
+        url: String,
     },
     /// Nobody listens there.
     #[error(
@@ -68,8 +80,31 @@ pub enum Error {
         url: String,
         /// Why.
         #[source]
+        source: std::io::Error,
+    },
+    /// Whoever listens there is not of this pool.
+    #[error(
+        "who listens at {url} could not agree with this worker that both have one token; is it this launch's coordinator, and the token file the same as there?"
+    )]
+    Handshake {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It doesn't speak the protocol.
+    #[error("who listens at {url} doesn't speak HTTP/2; is it a coordinator?")]
+    Channel {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
         source: tonic::transport::Error,
     },
+    /// The other ranks couldn't reach this worker.
+    #[error("--data-address can't be used")]
+    DataAddress(#[from] AddressError),
     /// It sent what this version does not understand.
     #[error("the coordinator at {url} sent a message that can't be understood")]
     Protocol {
@@ -79,9 +114,6 @@ pub enum Error {
         #[source]
         source: ProtocolError,
     },
-    /// The token has characters that no token has.
-    #[error("the token is not printable ASCII; whoever started the coordinator has it")]
-    Token,
     /// The coordinator refused or the stream broke.
     #[error("the coordinator ended the connection: {message}")]
     Stream {
@@ -103,39 +135,37 @@ impl From<tonic::Status> for Error {
 /// # Errors
 /// [`Error`] when the coordinator can't be joined or is gone.
 pub async fn join(options: Options) -> Result<(), Error> {
-    let endpoint =
-        Endpoint::from_shared(options.coordinator.clone()).map_err(|source| Error::Url {
-            url: options.coordinator.clone(),
-            source,
-        })?;
-    let channel = endpoint
-        .connect_timeout(Duration::from_secs(10))
-        .connect()
-        .await
-        .map_err(|source| Error::Connect {
-            url: options.coordinator.clone(),
-            source,
-        })?;
+    let Options {
+        coordinator: url,
+        token,
+        data_address,
+        launch,
+    } = options;
+    let connection = connect::connect(&url, &token, data_address.as_ref()).await?;
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let agent = Agent {
         outbox,
-        url: options.coordinator,
-        data_address: options.data_address,
+        url,
+        data_address: connection.data_address,
+        tls: connection.tls,
         prepared: None,
         running: None,
     };
     agent.say(Body::Hello(proto::Hello {
-        host: host_name(),
+        host: inventory::host_name(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        launch: options.launch.unwrap_or_default(),
+        launch: launch.unwrap_or_default(),
+        protocol: PROTOCOL,
+        machine: Some(inventory::machine(connection.data_address).into()),
     }));
     let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-    let bearer: MetadataValue<_> = format!("Bearer {}", options.token)
+    let bearer: MetadataValue<_> = format!("Bearer {}", token.bearer())
         .parse()
-        .map_err(|_| Error::Token)?;
+        .expect("hexadecimal digits are printable");
     request.metadata_mut().insert("authorization", bearer);
-    let incoming = PoolClient::new(channel).join(request).await?.into_inner();
+    let mut client = PoolClient::new(connection.channel).max_decoding_message_size(MAX_MESSAGE);
+    let incoming = client.join(request).await?.into_inner();
     agent.serve(incoming).await
 }
 
@@ -144,6 +174,7 @@ struct Agent {
     /// Where the coordinator is, for messages.
     url: String,
     data_address: IpAddr,
+    tls: Option<Tls>,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
 }
@@ -275,7 +306,11 @@ impl Agent {
         self.end().await;
         let cancel = Cancel::new();
         let outbox = self.outbox.clone();
-        let work = train(generation, start, listener, cancel.clone(), outbox.clone());
+        let meeting = Meeting {
+            listener,
+            tls: self.tls.clone(),
+        };
+        let work = train(generation, start, meeting, cancel.clone(), outbox.clone());
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
@@ -316,13 +351,13 @@ impl Agent {
 async fn train(
     generation: Generation,
     start: Start,
-    listener: TcpListener,
+    meeting: Meeting,
     cancel: Cancel,
     outbox: mpsc::UnboundedSender<FromWorker>,
 ) -> Body {
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
-        prepared = prepare(start, listener, &cancel) => prepared,
+        prepared = prepare(start, meeting, &cancel) => prepared,
         _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
     };
     let (trial, collective, run) = match prepared {
@@ -380,46 +415,5 @@ fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
         message: format!("{what} panicked: {panic}"),
         collateral: false,
         retryable: true,
-    }
-}
-
-/// Host name for messages; a worker without one is still a worker.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_else(|_| "unknown".to_owned())
-}
-
-/// Arguments of `worker join`.
-#[derive(Debug, clap::Args)]
-pub struct JoinArgs {
-    /// Where the coordinator listens for workers
-    #[arg(long, value_name = "URL")]
-    coordinator: String,
-    /// Address on which the other workers of a trial reach this one
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    data_address: IpAddr,
-    /// What lets a worker in; better given in the environment, where other users can't read it
-    #[arg(
-        long,
-        env = "POLESTAR_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    token: String,
-    /// The launcher's name for this process
-    #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
-    launch: Option<String>,
-}
-
-impl JoinArgs {
-    /// What [`join`] takes.
-    pub fn into_options(self) -> Options {
-        Options {
-            coordinator: self.coordinator,
-            token: self.token,
-            data_address: self.data_address,
-            launch: self.launch,
-        }
     }
 }

@@ -14,10 +14,12 @@ mod door;
 mod driver;
 mod effects;
 mod journal;
+mod listen;
 mod server;
 
 pub use effects::{EffectError, Effects};
 pub use journal::{Entry, JournalEntry, Subscription};
+pub use listen::{Listen, ListenAddress, NotAnAddress};
 pub use server::{ServeError, Server};
 
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};

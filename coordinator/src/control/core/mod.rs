@@ -38,7 +38,7 @@ use crate::{
     run::{AbandonedTrial, Setback, Spent, TrialResult},
 };
 use polestar_core::{Generation, Rank, TrialId, WorkerId};
-use polestar_run::{Cause, Failure, Outcome, failure::Stage};
+use polestar_run::{Cause, Failure, Outcome, failure::Stage, pool::Machine};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, time::Duration};
@@ -209,6 +209,9 @@ pub struct Inventory {
     pub pid: u32,
     /// The launcher's name for it, if a launcher started it.
     pub launch: Option<LaunchId>,
+    /// What it trains with.
+    #[serde(flatten)]
+    pub machine: Machine,
 }
 
 impl fmt::Display for Inventory {

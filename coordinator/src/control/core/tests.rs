@@ -120,6 +120,7 @@ impl Pool {
             host: "h".to_owned(),
             pid: worker as u32,
             launch: Some(LaunchId(format!("l{worker}"))),
+            machine: Default::default(),
         };
         self.worker(worker, WorkerEvent::Joined(inventory));
     }

@@ -120,6 +120,7 @@ impl World {
             host: "h".to_owned(),
             pid: worker.0 as u32,
             launch: Some(launch),
+            machine: Default::default(),
         };
         self.say(worker, 5, WorkerEvent::Joined(inventory));
     }
