@@ -94,7 +94,10 @@ impl Entrance {
             print!("{}", how_to_join(&program, &server.contact(), from, run));
         }
         let launcher = match pool.launcher_kind() {
-            LauncherKind::Join => Chosen::Join(Join),
+            LauncherKind::Join => {
+                eprintln!("waiting for workers; {} are expected", pool.workers);
+                Chosen::Join(Join)
+            }
             LauncherKind::Local => {
                 let threads = match pool.threads {
                     0 => threads_each(pool.workers),

@@ -124,7 +124,7 @@ async fn recorded(secret: &Secret, tls: Option<&Tls>) -> Vec<u8> {
     drop(meshes.unwrap());
     relaying.await.unwrap();
     let said = said.lock().unwrap();
-    assert!(said.len() > 100);
+    assert!(said.len() > 90, "a whole handshake: {}", said.len());
     said.clone()
 }
 
