@@ -76,7 +76,8 @@ impl Entrance {
             }
         };
         Ok(Entrance {
-            listen: Listen::openly(&address, token)?,
+            listen: Listen::openly(&address, token)
+                .map_err(|error| format!("pool.listen (or --listen): {error}"))?,
             open: Some(from),
         })
     }

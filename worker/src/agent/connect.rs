@@ -21,6 +21,9 @@ use tonic::{
 
 /// How long a coordinator has to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A coordinator that is silent this long is asked whether it lives, and gets as long to answer: of a host that lost
+/// its power, nothing else is ever heard.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How often a handshake is tried that the coordinator breaks off: it does so when too many strangers knock.
 const ATTEMPTS: u32 = 8;
 /// The wait before the second try; each later one is twice as long.
@@ -128,7 +131,10 @@ async fn connect_once(
         }
     };
     // What is spoken over the connection is HTTP either way; TLS is below it.
-    let endpoint = Endpoint::from_static("http://pool.polestar.internal");
+    let endpoint = Endpoint::from_static("http://pool.polestar.internal")
+        .http2_keep_alive_interval(SILENCE)
+        .keep_alive_timeout(SILENCE)
+        .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(Once(Some(wire))).await;
     Ok(Connection {
         channel: channel.map_err(|source| Error::Channel {

@@ -216,7 +216,11 @@ pub struct Inventory {
 
 impl fmt::Display for Inventory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, pid {}", self.host, self.pid)
+        f.write_str(&self.host)?;
+        if let Some(address) = self.machine.data_address.filter(|a| !a.is_loopback()) {
+            write!(f, " at {address}")?;
+        }
+        write!(f, ", pid {}", self.pid)
     }
 }
 
