@@ -227,6 +227,7 @@ mod tests {
                 host: "h".to_owned(),
                 pid: 7,
                 launch: Some(launch.clone()),
+                machine: Default::default(),
             },
         };
         let retried = Entry::Retried {

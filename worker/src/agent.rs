@@ -1,8 +1,15 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
+mod address;
+mod arguments;
+mod connect;
+mod inventory;
 mod outbox;
 mod prepare;
 mod rejoin;
+
+pub use address::{AddressChoice, AddressError, Place, places};
+pub use arguments::JoinArgs;
 
 use crate::{
     collective::{self, Aborter},
@@ -13,10 +20,11 @@ use polestar_core::{Epoch, Generation, Rank, Step, TrialId, chain};
 use polestar_run::{
     Failure,
     failure::Phase,
+    pool::{Tls, Token},
     proto::{self, Start, ToWorker, from_worker::Body, to_worker},
     protocol::{self, Membership, ProtocolError},
 };
-use prepare::{PrepareError, prepare};
+use prepare::{Meeting, PrepareError, prepare};
 use rejoin::KnownRun;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,12 +42,12 @@ pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
 /// How a worker joins.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator, as `http://host:port`.
+    /// The coordinator, as `https://host:port`; `http` only for one on this machine.
     pub coordinator: String,
-    /// The run's token.
-    pub token: String,
-    /// Address on which peers of a trial reach this worker.
-    pub data_address: IpAddr,
+    /// The pool's token.
+    pub token: Token,
+    /// Address on which peers of a trial reach this worker; by default, the one that reaches the coordinator.
+    pub data_address: Option<AddressChoice>,
     /// The launcher's name for this process, if a launcher started it.
     pub launch: Option<String>,
     /// Becomes true when the process will be gone soon: the coordinator is told, and lets it save and go.
@@ -50,13 +58,18 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is not one.
-    #[error("--coordinator {url} is not a URL; it looks like http://host:port")]
+    #[error("--coordinator {url} can't be one; it looks like https://host:port")]
     Url {
         /// What was given.
         url: String,
-        /// Why.
-        #[source]
-        source: tonic::transport::Error,
+    },
+    /// The way there could be listened to.
+    #[error(
+        "--coordinator {url} is on another host, where what is said must not be readable on its way; give https://"
+    )]
+    Plain {
+        /// What was given.
+        url: String,
     },
     /// Nobody listens there.
     #[error(
@@ -67,8 +80,31 @@ pub enum Error {
         url: String,
         /// Why.
         #[source]
+        source: std::io::Error,
+    },
+    /// Whoever listens there is not of this pool.
+    #[error(
+        "who listens at {url} could not agree with this worker that both have one token; is it this launch's coordinator, and the token file the same as there?"
+    )]
+    Handshake {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It doesn't speak the protocol.
+    #[error("who listens at {url} doesn't speak HTTP/2; is it a coordinator?")]
+    Channel {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
         source: tonic::transport::Error,
     },
+    /// The other ranks couldn't reach this worker.
+    #[error("--data-address can't be used")]
+    DataAddress(#[from] AddressError),
     /// It sent what this version does not understand.
     #[error("the coordinator at {url} sent a message that can't be understood")]
     Protocol {
@@ -78,9 +114,6 @@ pub enum Error {
         #[source]
         source: ProtocolError,
     },
-    /// The token has characters that no token has.
-    #[error("the token is not printable ASCII; whoever started the coordinator has it")]
-    Token,
     /// The coordinator refused or the stream broke.
     #[error("the coordinator ended the connection: {message}")]
     Stream {
@@ -108,6 +141,8 @@ pub async fn join(options: Options) -> Result<(), Error> {
         url: options.coordinator.clone(),
         options,
         run: None,
+        data_address: None,
+        tls: None,
         prepared: None,
         running: None,
     };
@@ -139,6 +174,10 @@ struct Agent {
     url: String,
     /// What is known of the run since the first welcome.
     run: Option<KnownRun>,
+    /// Where other ranks reach this worker, once it has joined.
+    data_address: Option<IpAddr>,
+    /// How connections to them are sealed.
+    tls: Option<Tls>,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
 }
@@ -282,7 +321,10 @@ impl Agent {
     }
 
     async fn prepare(&mut self, generation: Generation) {
-        let opened = collective::listen(SocketAddr::new(self.options.data_address, 0)).await;
+        let address = self
+            .data_address
+            .expect("only who has joined is asked to prepare");
+        let opened = collective::listen(SocketAddr::new(address, 0)).await;
         let opened = opened.and_then(|listener| Ok((listener.local_addr()?, listener)));
         match opened {
             Ok((address, listener)) => {
@@ -293,7 +335,6 @@ impl Agent {
                 }));
             }
             Err(source) => {
-                let address = self.options.data_address;
                 let error = PrepareError::NoPort { address, source };
                 self.say(failed(generation, error.failure()));
             }
@@ -323,7 +364,11 @@ impl Agent {
             step: Arc::clone(&step),
             outbox: outbox.clone(),
         };
-        let work = train(rank, start, listener);
+        let meeting = Meeting {
+            listener,
+            tls: self.tls.clone(),
+        };
+        let work = train(rank, start, meeting);
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
@@ -372,7 +417,7 @@ struct ThisRank {
 }
 
 /// One rank of one generation, from the mesh to what it has to say in the end.
-async fn train(rank: ThisRank, start: Start, listener: TcpListener) -> Body {
+async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
     let ThisRank {
         generation,
         cancel,
@@ -381,7 +426,7 @@ async fn train(rank: ThisRank, start: Start, listener: TcpListener) -> Body {
     } = rank;
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
-        prepared = prepare(start, listener, &cancel) => prepared,
+        prepared = prepare(start, meeting, &cancel) => prepared,
         _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
     };
     let (trial, collective, run) = match prepared {
@@ -441,40 +486,5 @@ fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
         message: format!("{what} panicked: {panic}"),
         collateral: false,
         retryable: true,
-    }
-}
-
-/// Arguments of `worker join`.
-#[derive(Debug, clap::Args)]
-pub struct JoinArgs {
-    /// Where the coordinator listens for workers
-    #[arg(long, value_name = "URL")]
-    coordinator: String,
-    /// Address on which the other workers of a trial reach this one
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    data_address: IpAddr,
-    /// What lets a worker in; better given in the environment, where other users can't read it
-    #[arg(
-        long,
-        env = "POLESTAR_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    token: String,
-    /// The launcher's name for this process
-    #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
-    launch: Option<String>,
-}
-
-impl JoinArgs {
-    /// What [`join`] takes.
-    pub fn into_options(self, leave: watch::Receiver<bool>) -> Options {
-        Options {
-            leave,
-            coordinator: self.coordinator,
-            token: self.token,
-            data_address: self.data_address,
-            launch: self.launch,
-        }
     }
 }

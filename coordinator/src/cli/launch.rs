@@ -4,6 +4,7 @@ use super::{
     Error, LaunchArgs,
     ensure::{self, OnCorpus},
     plan::{self, Outlook},
+    pool::{Entrance, override_pool},
     progress::Display,
     scores::score_table,
     speed::Speed,
@@ -11,8 +12,8 @@ use super::{
 };
 use crate::{
     calendar,
-    control::{self, Candidate, Handle, Lead, Server, Service},
-    launcher::{Local, Logs, threads_each},
+    control::{self, Candidate, Handle, Lead, Service},
+    launcher::Logs,
     output,
     run::{Run, TrialResult, write_report},
     sweep::{self, Sweep},
@@ -22,7 +23,6 @@ use polestar_run::{Cause, lease::Leader};
 use polestar_store::Store;
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
     process::ExitCode,
     task::Poll,
     time::{Duration, Instant},
@@ -43,6 +43,10 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     sweep::check(&sweep)?;
     // What can't work is better known before anything is made or printed.
     let logs = Logs::new()?;
+    let entrance = match args.dry_run {
+        true => None,
+        false => Some(Entrance::of(&sweep.pool)?),
+    };
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus {
@@ -52,13 +56,13 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let outlook = Outlook::new(&corpus, Speed::known(&sweep));
     let cut = plan::what_is_cut(&cutting);
     print!("{}{cut}", plan::describe(&sweep, &planned, &outlook));
-    if args.dry_run {
+    let Some(entrance) = entrance else {
         return Ok(ExitCode::SUCCESS);
-    }
+    };
     let run = Run::begin(&root, &sweep, planned).await?;
     println!("run {}", run.folder.url());
 
-    let abandoned = train(&run, &sweep, logs, args.retry_abandoned).await?;
+    let abandoned = train(&run, &sweep, entrance, logs, args.retry_abandoned).await?;
     print!("{}", summary(&run).await?);
     let report = write_report(&run, &corpus).await;
     if let Ok(place) = &report {
@@ -83,35 +87,12 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// What the command line says of the pool, in place of the file.
-fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {
-    let lanes = sweep.train.lanes;
-    let pool = &mut sweep.pool;
-    if let Some(workers) = args.workers {
-        if workers == 0 {
-            return Err("--workers 0: a launch needs at least one worker".into());
-        }
-        pool.workers = workers;
-        pool.workers_per_trial = pool.workers_per_trial.min(workers);
-    }
-    if let Some(world) = args.workers_per_trial {
-        if world == 0 || world > pool.workers || world > lanes {
-            let workers = pool.workers;
-            return Err(format!(
-                "--workers-per-trial {world}: the pool has {workers} workers and a batch {lanes} lanes"
-            )
-            .into());
-        }
-        pool.workers_per_trial = world;
-    }
-    Ok(())
-}
-
 /// Trains what has neither a result nor a good reason to have none. Returns the trials that were abandoned, now
 /// or before.
 async fn train(
     run: &Run,
     sweep: &Sweep,
+    entrance: Entrance,
     logs: Logs,
     retry_abandoned: bool,
 ) -> Result<BTreeMap<TrialId, Cause>, Error> {
@@ -127,15 +108,8 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
-    let token = logs.token_for(run.folder.url())?;
-    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), token).await?;
-    let address = format!("http://{}", server.contact().address);
-    let lead = lead(run, sweep, address).await?;
-    let threads = match sweep.pool.threads {
-        0 => threads_each(sweep.pool.workers),
-        given => given,
-    };
-    let launcher = Local::new(server.contact(), threads, logs);
+    let (server, launcher) = entrance.open(&sweep.pool, logs, run.folder.url()).await?;
+    let lead = lead(run, sweep, server.contact().url()).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
     let service = Service::begin(&options, run, lead, server, launcher).await?;

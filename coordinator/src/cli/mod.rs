@@ -9,6 +9,7 @@ mod fit;
 mod inspect_run;
 mod launch;
 mod plan;
+mod pool;
 mod progress;
 mod recommend;
 mod reference;
@@ -18,8 +19,9 @@ mod table;
 mod verify;
 mod worker;
 
-use crate::output;
+use crate::{launcher::LauncherKind, output};
 use clap::{Parser, Subcommand};
+use polestar_run::pool::Token;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -111,7 +113,13 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = reference::usual_vocab())]
         vocab: u32,
     },
-    /// Train for a launch: what `launch` starts by itself
+    /// Make the token of a pool that workers of other hosts join: a file that only its owner can read
+    #[command(after_help = "Example: coordinator token ~/polestar.token")]
+    Token {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Train for a launch: what `launch` starts by itself, or you on other hosts
     #[command(subcommand)]
     Worker(WorkerCommand),
 }
@@ -123,12 +131,21 @@ struct LaunchArgs {
     /// Object store URL to use instead of the file's
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Worker processes on this machine, instead of the file's
+    /// Workers of the pool, instead of the file's
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
     /// Workers that train one trial together, instead of the file's
     #[arg(long, value_name = "N")]
     workers_per_trial: Option<u32>,
+    /// Wait for workers of other hosts on this address: 10.1.0.5, ib0:7317, 0.0.0.0, …; the line to start one is printed
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    listen: Option<String>,
+    /// File with the token that lets workers in; made if it isn't there
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where workers come from, instead of the file's [default: local, or join with --listen]
+    #[arg(long, value_name = "LAUNCHER")]
+    launcher: Option<LauncherKind>,
     /// Try trials again that were abandoned for good, such as one whose loss diverged
     #[arg(long)]
     retry_abandoned: bool,
@@ -139,7 +156,10 @@ struct LaunchArgs {
 
 #[derive(Debug, Subcommand)]
 enum WorkerCommand {
-    /// Join the pool of a launch; the token is best given in POLESTAR_TOKEN
+    /// Join the pool of a launch, and train until it ends
+    #[command(
+        after_help = "Example: coordinator worker join --coordinator https://10.1.0.5:7317 --token-file ~/polestar.token"
+    )]
     Join(polestar_worker::agent::JoinArgs),
 }
 
@@ -199,9 +219,12 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
+        Command::Token { file } => {
+            Token::create(&file)?;
+        }
         Command::Worker(WorkerCommand::Join(args)) => {
             let leave = worker::leave_on_signal()?;
-            polestar_worker::agent::join(args.into_options(leave)).await?;
+            polestar_worker::agent::join(args.into_options(leave)?).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -116,9 +116,10 @@ impl<L: Launcher> World<L> {
     async fn end_workers(&mut self, grace: Duration) {
         self.server.broadcast(&Body::Shutdown(proto::Shutdown {}));
         let puts = async { while self.puts.join_next().await.is_some() {} };
-        let (killed, stored) = tokio::join!(
+        let (killed, stored, ()) = tokio::join!(
             self.launcher.close(grace),
-            tokio::time::timeout(grace, puts)
+            tokio::time::timeout(grace, puts),
+            self.server.drain(grace)
         );
         if killed > 0 {
             tracing::warn!("{killed} workers did not end in time and were killed");

@@ -15,12 +15,14 @@ mod driver;
 mod effects;
 mod journal;
 mod lead;
+mod listen;
 mod recorder;
 mod server;
 
 pub use effects::{EffectError, Effects};
 pub use journal::{Entry, JournalEntry, Subscription};
 pub use lead::{Candidate, Lead, LeadError, take as take_lead};
+pub use listen::{Listen, ListenAddress, NotAnAddress};
 pub use server::{ServeError, Server};
 
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};

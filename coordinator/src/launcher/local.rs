@@ -2,6 +2,7 @@
 
 use super::{Contact, LaunchEvent, LaunchId, Launcher, Logs};
 use polestar_core::chain;
+use polestar_run::pool::TOKEN_VARIABLE;
 use polestar_worker::{agent::LAUNCH_VARIABLE, allocator::allocator};
 use std::{
     collections::BTreeMap,
@@ -82,9 +83,9 @@ impl Local {
         let child = Command::new(&program)
             .envs([allocator()])
             .args(["worker", "join", "--coordinator"])
-            .arg(format!("http://{}", self.contact.address))
+            .arg(self.contact.url())
             // Not on the command line, where every user of the machine could read it.
-            .env("POLESTAR_TOKEN", &self.contact.token)
+            .env(TOKEN_VARIABLE, self.contact.token.to_hex())
             .env(LAUNCH_VARIABLE, &launch.0)
             .env("RAYON_NUM_THREADS", self.threads.to_string())
             .stdin(Stdio::null())

@@ -1,5 +1,6 @@
 //! The folder of a launch's worker logs, and what launches that were killed left of theirs.
 
+use polestar_run::pool::{Token, TokenError};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -72,20 +73,19 @@ impl Logs {
     ///
     /// # Errors
     /// When it can't be written down for the launch after this one.
-    pub fn token_for(&self, run: &str) -> std::io::Result<String> {
+    pub fn token_for(&self, run: &str) -> Result<Token, TokenError> {
         let parent = self.folder.path().parent();
         let dead = parent.map(left_behind).unwrap_or_default();
         let inherited = dead.iter().find_map(|folder| {
             let pool = std::fs::read_to_string(folder.join(POOL)).ok()?;
             let (of, token) = pool.split_once('\n')?;
-            (of == run).then(|| token.trim().to_owned())
+            (of == run).then(|| Token::parse(token.trim(), POOL).ok())?
         });
-        let token = inherited.unwrap_or_else(|| {
-            let random: [u8; 32] = rand::random();
-            blake3::Hash::from(random).to_hex().to_string()
-        });
+        let token = inherited.map_or_else(Token::random, Ok)?;
         // The folder is its user's alone.
-        std::fs::write(self.folder.path().join(POOL), format!("{run}\n{token}\n"))?;
+        let pool = self.folder.path().join(POOL);
+        std::fs::write(&pool, format!("{run}\n{}\n", token.to_hex()))
+            .map_err(|source| TokenError::Write { path: pool, source })?;
         for folder in dead {
             // What can't be removed belongs to somebody else.
             let _ = std::fs::remove_dir_all(folder);

@@ -1,13 +1,18 @@
 //! Where worker processes come from: a [`Launcher`] starts and ends them, and tells what became of them.
 
+mod chosen;
+mod join;
 mod local;
 mod logs;
 
+pub use chosen::{Chosen, LauncherKind};
+pub use join::Join;
 pub use local::{Local, threads_each};
 pub use logs::{Logs, LogsError};
 
+use polestar_run::pool::Token;
 use serde::{Deserialize, Serialize};
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 /// A launcher's name for a process that it started, unique in a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,10 +27,28 @@ impl fmt::Display for LaunchId {
 /// How workers find their pool.
 #[derive(Clone, Debug)]
 pub struct Contact {
-    /// Where the pool listens.
-    pub address: std::net::SocketAddr,
+    /// Where the pool can be reached: at least one, the best first.
+    pub addresses: Vec<SocketAddr>,
     /// What lets a worker in.
-    pub token: String,
+    pub token: Token,
+    /// Whether it speaks TLS, as every pool does that other hosts can reach.
+    pub tls: bool,
+}
+
+impl Contact {
+    /// The best address, as workers take it.
+    pub fn url(&self) -> String {
+        self.urls().swap_remove(0)
+    }
+
+    /// All addresses, the best first.
+    pub fn urls(&self) -> Vec<String> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let addresses = self.addresses.iter();
+        addresses
+            .map(|address| format!("{scheme}://{address}"))
+            .collect()
+    }
 }
 
 /// What became of a process.

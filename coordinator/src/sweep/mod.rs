@@ -21,14 +21,14 @@ pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 
-use crate::control::core::Deadlines;
+use crate::{control::core::Deadlines, launcher::LauncherKind};
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
 use polestar_run::{TrainConfig, config::OptimizerConfig, schedule::Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// A sweep file, as written.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -111,8 +111,20 @@ fn default_warm_objective() -> Objective {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolTable {
-    /// Worker processes that `launch` starts on this machine.
+    /// Workers of the pool: processes that `launch` starts on this machine, or how many are expected to join.
     pub workers: u32,
+    /// Where workers come from: `local` has `launch` start them on this machine, `join` waits for those that are
+    /// started elsewhere with `coordinator worker join`. Without it, `join` if there is `listen`, otherwise `local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<LauncherKind>,
+    /// Where workers of other hosts join: `ADDRESS[:PORT]`, with an address, an interface's name or a network such as
+    /// `10.1.0.0/16`. Without it, only processes of this machine can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// File with the token that lets workers in; made if it isn't there. Without it, `POLESTAR_TOKEN` holds the
+    /// token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
     /// Workers that train one trial together.
     pub workers_per_trial: u32,
     /// Threads of a worker; 0 shares this machine's cores among the workers.
@@ -144,10 +156,24 @@ pub struct PoolTable {
     pub worker_price: Option<f64>,
 }
 
+impl PoolTable {
+    /// Where workers come from, said or not.
+    pub fn launcher_kind(&self) -> LauncherKind {
+        let unsaid = match self.listen {
+            Some(_) => LauncherKind::Join,
+            None => LauncherKind::Local,
+        };
+        self.launcher.unwrap_or(unsaid)
+    }
+}
+
 impl Default for PoolTable {
     fn default() -> Self {
         PoolTable {
             workers: 2,
+            launcher: None,
+            listen: None,
+            token_file: None,
             workers_per_trial: 1,
             threads: 0,
             deadline_seconds: 600.0,

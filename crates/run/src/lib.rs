@@ -10,6 +10,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;
+pub mod pool;
 pub mod protocol;
 pub mod recipe;
 pub mod schedule;

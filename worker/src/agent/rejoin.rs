@@ -1,20 +1,22 @@
 //! Joining a coordinator, and finding another one when it is lost.
 
-use super::{Agent, Error};
+use super::{Agent, Error, Options, connect::connect, inventory};
 use polestar_core::{Epoch, Step};
 use polestar_run::{
     lease::{self, host_name},
+    pool::{MAX_MESSAGE, PROTOCOL},
     proto::{self, ToWorker, from_worker::Body, pool_client::PoolClient},
 };
 use polestar_store::Store;
 use std::{
+    net::IpAddr,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
+use tonic::{Request, metadata::MetadataValue};
 
-/// How long a connection may take, and reading the lease.
+/// How long reading the lease may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks for a coordinator.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -36,33 +38,31 @@ impl Agent {
         &mut self,
         url: String,
     ) -> Result<tonic::Streaming<ToWorker>, Error> {
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|source| Error::Url {
-            url: url.clone(),
-            source,
-        })?;
-        let channel = endpoint
-            .connect_timeout(PATIENCE)
-            // A coordinator whose host is gone, or whose network is, doesn't close its connections.
-            .http2_keep_alive_interval(PATIENCE)
-            .keep_alive_timeout(PATIENCE)
-            .connect()
-            .await
-            .map_err(|source| Error::Connect {
-                url: url.clone(),
-                source,
-            })?;
-        let outgoing = self.outbox.attach(self.hello());
+        let Options {
+            token,
+            data_address,
+            ..
+        } = &self.options;
+        let connection = connect(&url, token, data_address.as_ref()).await?;
+        // Peers of what is trained know this worker by its first address.
+        let data_address = *self.data_address.get_or_insert(connection.data_address);
+        let outgoing = self.outbox.attach(self.hello(data_address));
         let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-        let bearer: MetadataValue<_> = format!("Bearer {}", self.options.token)
+        let bearer: MetadataValue<_> = format!("Bearer {}", self.options.token.bearer())
             .parse()
-            .map_err(|_| Error::Token)?;
+            .expect("hexadecimal digits are printable");
         request.metadata_mut().insert("authorization", bearer);
-        let incoming = PoolClient::new(channel).join(request).await;
+        let client = PoolClient::new(connection.channel);
+        let incoming = client
+            .max_decoding_message_size(MAX_MESSAGE)
+            .join(request)
+            .await;
+        self.tls = connection.tls;
         self.url = url;
         Ok(incoming?.into_inner())
     }
 
-    fn hello(&self) -> Body {
+    fn hello(&self, data_address: IpAddr) -> Body {
         let membership = self.running.as_ref().map(|running| {
             let mut membership = running.membership.clone();
             membership.step = Step(running.step.load(Ordering::Relaxed));
@@ -73,6 +73,8 @@ impl Agent {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             launch: self.options.launch.clone().unwrap_or_default(),
+            protocol: PROTOCOL,
+            machine: Some(inventory::machine(data_address).into()),
             membership,
         })
     }

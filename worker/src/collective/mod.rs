@@ -12,6 +12,7 @@
 mod background;
 mod error;
 mod exchange;
+mod greet;
 mod handshake;
 mod link;
 mod local;
@@ -20,6 +21,7 @@ mod mesh;
 mod operation;
 mod plan;
 mod ring;
+mod sealed;
 mod shared;
 #[cfg(test)]
 mod tests;

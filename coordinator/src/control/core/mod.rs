@@ -45,7 +45,7 @@ use crate::{
     run::{AbandonedTrial, Setback, Spent, TrialResult},
 };
 use polestar_core::{Generation, Rank, TrialId, WorkerId};
-use polestar_run::{Cause, Failure, Outcome, failure::Stage, protocol::Membership};
+use polestar_run::{Cause, Failure, Outcome, failure::Stage, pool::Machine, protocol::Membership};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, time::Duration};
@@ -271,11 +271,18 @@ pub struct Inventory {
     pub pid: u32,
     /// The launcher's name for it, if a launcher started it.
     pub launch: Option<LaunchId>,
+    /// What it trains with.
+    #[serde(flatten)]
+    pub machine: Machine,
 }
 
 impl fmt::Display for Inventory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, pid {}", self.host, self.pid)
+        f.write_str(&self.host)?;
+        if let Some(address) = self.machine.data_address.filter(|a| !a.is_loopback()) {
+            write!(f, " at {address}")?;
+        }
+        write!(f, ", pid {}", self.pid)
     }
 }
 

@@ -1,9 +1,8 @@
-//! Histories of a pool, event by event; virtual ones by the thousand in [`virtual_pool`].
+//! Histories of a pool, event by event; simulated ones by the thousand in [`simulation`].
 
 mod budgets;
 mod handover;
 mod simulation;
-mod virtual_pool;
 
 use super::*;
 use crate::run::{AbandonedTrial, Setback, Spent};
@@ -83,6 +82,7 @@ fn inventory(worker: u64) -> Inventory {
         host: "h".to_owned(),
         pid: worker as u32,
         launch: Some(LaunchId(format!("l{worker}"))),
+        machine: Default::default(),
     }
 }
 

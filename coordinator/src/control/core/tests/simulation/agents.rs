@@ -149,6 +149,7 @@ impl World {
             host: "h".to_owned(),
             pid: number as u32,
             launch: Some(process.launch.1.clone()),
+            machine: Default::default(),
         };
         let mut says = vec![match process.running.clone() {
             Some(mut membership) => {
