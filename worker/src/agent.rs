@@ -1,5 +1,6 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
+pub mod exit;
 mod prepare;
 
 use crate::{
@@ -45,6 +46,8 @@ pub struct Options {
     pub data_address: IpAddr,
     /// The launcher's name for this process, if a launcher started it.
     pub launch: Option<String>,
+    /// Becomes true when the process will be gone soon: the coordinator is told, and lets it save and go.
+    pub leave: watch::Receiver<bool>,
 }
 
 /// Why a worker left.
@@ -82,7 +85,13 @@ pub enum Error {
     /// The token has characters that no token has.
     #[error("the token is not printable ASCII; whoever started the coordinator has it")]
     Token,
-    /// The coordinator refused or the stream broke.
+    /// The coordinator doesn't take this worker.
+    #[error("the coordinator refused this worker: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// The stream broke.
     #[error("the coordinator ended the connection: {message}")]
     Stream {
         /// What it said.
@@ -92,8 +101,13 @@ pub enum Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Error::Stream {
-            message: status.message().to_owned(),
+        use tonic::Code::{FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated};
+        let message = status.message().to_owned();
+        match status.code() {
+            FailedPrecondition | InvalidArgument | PermissionDenied | Unauthenticated => {
+                Error::Refused { message }
+            }
+            _ => Error::Stream { message },
         }
     }
 }
@@ -136,7 +150,7 @@ pub async fn join(options: Options) -> Result<(), Error> {
         .map_err(|_| Error::Token)?;
     request.metadata_mut().insert("authorization", bearer);
     let incoming = PoolClient::new(channel).join(request).await?.into_inner();
-    agent.serve(incoming).await
+    agent.serve(incoming, options.leave).await
 }
 
 struct Agent {
@@ -190,9 +204,20 @@ impl Agent {
         say(&self.outbox, body);
     }
 
-    async fn serve(mut self, mut incoming: tonic::Streaming<ToWorker>) -> Result<(), Error> {
+    async fn serve(
+        mut self,
+        mut incoming: tonic::Streaming<ToWorker>,
+        mut leave: watch::Receiver<bool>,
+    ) -> Result<(), Error> {
         loop {
-            let message = match incoming.message().await {
+            let message = tokio::select! {
+                message = incoming.message() => message,
+                () = asked(&mut leave) => {
+                    self.end().await;
+                    return Ok(());
+                }
+            };
+            let message = match message {
                 Ok(Some(message)) => message,
                 ended => {
                     if let Some(running) = &self.running {
@@ -362,6 +387,13 @@ async fn train(
     }
 }
 
+/// Waits until it is true. One that nobody can send any more is never asked.
+async fn asked(leave: &mut watch::Receiver<bool>) {
+    if leave.wait_for(|&leave| leave).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 fn say(outbox: &mpsc::UnboundedSender<FromWorker>, body: Body) {
     // The stream's end is noticed where it is read.
     let _ = outbox.send(FromWorker { body: Some(body) });
@@ -414,8 +446,9 @@ pub struct JoinArgs {
 
 impl JoinArgs {
     /// What [`join`] takes.
-    pub fn into_options(self) -> Options {
+    pub fn into_options(self, leave: watch::Receiver<bool>) -> Options {
         Options {
+            leave,
             coordinator: self.coordinator,
             token: self.token,
             data_address: self.data_address,

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     control::{self, Handle, Server, Service},
-    launcher::{Local, Logs, threads_each},
+    launcher::{
+        Chosen, Contact, Join, LauncherKind, Local, Logs, Slurm,
+        slurm::{Folder, Place},
+        threads_each,
+    },
     output,
     run::{Run, TrialResult, write_report},
     sweep::{self, Sweep},
@@ -80,6 +84,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
 fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {
     let lanes = sweep.train.lanes;
     let pool = &mut sweep.pool;
+    pool.launcher = args.launcher.or(pool.launcher);
     if let Some(workers) = args.workers {
         if workers == 0 {
             return Err("--workers 0: a launch needs at least one worker".into());
@@ -127,11 +132,7 @@ async fn train(
         );
     }
     let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let threads = match sweep.pool.threads {
-        0 => threads_each(sweep.pool.workers),
-        given => given,
-    };
-    let launcher = Local::new(server.contact(), threads, logs);
+    let launcher = launcher(sweep, server.contact(), logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
     let service = Service::begin(&options, run, server, launcher).await?;
@@ -145,6 +146,32 @@ async fn train(
         return Err("interrupted; the same command goes on from the newest checkpoints".into());
     }
     Ok(summary.abandoned)
+}
+
+/// Who starts the workers, as the sweep says.
+async fn launcher(sweep: &Sweep, contact: Contact, logs: Logs) -> Result<Chosen, Error> {
+    let pool = &sweep.pool;
+    Ok(match pool.launcher_kind() {
+        LauncherKind::Join => Chosen::Join(Join),
+        LauncherKind::Local => {
+            let threads = match pool.threads {
+                0 => threads_each(pool.workers),
+                given => given,
+            };
+            Chosen::Local(Local::new(contact, threads, logs))
+        }
+        LauncherKind::Slurm => {
+            let table = pool.slurm.clone().unwrap_or_default();
+            let folder = Folder::of(&table.folder, &sweep.name)?;
+            let place = Place {
+                url: format!("http://{}", contact.address),
+                token: contact.token,
+                threads: pool.threads,
+                workers: pool.workers,
+            };
+            Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
+        }
+    })
 }
 
 /// Ctrl-C, what a system that shuts down sends, and what a terminal that is closed does, unless `nohup` or the like

@@ -11,11 +11,13 @@ mod progress;
 mod recommend;
 mod reference;
 mod scores;
+mod slurm;
 mod speed;
 mod table;
 mod verify;
+mod worker;
 
-use crate::output;
+use crate::{launcher::LauncherKind, output};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{path::PathBuf, process::ExitCode};
@@ -95,6 +97,9 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = reference::usual_vocab())]
         vocab: u32,
     },
+    /// Launch a sweep as jobs of a SLURM cluster: write its batch scripts, submit them, show how they are
+    #[command(subcommand)]
+    Slurm(slurm::Command),
     /// Train for a launch: what `launch` starts by itself
     #[command(subcommand)]
     Worker(WorkerCommand),
@@ -113,6 +118,9 @@ struct LaunchArgs {
     /// Workers that train one trial together, instead of the file's
     #[arg(long, value_name = "N")]
     workers_per_trial: Option<u32>,
+    /// Where workers come from, instead of the file's [default: local]
+    #[arg(long, value_name = "LAUNCHER")]
+    launcher: Option<LauncherKind>,
     /// Try trials again that were abandoned for good, such as one whose loss diverged
     #[arg(long)]
     retry_abandoned: bool,
@@ -181,9 +189,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
-        Command::Worker(WorkerCommand::Join(args)) => {
-            polestar_worker::agent::join(args.into_options()).await?;
-        }
+        Command::Slurm(command) => slurm::run(command).await?,
+        Command::Worker(WorkerCommand::Join(args)) => worker::join(args).await,
     }
     Ok(ExitCode::SUCCESS)
 }

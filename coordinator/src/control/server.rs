@@ -299,6 +299,7 @@ mod tests {
             token: token.to_owned(),
             data_address: loopback.ip(),
             launch: Some("l".to_owned()),
+            leave: tokio::sync::watch::channel(false).1,
         };
         let refused = agent::join(options("wrong")).await.unwrap_err();
         assert!(refused.to_string().contains("not this run's"), "{refused}");

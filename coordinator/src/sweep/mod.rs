@@ -21,7 +21,10 @@ pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 
-use crate::control::core::Deadlines;
+use crate::{
+    control::core::Deadlines,
+    launcher::{LauncherKind, SlurmTable},
+};
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
@@ -111,8 +114,12 @@ fn default_warm_objective() -> Objective {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolTable {
-    /// Worker processes that `launch` starts on this machine.
+    /// Workers of the pool: processes that `launch` starts on this machine, or how many are expected to join.
     pub workers: u32,
+    /// Where workers come from: `local` has `launch` start them on this machine, `join` waits for those that are
+    /// started elsewhere with `coordinator worker join`, `slurm` submits them as jobs. Without it, `local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<LauncherKind>,
     /// Workers that train one trial together.
     pub workers_per_trial: u32,
     /// Threads of a worker; 0 shares this machine's cores among the workers.
@@ -137,12 +144,23 @@ pub struct PoolTable {
     /// Price of a worker for an hour, in whatever money.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_price: Option<f64>,
+    /// How workers are submitted to SLURM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SlurmTable>,
+}
+
+impl PoolTable {
+    /// Where workers come from, said or not.
+    pub fn launcher_kind(&self) -> LauncherKind {
+        self.launcher.unwrap_or(LauncherKind::Local)
+    }
 }
 
 impl Default for PoolTable {
     fn default() -> Self {
         PoolTable {
             workers: 2,
+            launcher: None,
             workers_per_trial: 1,
             threads: 0,
             deadline_seconds: 600.0,
@@ -152,6 +170,7 @@ impl Default for PoolTable {
             memory_gib: None,
             worker_flops: None,
             worker_price: None,
+            slurm: None,
         }
     }
 }
