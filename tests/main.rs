@@ -10,3 +10,4 @@ mod looking;
 mod measured;
 mod planted;
 mod refusals;
+mod slurm;
