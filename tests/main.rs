@@ -11,4 +11,5 @@ mod looking;
 mod measured;
 mod planted;
 mod refusals;
+mod slurm;
 mod strangers;

@@ -3,6 +3,7 @@
 mod address;
 mod arguments;
 mod connect;
+pub mod exit;
 mod inventory;
 mod outbox;
 mod prepare;
@@ -114,7 +115,13 @@ pub enum Error {
         #[source]
         source: ProtocolError,
     },
-    /// The coordinator refused or the stream broke.
+    /// The coordinator doesn't take this worker.
+    #[error("the coordinator refused this worker: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// The stream broke.
     #[error("the coordinator ended the connection: {message}")]
     Stream {
         /// What it said.
@@ -124,8 +131,13 @@ pub enum Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Error::Stream {
-            message: status.message().to_owned(),
+        use tonic::Code::{FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated};
+        let message = status.message().to_owned();
+        match status.code() {
+            FailedPrecondition | InvalidArgument | PermissionDenied | Unauthenticated => {
+                Error::Refused { message }
+            }
+            _ => Error::Stream { message },
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let logs = Logs::new()?;
     let entrance = match args.dry_run {
         true => None,
-        false => Some(Entrance::of(&sweep.pool)?),
+        false => Some(Entrance::of(&sweep)?),
     };
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
@@ -108,7 +108,7 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
-    let (server, launcher) = entrance.open(&sweep.pool, logs, run.folder.url()).await?;
+    let (server, launcher) = entrance.open(sweep, logs, run.folder.url()).await?;
     let lead = lead(run, sweep, server.contact().url()).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;

@@ -14,6 +14,7 @@ mod progress;
 mod recommend;
 mod reference;
 mod scores;
+mod slurm;
 mod speed;
 mod table;
 mod verify;
@@ -119,6 +120,9 @@ enum Command {
         /// The file to make
         file: PathBuf,
     },
+    /// Launch a sweep as jobs of a SLURM cluster: write its batch scripts, submit them, show how they are
+    #[command(subcommand)]
+    Slurm(slurm::Command),
     /// Train for a launch: what `launch` starts by itself, or you on other hosts
     #[command(subcommand)]
     Worker(WorkerCommand),
@@ -222,10 +226,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Token { file } => {
             Token::create(&file)?;
         }
-        Command::Worker(WorkerCommand::Join(args)) => {
-            let leave = worker::leave_on_signal()?;
-            polestar_worker::agent::join(args.into_options(leave)?).await?;
-        }
+        Command::Slurm(command) => slurm::run(command).await?,
+        Command::Worker(WorkerCommand::Join(args)) => worker::join(args).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,11 +3,18 @@
 use super::{Error, LaunchArgs};
 use crate::{
     control::{Listen, ListenAddress, Server},
-    launcher::{Chosen, Contact, Join, LauncherKind, Local, Logs, threads_each},
-    sweep::{PoolTable, Sweep},
+    launcher::{
+        Chosen, Contact, Join, LauncherKind, Local, Logs, Slurm,
+        slurm::{Folder, Place},
+        threads_each,
+    },
+    sweep::Sweep,
 };
 use polestar_run::pool::Token;
 use std::path::{Path, PathBuf};
+
+/// All addresses of this host.
+const EVERYWHERE: &str = "0.0.0.0";
 
 /// What the command line says of the pool, in place of the file.
 pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {
@@ -59,12 +66,25 @@ enum TokenFrom {
 
 impl Entrance {
     /// As the sweep says. Makes the token's file if it names one that isn't there.
-    pub(super) fn of(pool: &PoolTable) -> Result<Entrance, Error> {
-        let Some(listen) = &pool.listen else {
-            return Ok(Entrance { open: None });
+    pub(super) fn of(sweep: &Sweep) -> Result<Entrance, Error> {
+        let pool = &sweep.pool;
+        let slurm = slurm_folder(sweep)?;
+        let listen = match (&pool.listen, &slurm) {
+            (Some(listen), _) => listen.as_str(),
+            // Its nodes are other hosts.
+            (None, Some(_)) => EVERYWHERE,
+            (None, None) => return Ok(Entrance { open: None }),
         };
         let address: ListenAddress = listen.parse()?;
-        let (token, from) = match &pool.token_file {
+        let token_file = match (&pool.token_file, &slurm) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(folder)) => {
+                folder.make()?;
+                Some(folder.token())
+            }
+            (None, None) => None,
+        };
+        let (token, from) = match &token_file {
             None => (Token::given(None)?, TokenFrom::Environment),
             Some(file) => {
                 let (token, new) = Token::read_or_create(file)?;
@@ -89,10 +109,11 @@ impl Entrance {
     /// Listens, says how to join, and names who starts workers. `run` is where the run lies, for what is said.
     pub(super) async fn open(
         self,
-        pool: &PoolTable,
+        sweep: &Sweep,
         logs: Logs,
         run: &str,
     ) -> Result<(Server, Chosen), Error> {
+        let pool = &sweep.pool;
         let server = match self.open {
             None => Server::bind(Listen::here(logs.token_for(run)?)).await?,
             Some(Open { listen, token }) => {
@@ -114,9 +135,30 @@ impl Entrance {
                 };
                 Chosen::Local(Local::new(server.contact(), threads, logs))
             }
+            LauncherKind::Slurm => {
+                let table = pool.slurm.clone().unwrap_or_default();
+                let folder = Folder::of(&table.folder, &sweep.name)?;
+                let contact = server.contact();
+                let place = Place {
+                    url: contact.url(),
+                    token: contact.token,
+                    threads: pool.threads,
+                    workers: pool.workers,
+                };
+                Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
+            }
         };
         Ok((server, launcher))
     }
+}
+
+/// The folder of a pool whose workers are jobs of SLURM.
+fn slurm_folder(sweep: &Sweep) -> Result<Option<Folder>, Error> {
+    if sweep.pool.launcher_kind() != LauncherKind::Slurm {
+        return Ok(None);
+    }
+    let table = sweep.pool.slurm.clone().unwrap_or_default();
+    Ok(Some(Folder::of(&table.folder, &sweep.name)?))
 }
 
 /// What to type on another host.

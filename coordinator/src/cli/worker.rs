@@ -1,16 +1,53 @@
 //! `worker`: a process of the pool.
 
+use super::print_error;
+use polestar_worker::agent::{self, JoinArgs, exit};
+use std::time::Duration;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
-/// Becomes true with SIGTERM or SIGUSR1, with which job schedulers warn that a process will be ended. A second one
-/// ends it at once.
-///
-/// # Errors
-/// When signals can't be heard.
-pub(super) fn leave_on_signal() -> std::io::Result<watch::Receiver<bool>> {
+/// How long a worker that was warned may take to leave in order. Job schedulers kill it soon after.
+const LEAVING: Duration = Duration::from_secs(25);
+
+/// Serves a pool, and ends the process with an [exit code](exit) that says why. What it computes with may not end at
+/// once, so it isn't waited for.
+pub(super) async fn join(args: JoinArgs) -> ! {
+    let code = match leave_on_signal() {
+        Ok(leave) => serve(args, leave).await,
+        Err(error) => {
+            print_error(&error);
+            1
+        }
+    };
+    std::process::exit(i32::from(code))
+}
+
+async fn serve(args: JoinArgs, leave: watch::Receiver<bool>) -> u8 {
+    let warned = leave.clone();
+    let options = match args.into_options(leave) {
+        Ok(options) => options,
+        Err(error) => {
+            print_error(&error);
+            return exit::REFUSED;
+        }
+    };
+    let ended = agent::join(options).await;
+    match ended {
+        // However it ended, it was on its way.
+        _ if *warned.borrow() => exit::LEFT,
+        Ok(()) => exit::DISMISSED,
+        Err(error) => {
+            print_error(&error);
+            exit::code(&error)
+        }
+    }
+}
+
+/// Becomes true with SIGTERM or SIGUSR1, with which job schedulers warn that a process will be ended. A second one, or
+/// too long a time after the first, ends it at once.
+fn leave_on_signal() -> std::io::Result<watch::Receiver<bool>> {
     let (mut terminate, mut user) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::user_defined1())?,
@@ -21,9 +58,14 @@ pub(super) fn leave_on_signal() -> std::io::Result<watch::Receiver<bool>> {
             _ = terminate.recv() => {}
             _ = user.recv() => {}
         }
+        eprintln!("warned that this process will be ended; leaving");
         leaves.send_replace(true);
-        terminate.recv().await;
-        std::process::exit(128 + SignalKind::terminate().as_raw_value());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = user.recv() => {}
+            () = tokio::time::sleep(LEAVING) => {}
+        }
+        std::process::exit(i32::from(exit::LEFT));
     });
     Ok(leave)
 }

@@ -1,6 +1,6 @@
 //! The launcher that a sweep file or a command line names.
 
-use super::{Join, LaunchEvent, LaunchId, Launcher, Local};
+use super::{Join, LaunchEvent, LaunchId, Launcher, Local, Slurm};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -15,6 +15,8 @@ pub enum LauncherKind {
     Local,
     /// Somebody else starts them, with `coordinator worker join`.
     Join,
+    /// `launch` submits them to SLURM, as `[pool.slurm]` says.
+    Slurm,
 }
 
 /// One of them.
@@ -24,6 +26,8 @@ pub enum Chosen {
     Local(Local),
     /// Processes that join by themselves.
     Join(Join),
+    /// Jobs of a SLURM cluster.
+    Slurm(Slurm),
 }
 
 impl Launcher for Chosen {
@@ -31,6 +35,7 @@ impl Launcher for Chosen {
         match self {
             Chosen::Local(launcher) => launcher.scale(workers),
             Chosen::Join(launcher) => launcher.scale(workers),
+            Chosen::Slurm(launcher) => launcher.scale(workers),
         }
     }
 
@@ -38,6 +43,7 @@ impl Launcher for Chosen {
         match self {
             Chosen::Local(launcher) => launcher.retire(launch),
             Chosen::Join(launcher) => launcher.retire(launch),
+            Chosen::Slurm(launcher) => launcher.retire(launch),
         }
     }
 
@@ -45,6 +51,7 @@ impl Launcher for Chosen {
         match self {
             Chosen::Local(launcher) => launcher.next().await,
             Chosen::Join(launcher) => launcher.next().await,
+            Chosen::Slurm(launcher) => launcher.next().await,
         }
     }
 
@@ -52,6 +59,7 @@ impl Launcher for Chosen {
         match self {
             Chosen::Local(launcher) => launcher.close(grace).await,
             Chosen::Join(launcher) => launcher.close(grace).await,
+            Chosen::Slurm(launcher) => launcher.close(grace).await,
         }
     }
 }

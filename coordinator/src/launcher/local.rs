@@ -190,7 +190,7 @@ async fn watch(
 }
 
 /// The last few lines of a log.
-fn tail(path: &Path) -> String {
+pub(super) fn tail(path: &Path) -> String {
     const BYTES: u64 = 4096;
     const LINES: usize = 12;
     let read = || -> std::io::Result<String> {

@@ -4,11 +4,13 @@ mod chosen;
 mod join;
 mod local;
 mod logs;
+pub mod slurm;
 
 pub use chosen::{Chosen, LauncherKind};
 pub use join::Join;
 pub use local::{Local, threads_each};
 pub use logs::{Logs, LogsError};
+pub use slurm::{Slurm, SlurmTable};
 
 use polestar_run::pool::Token;
 use serde::{Deserialize, Serialize};
@@ -80,8 +82,8 @@ pub enum LaunchEvent {
 /// Nothing here waits for a process: what is asked for is begun, and what comes of it is told by
 /// [`next`](Launcher::next).
 pub trait Launcher: Send {
-    /// Has this many processes, those that are being ended not counted: starts what is missing. It never ends
-    /// one.
+    /// Has this many processes, those that are being ended not counted: starts what is missing. It never ends one
+    /// that runs; where there is a queue, it takes out of it what is too many.
     fn scale(&mut self, workers: u32);
 
     /// Ends a process, however deaf it is. One that has ended is no trouble.

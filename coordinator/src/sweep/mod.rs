@@ -21,7 +21,10 @@ pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 
-use crate::{control::core::Deadlines, launcher::LauncherKind};
+use crate::{
+    control::core::Deadlines,
+    launcher::{LauncherKind, SlurmTable},
+};
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
@@ -114,15 +117,16 @@ pub struct PoolTable {
     /// Workers of the pool: processes that `launch` starts on this machine, or how many are expected to join.
     pub workers: u32,
     /// Where workers come from: `local` has `launch` start them on this machine, `join` waits for those that are
-    /// started elsewhere with `coordinator worker join`. Without it, `join` if there is `listen`, otherwise `local`.
+    /// started elsewhere with `coordinator worker join`, `slurm` submits them as jobs. Without it, `join` if there is
+    /// `listen`, otherwise `local`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launcher: Option<LauncherKind>,
     /// Where workers of other hosts join: `ADDRESS[:PORT]`, with an address, an interface's name or a network such as
-    /// `10.1.0.0/16`. Without it, only processes of this machine can.
+    /// `10.1.0.0/16`. Without it, only processes of this machine can; with `slurm`, all addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// File with the token that lets workers in; made if it isn't there. Without it, `POLESTAR_TOKEN` holds the
-    /// token.
+    /// token; with `slurm`, a file in its folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
     /// Workers that train one trial together.
@@ -154,6 +158,9 @@ pub struct PoolTable {
     /// Price of a worker for an hour, in whatever money.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_price: Option<f64>,
+    /// How workers are submitted to SLURM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SlurmTable>,
 }
 
 impl PoolTable {
@@ -185,6 +192,7 @@ impl Default for PoolTable {
             memory_gib: None,
             worker_flops: None,
             worker_price: None,
+            slurm: None,
         }
     }
 }

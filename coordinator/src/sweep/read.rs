@@ -158,6 +158,9 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
     if !(1.0..=1e6).contains(&pool.deadline_seconds) {
         return Err("pool.deadline_seconds must be between 1 and 1e6".into());
     }
+    if let Some(slurm) = &pool.slurm {
+        slurm.check()?;
+    }
     match sweep.warm_start.as_ref().map(|warm| warm.steps) {
         Some(0) => return Err("warm_start.steps is 0; leave [warm_start] out instead".into()),
         Some(steps) if steps as f64 > MAX_STEPS => {

@@ -1,0 +1,401 @@
+//! Launches on a SLURM cluster, which `scripts/slurm-cluster` starts: workers that are cancelled, preempted, requeued,
+//! or lose their node or their time, and coordinators that are. The answer is always that of a run on this machine
+//! that nobody disturbed.
+
+use crate::common::{Running, Sandbox, json, small_sweep, transcript};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+const STEPS: u64 = 400;
+/// Nothing here takes longer, unless it is broken.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The cluster, for one test at a time: they take nodes down.
+struct Cluster {
+    _turn: MutexGuard<'static, ()>,
+    sandbox: Sandbox,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // What a failed test leaves must not be the next one's.
+        let _ = output("scancel", &["--user=root", "--full", "--signal=KILL"]);
+        let me = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
+        let _ = output("scancel", &[&format!("--user={me}")]);
+        for node in ["n1", "n2"] {
+            let node = format!("NodeName={node}");
+            let _ = output("scontrol", &["update", &node, "State=RESUME"]);
+        }
+    }
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    transcript(&output)
+}
+
+/// The cluster and a folder, or nothing where there is no cluster.
+fn cluster() -> Option<Cluster> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if std::env::var_os("POLESTAR_SLURM").is_none() {
+        println!(
+            "skipped: no SLURM cluster for tests; scripts/slurm-cluster COMMAND runs this in one"
+        );
+        return None;
+    }
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(Cluster {
+        _turn: turn,
+        sandbox: Sandbox::new(),
+    })
+}
+
+/// Looks until there is something, or panics with what was waited for.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    let (_never, pause) = mpsc::channel::<()>();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < DEADLINE, "waited in vain for {what}");
+        let _ = pause.recv_timeout(Duration::from_millis(100));
+    }
+}
+
+/// A sweep whose two workers are SLURM's.
+fn sweep(partition: &str, more: &str) -> String {
+    let slurm = format!(
+        "workers = 2\nlauncher = \"slurm\"\n[pool.slurm]\npartition = \"{partition}\"\ncpus_per_task = 2\n\
+         poll_seconds = 0.5\n{more}"
+    );
+    small_sweep(STEPS).replace("workers = 1\n", &slurm)
+}
+
+/// The digest of the same steps, trained on this machine by one worker that nobody disturbs.
+fn undisturbed() -> &'static Value {
+    static DIGEST: OnceLock<Value> = OnceLock::new();
+    DIGEST.get_or_init(|| {
+        let sandbox = Sandbox::new();
+        sandbox.write("sweep.toml", &small_sweep(STEPS));
+        sandbox.succeed(&["launch", "sweep.toml"]);
+        digest(&sandbox)
+    })
+}
+
+fn digest(sandbox: &Sandbox) -> Value {
+    let result = sandbox.result("runs", &format!("pico-{STEPS}steps-s1"));
+    json(&result)["outcome"]["digest"].clone()
+}
+
+impl Cluster {
+    /// Launches a sweep whose trial takes both workers, and waits until it trains.
+    fn launch(&self, text: &str) -> Running {
+        self.sandbox.write("sweep.toml", text);
+        let arguments = ["launch", "sweep.toml", "--workers-per-trial", "2"];
+        let mut launch = self.sandbox.start(&arguments);
+        launch.wait_for("step 20:");
+        launch
+    }
+
+    /// Waits for the end: the answer is what it would have been, and nothing is left in the queue.
+    fn ends_well(&self, launch: Running) -> Vec<String> {
+        let (success, lines) = launch.finish();
+        assert!(success, "{}", lines.join("\n"));
+        self.is_right();
+        lines
+    }
+
+    fn is_right(&self) {
+        assert_eq!(digest(&self.sandbox), *undisturbed());
+        until("an empty queue", || self.queue().is_empty().then_some(()));
+    }
+
+    /// Active jobs of this sandbox as `ID STATE`.
+    fn queue(&self) -> Vec<String> {
+        let folder = self.sandbox.path("");
+        let folder = folder.to_str().expect("a plain path").trim_end_matches('/');
+        let said = output("squeue", &["--noheader", "--array", "--format=%i %T %Z"]);
+        let mine = said.lines().filter_map(|line| line.strip_suffix(folder));
+        mine.map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// The id of a task that runs.
+    fn a_worker(&self) -> String {
+        until("a worker that runs", || {
+            let queue = self.queue();
+            let mut running = queue.iter().filter_map(|job| job.strip_suffix(" RUNNING"));
+            running.find(|id| id.contains('_')).map(str::to_owned)
+        })
+    }
+
+    fn log_of(&self, task: &str) -> String {
+        let log = format!("slurm/small/logs/worker-{task}.log");
+        std::fs::read_to_string(self.sandbox.path(&log)).unwrap_or_default()
+    }
+}
+
+/// Takes all nodes for a moment, before whatever may be preempted.
+fn preempt() {
+    let said = output(
+        "sbatch",
+        &[
+            "--parsable",
+            "--partition=urgent",
+            "--exclusive",
+            "--nodes=2",
+            "--output=/dev/null",
+            "--wrap=sleep 1",
+        ],
+    );
+    assert!(said.trim().parse::<u64>().is_ok(), "{said}");
+}
+
+#[test]
+fn a_pool_larger_than_cluster_and_arrays_goes_on_with_what_it_gets() {
+    let Some(cluster) = cluster() else { return };
+    // Eight processors are four places; arrays hold four.
+    let text = sweep("main", "").replace("workers = 2\n", "workers = 6\n");
+    let mut launch = cluster.launch(&text);
+    let waiting = until("tasks that wait", || {
+        let queue = cluster.queue();
+        let waiting = queue.iter().filter(|job| job.ends_with(" PENDING")).count();
+        (waiting > 0).then_some(queue)
+    });
+    let arrays = |queue: &[String]| {
+        let jobs = queue.iter().filter_map(|job| job.split('_').next());
+        jobs.map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+    };
+    assert_eq!(waiting.len(), 6, "{waiting:?}");
+    assert_eq!(arrays(&waiting), 2, "{waiting:?}");
+    let status = cluster.sandbox.succeed(&["slurm", "status", "sweep.toml"]);
+    assert!(
+        status.contains("PENDING: ")
+            && status.contains("RUNNING on n1")
+            && status.contains("left: at work"),
+        "{status}"
+    );
+    launch.wait_for(" done, digest ");
+    cluster.ends_well(launch);
+    let token = cluster.sandbox.path("slurm/small/token");
+    let token = std::fs::read_to_string(token).expect("it was written");
+    for script in ["slurm/small/workers.sbatch", "slurm/small/url"] {
+        let text = std::fs::read_to_string(cluster.sandbox.path(script)).expect("written");
+        assert!(!text.contains(token.trim()), "{script} holds the token");
+    }
+}
+
+#[test]
+fn a_worker_that_is_cancelled_is_replaced() {
+    let Some(cluster) = cluster() else { return };
+    let mut launch = cluster.launch(&sweep("main", ""));
+    let worker = cluster.a_worker();
+    output("scancel", &[&worker]);
+    let ended = launch.wait_for(&format!("job {worker}, CANCELLED"));
+    assert!(
+        ended.contains("exit code 80"),
+        "it was warned first: {ended}"
+    );
+    let lines = cluster.ends_well(launch);
+    let joined = lines.iter().filter(|line| line.contains(" joined")).count();
+    assert!(joined >= 3, "{}", lines.join("\n"));
+}
+
+#[test]
+fn preempted_workers_are_requeued_and_join_under_new_names() {
+    let Some(cluster) = cluster() else { return };
+    let mut launch = cluster.launch(&sweep("requeue", ""));
+    let worker = cluster.a_worker();
+    preempt();
+    launch.wait_for(&format!("job {worker}, put back into the queue"));
+    cluster.ends_well(launch);
+    let log = cluster.log_of(&worker);
+    for start in [
+        "slurm-",
+        ".0.0 starts on",
+        ".1.0 starts on",
+        "DUE TO PREEMPTION",
+    ] {
+        assert!(log.contains(start), "{start} is not in {log}");
+    }
+}
+
+#[test]
+fn preempted_workers_that_are_not_requeued_are_submitted_anew() {
+    let Some(cluster) = cluster() else { return };
+    let mut launch = cluster.launch(&sweep("cancel", ""));
+    let worker = cluster.a_worker();
+    preempt();
+    let ended = launch.wait_for(&format!("job {worker}, PREEMPTED"));
+    assert!(ended.contains("exit code 80: it was warned"), "{ended}");
+    cluster.ends_well(launch);
+}
+
+#[test]
+fn a_requeue_by_hand_and_a_node_that_goes_down_are_survived() {
+    let Some(cluster) = cluster() else { return };
+    let mut launch = cluster.launch(&sweep("main", ""));
+    let worker = cluster.a_worker();
+    output("scontrol", &["requeue", &worker]);
+    launch.wait_for(&format!("job {worker}, put back into the queue"));
+    launch.wait_for(" resumes after step");
+    let worker = cluster.a_worker();
+    let node = output("squeue", &["--noheader", "--format=%N", "--jobs", &worker]);
+    let node = format!("NodeName={}", node.trim());
+    let down = ["update", &node, "State=DOWN", "Reason=test"];
+    output("scontrol", &down);
+    launch.wait_for("put back into the queue");
+    cluster.ends_well(launch);
+    let log = cluster.log_of(&worker);
+    assert!(log.contains("DUE TO NODE FAILURE"), "{log}");
+}
+
+#[test]
+fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
+    let Some(cluster) = cluster() else { return };
+    // SLURM looks every half minute; the steps have to last longer than that.
+    let text = sweep("main", "time = \"1\"\nwarning_seconds = 55\n")
+        .replace("triplets = 32", "triplets = 32\nfinal_triplets = 512")
+        .replace("batch = 16", "batch = 64");
+    cluster.sandbox.write("sweep.toml", &text);
+    let local = text.replace("launcher = \"slurm\"", "launcher = \"local\"");
+    cluster
+        .sandbox
+        .write("local.toml", &local.replace("workers = 2", "workers = 1"));
+    let arguments = ["launch", "sweep.toml", "--workers-per-trial", "2"];
+    let mut launch = cluster.sandbox.start(&arguments);
+    let ended = launch.wait_for("exit code 80: it was warned");
+    assert!(ended.contains("FAILED"), "{ended}");
+    let (success, lines) = launch.finish();
+    assert!(success, "{}", lines.join("\n"));
+    let disturbed = digest(&cluster.sandbox);
+    cluster
+        .sandbox
+        .succeed(&["launch", "local.toml", "--store", "local"]);
+    let result = cluster
+        .sandbox
+        .result("local", &format!("pico-{STEPS}steps-s1"));
+    assert_eq!(disturbed, json(&result)["outcome"]["digest"]);
+}
+
+#[test]
+fn a_coordinators_job_that_is_killed_is_submitted_again_and_goes_on() {
+    let Some(cluster) = cluster() else { return };
+    cluster.sandbox.write("sweep.toml", &sweep("main", ""));
+    let submit = ["slurm", "submit", "sweep.toml", "--workers-per-trial", "2"];
+    let first = job_of(&cluster.sandbox.succeed(&submit));
+    let mut log = Log::follow(
+        &cluster
+            .sandbox
+            .path(&format!("slurm/small/logs/coordinator-{first}.log")),
+    );
+    log.wait_for("step 20:");
+    let refused = cluster.sandbox.refuse(&submit);
+    assert!(
+        refused.contains(&format!("job {first} is this sweep's coordinator already")),
+        "{refused}"
+    );
+    output("scancel", &["--signal=KILL", "--full", &first]);
+    until("its end", || {
+        (!cluster.queue().iter().any(|job| job.starts_with(&first))).then_some(())
+    });
+
+    let second = job_of(&cluster.sandbox.succeed(&submit));
+    let mut log = Log::follow(
+        &cluster
+            .sandbox
+            .path(&format!("slurm/small/logs/coordinator-{second}.log")),
+    );
+    log.wait_for(" resumes after step");
+    log.wait_for("report ");
+    until("its end", || {
+        (!cluster.queue().iter().any(|job| job.starts_with(&second))).then_some(())
+    });
+    cluster.is_right();
+    let status = cluster.sandbox.succeed(&["slurm", "status", "sweep.toml"]);
+    assert!(
+        status.contains(&format!("coordinator {second}: COMPLETED")),
+        "{status}"
+    );
+    assert!(
+        status.contains(&format!("coordinator {first}: ")),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_partition_that_is_none_is_told_and_ends_the_launch() {
+    let Some(cluster) = cluster() else { return };
+    cluster.sandbox.write("sweep.toml", &sweep("nowhere", ""));
+    let said = cluster.sandbox.refuse(&["launch", "sweep.toml"]);
+    assert!(said.contains("Invalid partition name specified"), "{said}");
+}
+
+/// The number in `job 12 is submitted`.
+fn job_of(said: &str) -> String {
+    let number = said
+        .strip_prefix("job ")
+        .and_then(|rest| rest.split(' ').next());
+    number.unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+/// A file that grows, from its beginning.
+struct Log {
+    tail: std::process::Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Log {
+    fn follow(path: &Path) -> Log {
+        let mut tail = Command::new("tail")
+            .args([
+                "--lines=+1",
+                "--follow=name",
+                "--retry",
+                "--sleep-interval=0.1",
+            ])
+            .arg(path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tail is there");
+        let output = BufReader::new(tail.stdout.take().expect("it was piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = output.lines().map_while(Result::ok);
+            // Nobody reads it any more when the test is over.
+            lines.map(|line| sender.send(line)).find(Result::is_err)
+        });
+        Log { tail, lines }
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(DEADLINE) {
+                Ok(line) if line.contains(text) => return,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no {text:?} in\n{}", seen.join("\n")),
+            }
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = self.tail.kill();
+        let _ = self.tail.wait();
+    }
+}
