@@ -4,9 +4,9 @@ mod prepare;
 
 use crate::{
     collective::{self, Aborter},
-    engine::{self, Environment},
+    engine::{self, Environment, Kept},
 };
-use polestar_core::{Generation, chain};
+use polestar_core::Generation;
 use polestar_run::{
     Failure,
     failure::Phase,
@@ -123,6 +123,7 @@ pub async fn join(options: Options) -> Result<(), Error> {
         data_address: options.data_address,
         prepared: None,
         running: None,
+        kept: Kept::default(),
     };
     agent.say(Body::Hello(proto::Hello {
         host: host_name(),
@@ -146,6 +147,8 @@ struct Agent {
     data_address: IpAddr,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
+    /// What this process has of the trial of its last generation.
+    kept: Kept,
 }
 
 struct Running {
@@ -275,7 +278,15 @@ impl Agent {
         self.end().await;
         let cancel = Cancel::new();
         let outbox = self.outbox.clone();
-        let work = train(generation, start, listener, cancel.clone(), outbox.clone());
+        let kept = self.kept.clone();
+        let work = train(
+            generation,
+            start,
+            listener,
+            cancel.clone(),
+            outbox.clone(),
+            kept,
+        );
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
@@ -319,6 +330,7 @@ async fn train(
     listener: TcpListener,
     cancel: Cancel,
     outbox: mpsc::UnboundedSender<FromWorker>,
+    kept: Kept,
 ) -> Body {
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
@@ -342,6 +354,7 @@ async fn train(
             say(&outbox, Body::Progress(progress));
         }),
         slice: None,
+        kept,
     };
     let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
     match engine.await {
@@ -349,15 +362,7 @@ async fn train(
             generation: Some(generation.into()),
             outcome: Some(outcome.into()),
         }),
-        Ok(Err(failure)) => {
-            let failure = Failure {
-                phase: failure.phase(),
-                message: chain(&failure),
-                collateral: failure.is_collateral(),
-                retryable: failure.is_retryable(),
-            };
-            failed(generation, failure)
-        }
+        Ok(Err(failure)) => failed(generation, failure.report()),
         Err(panic) => failed(generation, panicked("the engine", &panic)),
     }
 }
@@ -380,6 +385,7 @@ fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
         message: format!("{what} panicked: {panic}"),
         collateral: false,
         retryable: true,
+        last_operation: None,
     }
 }
 

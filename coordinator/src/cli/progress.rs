@@ -163,6 +163,7 @@ impl Display {
             Event::Begun {
                 step,
                 steps,
+                from,
                 seconds,
                 passed_over,
             } => {
@@ -174,12 +175,12 @@ impl Display {
                         .iter()
                         .map(|d| format!("{trial}: a damaged checkpoint is passed over: {d}")),
                 );
-                let from = match step.0 {
+                let how = match step.0 {
                     0 => "begins".to_owned(),
-                    done => format!("resumes after step {done}"),
+                    done => format!("resumes after step {done} from {from}"),
                 };
                 line = Some(format!(
-                    "{trial} {from} ({steps} steps, {generation}, ready in {seconds:.1} s)"
+                    "{trial} {how} ({steps} steps, {generation}, ready in {seconds:.1} s)"
                 ));
             }
             Event::Stepped {
