@@ -9,4 +9,5 @@ mod known_laws;
 mod looking;
 mod measured;
 mod planted;
+mod recovery;
 mod refusals;

@@ -1,6 +1,6 @@
 //! A small trial on a small corpus, and running it in this process.
 
-use polestar_core::{Step, TrialId};
+use polestar_core::TrialId;
 use polestar_dataset::{Corpus, HeldOut, SampleConfig, SynthOptions, Weighting, synth};
 use polestar_model::ModelConfig;
 use polestar_run::{DataRecipe, Event, Outcome, Recipe, TrainConfig, Trial, placement::Zero};
