@@ -10,6 +10,7 @@ mod known_laws;
 mod looking;
 mod measured;
 mod planted;
+mod recovery;
 mod refusals;
 mod slurm;
 mod strangers;

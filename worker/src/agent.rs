@@ -14,10 +14,10 @@ pub use arguments::JoinArgs;
 
 use crate::{
     collective::{self, Aborter},
-    engine::{self, Environment},
+    engine::{self, Environment, Kept},
 };
 use outbox::Outbox;
-use polestar_core::{Epoch, Generation, Rank, Step, TrialId, chain};
+use polestar_core::{Epoch, Generation, Rank, Step, TrialId};
 use polestar_run::{
     Failure,
     failure::Phase,
@@ -157,6 +157,7 @@ pub async fn join(options: Options) -> Result<(), Error> {
         tls: None,
         prepared: None,
         running: None,
+        kept: Kept::default(),
     };
     let mut incoming = agent.connect(agent.url.clone()).await?;
     loop {
@@ -192,6 +193,8 @@ struct Agent {
     tls: Option<Tls>,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
+    /// What this process has of the trial of its last generation.
+    kept: Kept,
 }
 
 /// The rank that this worker is, or was last.
@@ -375,6 +378,7 @@ impl Agent {
             cancel: cancel.clone(),
             step: Arc::clone(&step),
             outbox: outbox.clone(),
+            kept: self.kept.clone(),
         };
         let meeting = Meeting {
             listener,
@@ -426,6 +430,7 @@ struct ThisRank {
     /// Steps done.
     step: Arc<AtomicU64>,
     outbox: Outbox,
+    kept: Kept,
 }
 
 /// One rank of one generation, from the mesh to what it has to say in the end.
@@ -435,6 +440,7 @@ async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
         cancel,
         step,
         outbox,
+        kept,
     } = rank;
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
@@ -462,6 +468,7 @@ async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
             outbox.say(Body::Progress(progress));
         }),
         slice: None,
+        kept,
     };
     let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
     match engine.await {
@@ -472,15 +479,7 @@ async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
         Ok(Err(engine::Failure::Drained { .. })) => Body::Stopped(proto::Stopped {
             generation: Some(generation.into()),
         }),
-        Ok(Err(failure)) => {
-            let failure = Failure {
-                phase: failure.phase(),
-                message: chain(&failure),
-                collateral: failure.is_collateral(),
-                retryable: failure.is_retryable(),
-            };
-            failed(generation, failure)
-        }
+        Ok(Err(failure)) => failed(generation, failure.report()),
         Err(panic) => failed(generation, panicked("the engine", &panic)),
     }
 }
@@ -498,5 +497,6 @@ fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
         message: format!("{what} panicked: {panic}"),
         collateral: false,
         retryable: true,
+        last_operation: None,
     }
 }

@@ -107,18 +107,19 @@ fn progress(trial: &TrialId, generation: Generation, event: &Event) -> Vec<Strin
         Event::Begun {
             step,
             steps,
+            from,
             seconds,
             passed_over,
         } => {
             let damages = passed_over
                 .iter()
                 .map(|damage| format!("{trial}: a damaged checkpoint is passed over: {damage}"));
-            let from = match step.0 {
+            let how = match step.0 {
                 0 => "begins".to_owned(),
-                done => format!("resumes after step {done}"),
+                done => format!("resumes after step {done} from {from}"),
             };
             let begins =
-                format!("{trial} {from} ({steps} steps, {generation}, ready in {seconds:.1} s)");
+                format!("{trial} {how} ({steps} steps, {generation}, ready in {seconds:.1} s)");
             damages.chain([begins]).collect()
         }
         Event::Validated { step, scores } => {

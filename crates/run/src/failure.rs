@@ -38,6 +38,29 @@ impl fmt::Display for Phase {
     }
 }
 
+/// The last collective operation that a rank completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastOperation {
+    /// What it does, as in `all-gather`.
+    pub kind: String,
+    /// Its number in the generation, the same on every rank.
+    pub sequence: u64,
+    /// The step that was under way.
+    pub step: u64,
+}
+
+impl fmt::Display for LastOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LastOperation {
+            kind,
+            sequence,
+            step,
+        } = self;
+        write!(f, "{kind} #{sequence} of step {step}")
+    }
+}
+
 /// A failure as a rank reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +73,9 @@ pub struct Failure {
     pub collateral: bool,
     /// Whether trying again can help.
     pub retryable: bool,
+    /// What the rank and the others had last done together, if a collective operation failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_operation: Option<LastOperation>,
 }
 
 impl fmt::Display for Failure {
@@ -297,6 +323,7 @@ mod tests {
             message: "peer lost".to_owned(),
             collateral,
             retryable: true,
+            last_operation: None,
         };
         let suffered = |rank| {
             let failure = failure(true);

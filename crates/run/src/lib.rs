@@ -22,9 +22,9 @@ pub mod proto {
     tonic::include_proto!("polestar.pool.v1");
 }
 
-pub use config::TrainConfig;
-pub use event::Event;
-pub use failure::{Cause, Failure};
+pub use config::{MemoryTier, TrainConfig};
+pub use event::{Event, ResumedFrom};
+pub use failure::{Cause, Failure, LastOperation};
 pub use outcome::{Consumed, Outcome, SetScore};
 pub use recipe::{
     Arithmetic, BatchRecipe, DataRecipe, EvaluationSet, Execution, Measurement, Order, Recipe,

@@ -4,8 +4,8 @@
 //! [`ProtocolError`] names it.
 
 use crate::{
-    Consumed, Event, Outcome, SetScore,
-    failure::{Blame, Cause, Failure, Member, Phase, Stage, Trouble},
+    Consumed, Event, Outcome, ResumedFrom, SetScore,
+    failure::{Blame, Cause, Failure, LastOperation, Member, Phase, Stage, Trouble},
     proto,
 };
 use polestar_core::{Digest, Epoch, Generation, Rank, Step, TrialId, WorkerId, digest::NotADigest};
@@ -148,11 +148,13 @@ impl From<Event> for proto::progress::Event {
             Event::Begun {
                 step,
                 steps,
+                from,
                 seconds,
                 passed_over,
             } => Message::Begun(proto::Begun {
                 step: step.0,
                 steps,
+                from: proto::ResumedFrom::from(from).into(),
                 seconds,
                 passed_over,
             }),
@@ -201,6 +203,7 @@ impl TryFrom<proto::progress::Event> for Event {
             Message::Begun(m) => Event::Begun {
                 step: Step(m.step),
                 steps: m.steps,
+                from: resumed_from(m.from)?,
                 seconds: m.seconds,
                 passed_over: m.passed_over,
             },
@@ -300,6 +303,52 @@ fn phase(value: i32) -> Result<Phase, ProtocolError> {
     }
 }
 
+impl From<ResumedFrom> for proto::ResumedFrom {
+    fn from(from: ResumedFrom) -> Self {
+        match from {
+            ResumedFrom::Nothing => proto::ResumedFrom::Nothing,
+            ResumedFrom::Store => proto::ResumedFrom::Store,
+            ResumedFrom::Memory => proto::ResumedFrom::Memory,
+        }
+    }
+}
+
+fn resumed_from(value: i32) -> Result<ResumedFrom, ProtocolError> {
+    let field = "from";
+    let unknown = ProtocolError::Unknown { field, value };
+    match proto::ResumedFrom::try_from(value) {
+        Ok(proto::ResumedFrom::Nothing) => Ok(ResumedFrom::Nothing),
+        Ok(proto::ResumedFrom::Store) => Ok(ResumedFrom::Store),
+        Ok(proto::ResumedFrom::Memory) => Ok(ResumedFrom::Memory),
+        Ok(proto::ResumedFrom::Unspecified) | Err(_) => Err(unknown),
+    }
+}
+
+impl From<LastOperation> for proto::LastOperation {
+    fn from(operation: LastOperation) -> Self {
+        let LastOperation {
+            kind,
+            sequence,
+            step,
+        } = operation;
+        proto::LastOperation {
+            kind,
+            sequence,
+            step,
+        }
+    }
+}
+
+impl From<proto::LastOperation> for LastOperation {
+    fn from(operation: proto::LastOperation) -> Self {
+        LastOperation {
+            kind: operation.kind,
+            sequence: operation.sequence,
+            step: operation.step,
+        }
+    }
+}
+
 impl From<Failure> for proto::Failure {
     fn from(failure: Failure) -> Self {
         proto::Failure {
@@ -307,6 +356,7 @@ impl From<Failure> for proto::Failure {
             message: failure.message,
             collateral: failure.collateral,
             retryable: failure.retryable,
+            last_operation: failure.last_operation.map(Into::into),
         }
     }
 }
@@ -320,6 +370,7 @@ impl TryFrom<proto::Failure> for Failure {
             message: message.message,
             collateral: message.collateral,
             retryable: message.retryable,
+            last_operation: message.last_operation.map(Into::into),
         })
     }
 }

@@ -80,6 +80,7 @@ impl PrepareError {
             // Whoever can't be reached has trouble of its own, which is told of apart from this.
             collateral: matches!(self, E::Cancelled | E::Connect(_)),
             retryable: !for_good,
+            last_operation: None,
         }
     }
 }

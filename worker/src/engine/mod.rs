@@ -5,6 +5,7 @@ mod contract;
 mod figures;
 mod gradient;
 mod input;
+mod memory_tier;
 mod observe;
 mod pass;
 mod replay;
@@ -21,6 +22,7 @@ pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
 pub use resume::VALIDATION_SEED;
@@ -29,8 +31,8 @@ pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepp
 pub use trainer::{Environment, run};
 
 use crate::collective::CollectiveError;
-use polestar_core::{Lane, Step};
-use polestar_run::{checkpoint, failure::Phase};
+use polestar_core::{Lane, Step, chain};
+use polestar_run::{LastOperation, checkpoint, failure::Phase};
 
 /// Why a rank stopped before the end.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +140,30 @@ impl Failure {
             Failure::Collective(_) => Phase::Collective,
             Failure::Storage(_) | Failure::Metrics(_) => Phase::Storage,
         }
+    }
+
+    /// As the coordinator is told.
+    pub fn report(&self) -> polestar_run::Failure {
+        polestar_run::Failure {
+            phase: self.phase(),
+            message: chain(self),
+            collateral: self.is_collateral(),
+            retryable: self.is_retryable(),
+            last_operation: self.last_operation(),
+        }
+    }
+
+    /// What the ranks had last done together, if it is known.
+    fn last_operation(&self) -> Option<LastOperation> {
+        let Failure::Collective(error) = self else {
+            return None;
+        };
+        let last = error.record.last_done()?;
+        Some(LastOperation {
+            kind: last.name.to_owned(),
+            sequence: last.sequence,
+            step: last.step,
+        })
     }
 
     /// Whether this rank only noticed another one's failure.

@@ -74,6 +74,7 @@ fn failure(message: &str, collateral: bool, retryable: bool) -> Failure {
         message: message.to_owned(),
         collateral,
         retryable,
+        last_operation: None,
     }
 }
 
@@ -153,6 +154,7 @@ impl Pool {
             event: polestar_run::Event::Begun {
                 step: Step(0),
                 steps: 10,
+                from: polestar_run::ResumedFrom::Nothing,
                 seconds: 1.0,
                 passed_over: Vec::new(),
             },

@@ -32,6 +32,7 @@ async fn budgets_and_abandoned_trials_survive_their_coordinator() {
         message: "step 3: the loss is not finite".to_owned(),
         collateral: false,
         retryable: false,
+        last_operation: None,
     }));
     let setback = |epoch, number, cause: &Cause| {
         Setback::new(name.clone(), Generation { epoch, number }, cause.clone())
