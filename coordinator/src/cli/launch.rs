@@ -122,6 +122,7 @@ async fn train(
     if summary.stopped {
         return Err("interrupted; the same command goes on from the newest checkpoints".into());
     }
+    println!("{}", summary.status.warmth);
     Ok(summary.abandoned)
 }
 
@@ -225,7 +226,8 @@ fn flops_per_worker(run: &Run, results: &BTreeMap<TrialId, TrialResult>) -> Opti
         flops += trial.own_flops();
         seconds += (all - shared.unwrap_or(0.0)).max(0.0);
     }
-    let world = f64::from(run.record.sweep.pool.workers_per_trial);
+    let sweep = &run.record.sweep;
+    let world = f64::from(sweep.pool.largest_world(sweep.train.lanes));
     (seconds > 0.0).then(|| flops / seconds / world)
 }
 

@@ -8,10 +8,13 @@ use crate::{
         slurm::{Folder, Place},
         threads_each,
     },
-    sweep::Sweep,
+    sweep::{Sweep, WorkersPerTrial},
 };
 use polestar_run::pool::Token;
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 /// All addresses of this host.
 const EVERYWHERE: &str = "0.0.0.0";
@@ -28,10 +31,16 @@ pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), 
             return Err("--workers 0: a launch needs at least one worker".into());
         }
         pool.workers = workers;
-        pool.workers_per_trial = pool.workers_per_trial.min(workers);
+        if let (WorkersPerTrial::Fixed(number), Some(most)) =
+            (pool.workers_per_trial, NonZeroU32::new(workers))
+        {
+            pool.workers_per_trial = WorkersPerTrial::Fixed(number.min(most));
+        }
     }
     if let Some(world) = args.workers_per_trial {
-        if world == 0 || world > pool.workers || world > lanes {
+        if let WorkersPerTrial::Fixed(number) = world
+            && number.get() > pool.workers.min(lanes)
+        {
             let workers = pool.workers;
             return Err(format!(
                 "--workers-per-trial {world}: the pool has {workers} workers and a batch {lanes} lanes"

@@ -2,7 +2,7 @@
 
 use super::{
     Command, Inventory, RetireReason, Verdict,
-    state::{Core, Worker},
+    state::{Core, Launched, Worker},
     timers::Timer,
 };
 use crate::{
@@ -24,7 +24,12 @@ impl Core {
         if let Some(launch) = &inventory.launch
             && !from_before
         {
-            self.launches.insert(launch.clone(), true);
+            if let Some(Launched::Since(started)) =
+                self.launches.insert(launch.clone(), Launched::Joined)
+            {
+                self.warmth.boots += 1;
+                self.warmth.booting += self.now.since(started);
+            }
             self.timers.clear(&Timer::Joining(launch.clone()));
         }
         self.publish(Entry::Joined {
@@ -90,6 +95,7 @@ impl Core {
     /// Takes a worker out of the pool. Returns its generation, which has to be told.
     pub(super) fn retire(&mut self, worker: WorkerId, reason: RetireReason) -> Option<Generation> {
         let entry = self.workers.remove(&worker)?;
+        self.leaving -= usize::from(entry.leaving);
         self.idle.remove(&worker);
         let launch = entry.inventory.launch;
         if reason != RetireReason::Left {
@@ -111,7 +117,8 @@ impl Core {
         match event {
             LaunchEvent::Started { launch } => {
                 // It may have been quick to join.
-                if !*self.launches.entry(launch.clone()).or_insert(false) {
+                let since = Launched::Since(self.now);
+                if *self.launches.entry(launch.clone()).or_insert(since) != Launched::Joined {
                     let limit = Duration::from_secs(self.options.deadlines.joining_seconds);
                     self.timers
                         .set(Timer::Joining(launch), self.now.after(limit));
@@ -123,7 +130,7 @@ impl Core {
                 log_tail,
             } => {
                 self.timers.clear(&Timer::Joining(launch.clone()));
-                let joined = self.launches.remove(&launch).unwrap_or(false);
+                let joined = self.launches.remove(&launch) == Some(Launched::Joined);
                 self.publish(Entry::ProcessEnded {
                     launch,
                     status,
