@@ -1,6 +1,7 @@
 //! What a rank held when its generation ended.
 
 use super::super::SegmentState;
+use crate::engine::corpora::OpenCorpus;
 use polestar_core::{RecipeId, Step, digest::checksum, tree::BLOCK};
 use polestar_run::{Consumed, Trial, metrics::Row};
 use polestar_store::Store;
@@ -11,27 +12,43 @@ use std::{
 
 /// What a process keeps from one generation to the next. Clones are one and the same.
 #[derive(Clone, Debug, Default)]
-pub struct Kept(Arc<Mutex<Vec<Snapshot>>>);
+pub struct Kept(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    snapshots: Vec<Snapshot>,
+    corpus: Option<OpenCorpus>,
+}
 
 impl Kept {
     /// The steps of which something is kept.
     pub fn steps(&self) -> Vec<Step> {
-        self.lock().iter().map(|snapshot| snapshot.step).collect()
+        let memory = self.lock();
+        memory.snapshots.iter().map(|s| s.step).collect()
     }
 
     pub(in crate::engine) fn put(&self, snapshots: Vec<Snapshot>) {
-        self.lock().extend(snapshots);
+        self.lock().snapshots.extend(snapshots);
     }
 
     /// Takes what is of this trial out, and drops the rest: a process has room for one trial.
     pub(in crate::engine) fn take(&self, key: &Key) -> Vec<Snapshot> {
-        let mut kept = std::mem::take(&mut *self.lock());
+        let mut kept = std::mem::take(&mut self.lock().snapshots);
         kept.retain(|snapshot| snapshot.key == *key);
         kept
     }
 
-    /// Who panicked while holding it left a list of whole snapshots.
-    fn lock(&self) -> MutexGuard<'_, Vec<Snapshot>> {
+    pub(in crate::engine) fn corpus(&self) -> Option<OpenCorpus> {
+        self.lock().corpus.clone()
+    }
+
+    /// Keeps a corpus open, in place of the one before.
+    pub(in crate::engine) fn keep_corpus(&self, corpus: OpenCorpus) {
+        self.lock().corpus = Some(corpus);
+    }
+
+    /// Who panicked while holding it left whole snapshots, and a whole corpus.
+    fn lock(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

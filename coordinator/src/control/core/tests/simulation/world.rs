@@ -101,12 +101,15 @@ pub(super) struct World {
     /// Generations that have begun, and with which workers.
     begun: BTreeSet<(Generation, WorkerId)>,
     pub(super) is_over: bool,
+    flaw: Flaw,
+    /// Everything that coordinators said.
+    pub(super) said: Vec<Command>,
     /// How often each kind of fault has struck.
     pub(super) struck: BTreeMap<&'static str, u32>,
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> World {
+    pub(super) fn new(seed: u64, flaw: Flaw) -> World {
         let mut random = Stream::new("simulated pool", &[seed]);
         let workers = 1 + random.below(4) as u32;
         let trials = 1 + random.below(5);
@@ -146,6 +149,8 @@ impl World {
             leads: Epoch(0),
             begun: BTreeSet::new(),
             is_over: false,
+            flaw,
+            said: Vec::new(),
             struck: BTreeMap::new(),
             random,
         };
@@ -280,6 +285,10 @@ impl World {
         let options = Options {
             epoch,
             takes_over,
+            lease: match self.flaw {
+                Flaw::IgnoredLease => Duration::from_secs(1 << 30),
+                _ => LEASE,
+            },
             ..options(self.workers)
         };
         let mut core = Core::new(options, jobs.collect()).expect("jobs that fit");
@@ -385,6 +394,7 @@ impl World {
 
     fn perform(&mut self, number: u64, commands: Vec<Command>) {
         for command in commands {
+            self.said.push(command.clone());
             match command {
                 Command::Send(worker, order) => {
                     self.check_order(number, worker, &order);
@@ -519,6 +529,18 @@ impl World {
         let count = self.connections.len() as u64;
         let chosen = (count > 0).then(|| self.random.below(count))?;
         self.connections.keys().nth(chosen as usize).copied()
+    }
+
+    /// What a trial comes to: the same for everybody, unless that is the flaw.
+    pub(super) fn answer(&self, trial: &TrialId, generation: Generation) -> Outcome {
+        let text = match self.flaw {
+            Flaw::ManyAnswers => format!("{trial} {generation}"),
+            _ => trial.0.clone(),
+        };
+        Outcome {
+            digest: Digest::of(text.as_bytes()),
+            ..outcome(trial)
+        }
     }
 
     pub(super) fn describe(&self) -> String {
