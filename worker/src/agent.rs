@@ -17,7 +17,7 @@ use polestar_core::{Generation, chain};
 use polestar_run::{
     Failure,
     failure::Phase,
-    pool::{MAX_MESSAGE, PROTOCOL, Tls, Token},
+    pool::{CertificateFiles, CertificatesError, MAX_MESSAGE, PROTOCOL, Tls, Token},
     proto::{
         self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
     },
@@ -48,6 +48,8 @@ pub struct Options {
     pub coordinator: String,
     /// The pool's token.
     pub token: Token,
+    /// A site's certificates, if the pool's TLS is by them.
+    pub certificates: Option<CertificateFiles>,
     /// Address on which peers of a trial reach this worker; by default, the one that reaches the coordinator.
     pub data_address: Option<AddressChoice>,
     /// The launcher's name for this process, if a launcher started it.
@@ -84,7 +86,7 @@ pub enum Error {
     },
     /// Whoever listens there is not of this pool.
     #[error(
-        "who listens at {url} could not agree with this worker that both have one token; is it this launch's coordinator, and the token file the same as there?"
+        "who listens at {url} could not agree with this worker that both are of one pool; is it this launch's coordinator, and the token the same as there?"
     )]
     Handshake {
         /// Where.
@@ -102,6 +104,9 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
+    /// The certificates can't be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     /// The other ranks couldn't reach this worker.
     #[error("--data-address can't be used")]
     DataAddress(#[from] AddressError),
@@ -135,13 +140,13 @@ impl From<tonic::Status> for Error {
 /// # Errors
 /// [`Error`] when the coordinator can't be joined or is gone.
 pub async fn join(options: Options) -> Result<(), Error> {
+    let connection = connect::connect(&options).await?;
     let Options {
         coordinator: url,
         token,
-        data_address,
         launch,
+        ..
     } = options;
-    let connection = connect::connect(&url, &token, data_address.as_ref()).await?;
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let agent = Agent {
         outbox,
