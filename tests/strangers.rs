@@ -138,7 +138,7 @@ fn strangers_at_the_port_of_a_pool_change_nothing() {
         "another",
     ];
     let said = sandbox.refuse(&intruder);
-    assert!(said.contains("both have one token"), "{said}");
+    assert!(said.contains("both are of one pool"), "{said}");
     // The first who came and said nothing have been shown out for the others.
     let left = idle[0].read(&mut [0]);
     assert!(matches!(left, Ok(0) | Err(_)), "{left:?}");

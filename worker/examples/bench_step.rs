@@ -22,7 +22,7 @@ use polestar_worker::{
     collective::{MeshTransport, Peers},
     engine::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepPlan, Stepper},
 };
-use ranks::Failure;
+use ranks::{Failure, Links};
 use std::time::Instant;
 
 #[derive(Parser)]
@@ -81,7 +81,7 @@ fn main() -> Result<(), Failure> {
         .num_threads(args.threads)
         .build_global()?;
     match args.rank {
-        Some(rank) => train(&args, ranks::connect(Rank(rank))?),
+        Some(rank) => train(&args, ranks::connect(Rank(rank), Links::Shared)?),
         None => ranks::spawn(args.workers),
     }
 }

@@ -21,7 +21,7 @@ use polestar_core::{Epoch, Generation, Rank, Step, TrialId};
 use polestar_run::{
     Failure,
     failure::Phase,
-    pool::{Tls, Token},
+    pool::{CertificateFiles, CertificatesError, Tls, Token},
     proto::{self, Start, ToWorker, from_worker::Body, to_worker},
     protocol::{self, Membership, ProtocolError},
 };
@@ -47,6 +47,8 @@ pub struct Options {
     pub coordinator: String,
     /// The pool's token.
     pub token: Token,
+    /// A site's certificates, if the pool's TLS is by them.
+    pub certificates: Option<CertificateFiles>,
     /// Address on which peers of a trial reach this worker; by default, the one that reaches the coordinator.
     pub data_address: Option<AddressChoice>,
     /// The launcher's name for this process, if a launcher started it.
@@ -85,7 +87,7 @@ pub enum Error {
     },
     /// Whoever listens there is not of this pool.
     #[error(
-        "who listens at {url} could not agree with this worker that both have one token; is it this launch's coordinator, and the token file the same as there?"
+        "who listens at {url} could not agree with this worker that both are of one pool; is it this launch's coordinator, and the token the same as there?"
     )]
     Handshake {
         /// Where.
@@ -103,6 +105,9 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
+    /// The certificates can't be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     /// The other ranks couldn't reach this worker.
     #[error("--data-address can't be used")]
     DataAddress(#[from] AddressError),

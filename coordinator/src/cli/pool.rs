@@ -24,8 +24,8 @@ pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), 
     let lanes = sweep.train.lanes;
     let pool = &mut sweep.pool;
     pool.launcher = args.launcher.or(pool.launcher);
-    pool.listen = args.listen.clone().or(pool.listen.take());
-    pool.token_file = args.token_file.clone().or(pool.token_file.take());
+    pool.listen = args.listen.clone().or_else(|| pool.listen.take());
+    pool.token_file = args.token_file.clone().or_else(|| pool.token_file.take());
     if let Some(workers) = args.workers {
         if workers == 0 {
             return Err("--workers 0: a launch needs at least one worker".into());
@@ -109,6 +109,10 @@ impl Entrance {
         };
         let listen = Listen::openly(&address, token)
             .map_err(|error| format!("pool.listen (or --listen): {error}"))?;
+        let listen = match pool.tls.clone() {
+            Some(files) => listen.certified(files)?,
+            None => listen,
+        };
         let token = from;
         Ok(Entrance {
             open: Some(Open { listen, token }),
@@ -180,11 +184,19 @@ fn how_to_join(program: &Path, contact: &Contact, from: &TokenFrom, run: &str) -
         ),
         TokenFrom::Environment => (String::new(), "POLESTAR_TOKEN"),
     };
+    let certificates: String = contact
+        .certificate_arguments()
+        .iter()
+        .map(|(flag, path)| format!(" {flag} {}", quoted(path)))
+        .collect();
     let mut text = format!(
-        "workers join from any host that has {needs}, with\n  {} worker join --coordinator {}{token}\n",
+        "workers join from any host that has {needs}, with\n  {} worker join --coordinator {}{token}{certificates}\n",
         quoted(program),
         urls[0]
     );
+    if !certificates.is_empty() {
+        text += "with certificates of their own\n";
+    }
     if urls.len() > 1 {
         text += &format!("  (or --coordinator {})\n", urls[1..].join(", "));
     }
@@ -215,6 +227,7 @@ mod tests {
             addresses: vec![([10, 1, 0, 5], 7317).into(), ([127, 0, 0, 1], 7317).into()],
             token: Token::random().unwrap(),
             tls: true,
+            certificates: None,
         };
         let file = TokenFrom::File("/home/it's me/token".into());
         let program = Path::new("/opt/coordinator");

@@ -110,14 +110,13 @@ impl Server {
             events,
             joined: AtomicU64::new(0),
         };
-        let tls = listen.tls.map(|tls| tls.control.server);
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(SILENCE))
             .http2_keepalive_timeout(Some(SILENCE))
             .max_concurrent_streams(CALLS)
             .http2_max_header_list_size(HEADERS)
             .add_service(PoolServer::new(service).max_decoding_message_size(MAX_MESSAGE))
-            .serve_with_incoming(Door::new(listener, tls));
+            .serve_with_incoming(Door::new(listener, listen.tls.as_ref()));
         Ok(Server {
             contact,
             greeting,
@@ -357,6 +356,7 @@ mod tests {
         Options {
             coordinator: contact.url(),
             token: contact.token.clone(),
+            certificates: contact.certificates.clone(),
             data_address: None,
             launch: Some("l".to_owned()),
             leave: tokio::sync::watch::Sender::new(false).subscribe(),
@@ -369,7 +369,7 @@ mod tests {
         let openly = Listen::openly(&"127.0.0.1:0".parse().unwrap(), token()).unwrap();
         for (listen, says) in [
             (Listen::here(token()), "not this pool's"),
-            (openly, "both have one token"),
+            (openly, "both are of one pool"),
         ] {
             let mut server = Server::bind(listen).await.unwrap();
             server.leads(Greeting {

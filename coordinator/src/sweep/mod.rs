@@ -30,7 +30,9 @@ use crate::{
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
-use polestar_run::{TrainConfig, config::OptimizerConfig, schedule::Schedule};
+use polestar_run::{
+    TrainConfig, config::OptimizerConfig, pool::CertificateFiles, schedule::Schedule,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -137,6 +139,9 @@ pub struct PoolTable {
     pub workers_per_trial: WorkersPerTrial,
     /// Threads of a worker; 0 shares this machine's cores among the workers.
     pub threads: usize,
+    /// A site's certificates, for TLS that goes by them instead of by the token alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<CertificateFiles>,
     /// A collective that waits longer than this many seconds fails.
     pub deadline_seconds: f64,
     /// Failures (not losses of a worker) after which a trial is abandoned.
@@ -190,6 +195,7 @@ impl Default for PoolTable {
             launcher: None,
             listen: None,
             token_file: None,
+            tls: None,
             workers_per_trial: WorkersPerTrial::one(),
             threads: 0,
             deadline_seconds: 600.0,

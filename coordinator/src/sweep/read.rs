@@ -206,9 +206,9 @@ fn check_entrance(pool: &PoolTable) -> Result<(), String> {
             "pool.launcher = \"join\" waits for workers of other hosts; say in pool.listen (or --listen) where"
                 .into(),
         );
-    } else if pool.token_file.is_some() {
+    } else if pool.token_file.is_some() || pool.tls.is_some() {
         return Err(
-            "pool.token_file lets workers of other hosts in; say in pool.listen (or --listen) where they join"
+            "pool.token_file and pool.tls let workers of other hosts in; say in pool.listen (or --listen) where they join"
                 .into(),
         );
     }
