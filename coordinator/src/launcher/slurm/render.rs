@@ -84,7 +84,7 @@ pub fn worker_script(table: &SlurmTable, folder: &Folder, threads: usize, tasks:
         "  export {LAUNCH_VARIABLE}=\"slurm-${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}.${{SLURM_RESTART_COUNT:-0}}.${{SLURM_PROCID}}\""
     ));
     script.line(&format!(
-        "  echo \"== ${LAUNCH_VARIABLE} starts on $SLURMD_NODENAME at $(date -Is)\""
+        "  echo \"== ${LAUNCH_VARIABLE} starts on $SLURMD_NODENAME at $(date -Is), GPUs: ${{CUDA_VISIBLE_DEVICES:-none}}\""
     ));
     script.line("  exec \"$@\" --coordinator \"$POLESTAR_URL\"");
     script.line(&format!("' worker {}", worker_command(table, folder)));
