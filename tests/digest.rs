@@ -59,7 +59,8 @@ fn the_digest_is_the_same_at_every_world_size_and_after_kills() {
     launch.wait_for("step 20:");
     kill(pids[1]);
     let first = resumed_at(&launch.wait_for("resumes after step "));
-    launch.wait_for(&format!("step {}:", first + 10));
+    // The next steps that are measured: every fifth.
+    launch.wait_for(&format!("step {}:", (first + 10) / 5 * 5));
     kill(pids[0]);
     let second = resumed_at(&launch.wait_for("resumes after step "));
     let (success, lines) = launch.finish();

@@ -128,7 +128,15 @@ fn a_corpus_that_was_made_otherwise() {
 fn a_worker_with_nobody_to_join() {
     let sandbox = Sandbox::new();
     let address = "http://127.0.0.1:1";
-    let said = sandbox.refuse(&["worker", "join", "--coordinator", address, "--token", "x"]);
+    sandbox.succeed(&["token", "t"]);
+    let said = sandbox.refuse(&[
+        "worker",
+        "join",
+        "--coordinator",
+        address,
+        "--token-file",
+        "t",
+    ]);
     assert!(
         said.contains(&format!("{address} can't be reached")),
         "{said}"

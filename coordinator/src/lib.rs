@@ -2,7 +2,7 @@
 //!
 //! [`sweep`] reads the file and [plans](sweep::plan) trials as data; [`control`] decides who trains what and
 //! has it done; [`launcher`] starts the workers; [`run`] holds what is durable; [`polestar_laws`] fits and draws.
-//! [`recommend`] turns laws into the next trial. [`cli`] puts them behind one command.
+//! [`recommend`] turns laws into the next trial, [`diagnose`] a run's event journal into causes. [`cli`] puts them behind one command.
 
 // First, so that its macros are those of all modules.
 #[macro_use]
@@ -11,6 +11,7 @@ mod output;
 mod calendar;
 pub mod cli;
 pub mod control;
+pub mod diagnose;
 pub mod launcher;
 pub mod recommend;
 pub mod run;

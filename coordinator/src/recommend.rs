@@ -329,7 +329,7 @@ fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Opt
         format!(
             "even sharded over all {} lanes it needs {:.1} GiB a worker: raise train.lanes and the workers",
             train.lanes,
-            most.bytes(&layout, train) as f64 / GIB
+            most.least_bytes(&layout, train) as f64 / GIB
         )
     })
 }

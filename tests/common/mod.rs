@@ -76,18 +76,9 @@ impl Sandbox {
 
     /// Starts and leaves standard error to be read line by line.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut child = self
-            .command(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let stderr = child.stderr.take().expect("it was piped");
-        Running {
-            child,
-            lines: BufReader::new(stderr).lines(),
-            seen: Vec::new(),
-        }
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null());
+        Running::start(command)
     }
 
     /// The folder of the only run in a store.
@@ -130,6 +121,37 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Starts a command and leaves standard error to be read line by line.
+    pub(crate) fn start(mut command: Command) -> Running {
+        let child = command.stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the program starts");
+        let stderr = child.stderr.take().expect("it was piped");
+        Running {
+            child,
+            lines: BufReader::new(stderr).lines(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().expect("it was started").is_none()
+    }
+
+    /// Blocks until it has ended well.
+    pub(crate) fn wait_for_end(&mut self) {
+        for line in self.lines.by_ref() {
+            self.seen.push(line.expect("readable output"));
+        }
+        let status = self.child.wait().expect("it was started");
+        assert!(status.success(), "{status}: {}", self.seen.join("\n"));
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Blocks until a line has this in it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         for line in self.lines.by_ref() {
@@ -218,6 +240,13 @@ intermediate_size = 32
 workers = 1
 "#
     )
+}
+
+/// The line that a launch prints for other hosts, in what it printed so far.
+pub(crate) fn join_line(printed: &str) -> String {
+    let line = printed.lines().find(|line| line.contains(" worker join "));
+    let line = line.unwrap_or_else(|| panic!("no line to join by:\n{printed}"));
+    line.trim().to_owned()
 }
 
 /// Process id in a line such as `worker 2 joined (host, pid 77)`.

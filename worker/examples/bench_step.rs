@@ -157,6 +157,7 @@ fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
             lanes,
             reduction: plan.reduction,
             recompute: args.recompute,
+            copies: false,
         };
         println!(
             "{}",

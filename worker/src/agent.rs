@@ -1,36 +1,41 @@
 //! The agent: joins a pool, prepares, trains, stops, and stays warm between generations.
 
+mod address;
+mod arguments;
+mod connect;
 pub mod exit;
+mod inventory;
+mod outbox;
 mod prepare;
+mod rejoin;
+
+pub use address::{AddressChoice, AddressError, Place, places};
+pub use arguments::JoinArgs;
 
 use crate::{
     collective::{self, Aborter},
-    engine::{self, Environment},
+    engine::{self, Environment, Kept},
 };
-use polestar_core::{Generation, chain};
+use outbox::Outbox;
+use polestar_core::{Epoch, Generation, Rank, Step, TrialId};
 use polestar_run::{
     Failure,
     failure::Phase,
-    proto::{
-        self, FromWorker, Start, ToWorker, from_worker::Body, pool_client::PoolClient, to_worker,
-    },
-    protocol::{self, ProtocolError},
+    pool::{Tls, Token},
+    proto::{self, Start, ToWorker, from_worker::Body, to_worker},
+    protocol::{self, Membership, ProtocolError},
 };
-use prepare::{PrepareError, prepare};
+use prepare::{Meeting, PrepareError, prepare};
+use rejoin::KnownRun;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
+use tokio::{net::TcpListener, sync::watch};
 
 /// The environment variable in which a launcher tells a process its name.
 pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
@@ -38,12 +43,12 @@ pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
 /// How a worker joins.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator, as `http://host:port`.
+    /// The coordinator, as `https://host:port`; `http` only for one on this machine.
     pub coordinator: String,
-    /// The run's token.
-    pub token: String,
-    /// Address on which peers of a trial reach this worker.
-    pub data_address: IpAddr,
+    /// The pool's token.
+    pub token: Token,
+    /// Address on which peers of a trial reach this worker; by default, the one that reaches the coordinator.
+    pub data_address: Option<AddressChoice>,
     /// The launcher's name for this process, if a launcher started it.
     pub launch: Option<String>,
     /// Becomes true when the process will be gone soon: the coordinator is told, and lets it save and go.
@@ -54,13 +59,18 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is not one.
-    #[error("--coordinator {url} is not a URL; it looks like http://host:port")]
+    #[error("--coordinator {url} can't be one; it looks like https://host:port")]
     Url {
         /// What was given.
         url: String,
-        /// Why.
-        #[source]
-        source: tonic::transport::Error,
+    },
+    /// The way there could be listened to.
+    #[error(
+        "--coordinator {url} is on another host, where what is said must not be readable on its way; give https://"
+    )]
+    Plain {
+        /// What was given.
+        url: String,
     },
     /// Nobody listens there.
     #[error(
@@ -71,8 +81,31 @@ pub enum Error {
         url: String,
         /// Why.
         #[source]
+        source: std::io::Error,
+    },
+    /// Whoever listens there is not of this pool.
+    #[error(
+        "who listens at {url} could not agree with this worker that both have one token; is it this launch's coordinator, and the token file the same as there?"
+    )]
+    Handshake {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It doesn't speak the protocol.
+    #[error("who listens at {url} doesn't speak HTTP/2; is it a coordinator?")]
+    Channel {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
         source: tonic::transport::Error,
     },
+    /// The other ranks couldn't reach this worker.
+    #[error("--data-address can't be used")]
+    DataAddress(#[from] AddressError),
     /// It sent what this version does not understand.
     #[error("the coordinator at {url} sent a message that can't be understood")]
     Protocol {
@@ -82,9 +115,6 @@ pub enum Error {
         #[source]
         source: ProtocolError,
     },
-    /// The token has characters that no token has.
-    #[error("the token is not printable ASCII; whoever started the coordinator has it")]
-    Token,
     /// The coordinator doesn't take this worker.
     #[error("the coordinator refused this worker: {message}")]
     Refused {
@@ -112,58 +142,65 @@ impl From<tonic::Status> for Error {
     }
 }
 
-/// Serves a pool until it is told to shut down.
+/// Serves a pool until it is told to shut down. When the coordinator is lost, what is trained goes on, and another
+/// one of the same run is looked for until the grace that the pool gives is over.
 ///
 /// # Errors
-/// [`Error`] when the coordinator can't be joined or is gone.
+/// [`Error`] when the coordinator can't be joined, or is gone for good.
 pub async fn join(options: Options) -> Result<(), Error> {
-    let endpoint =
-        Endpoint::from_shared(options.coordinator.clone()).map_err(|source| Error::Url {
-            url: options.coordinator.clone(),
-            source,
-        })?;
-    let channel = endpoint
-        .connect_timeout(Duration::from_secs(10))
-        .connect()
-        .await
-        .map_err(|source| Error::Connect {
-            url: options.coordinator.clone(),
-            source,
-        })?;
-    let (outbox, outgoing) = mpsc::unbounded_channel();
-    let agent = Agent {
-        outbox,
-        url: options.coordinator,
-        data_address: options.data_address,
+    let mut agent = Agent {
+        outbox: Outbox::default(),
+        url: options.coordinator.clone(),
+        options,
+        run: None,
+        data_address: None,
+        tls: None,
         prepared: None,
         running: None,
+        kept: Kept::default(),
     };
-    agent.say(Body::Hello(proto::Hello {
-        host: host_name(),
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        launch: options.launch.unwrap_or_default(),
-    }));
-    let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-    let bearer: MetadataValue<_> = format!("Bearer {}", options.token)
-        .parse()
-        .map_err(|_| Error::Token)?;
-    request.metadata_mut().insert("authorization", bearer);
-    let incoming = PoolClient::new(channel).join(request).await?.into_inner();
-    agent.serve(incoming, options.leave).await
+    let mut incoming = agent.connect(agent.url.clone()).await?;
+    loop {
+        let lost = match agent.serve(incoming).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        agent.outbox.detach();
+        if !matches!(lost, Error::Stream { .. }) {
+            agent.end().await;
+            return Err(lost);
+        }
+        incoming = match agent.rejoin(&lost).await {
+            Some(incoming) => incoming,
+            None => {
+                agent.end().await;
+                return Err(lost);
+            }
+        };
+    }
 }
 
 struct Agent {
-    outbox: mpsc::UnboundedSender<FromWorker>,
-    /// Where the coordinator is, for messages.
+    options: Options,
+    outbox: Outbox,
+    /// Where the coordinator is.
     url: String,
-    data_address: IpAddr,
+    /// What is known of the run since the first welcome.
+    run: Option<KnownRun>,
+    /// Where other ranks reach this worker, once it has joined.
+    data_address: Option<IpAddr>,
+    /// How connections to them are sealed.
+    tls: Option<Tls>,
     prepared: Option<(Generation, TcpListener)>,
     running: Option<Running>,
+    /// What this process has of the trial of its last generation.
+    kept: Kept,
 }
 
+/// The rank that this worker is, or was last.
 struct Running {
-    generation: Generation,
+    membership: Membership,
+    step: Arc<AtomicU64>,
     cancel: Cancel,
     done: tokio::task::JoinHandle<()>,
 }
@@ -173,6 +210,8 @@ struct Running {
 struct Cancel {
     asked: watch::Sender<bool>,
     flag: Arc<AtomicBool>,
+    /// Set to have it save and stop, instead.
+    drain: Arc<AtomicBool>,
 }
 
 impl Cancel {
@@ -180,6 +219,7 @@ impl Cancel {
         Cancel {
             asked: watch::Sender::new(false),
             flag: Arc::default(),
+            drain: Arc::default(),
         }
     }
 
@@ -201,68 +241,60 @@ impl Cancel {
 
 impl Agent {
     fn say(&self, body: Body) {
-        say(&self.outbox, body);
+        self.outbox.say(body);
     }
 
-    async fn serve(
-        mut self,
-        mut incoming: tonic::Streaming<ToWorker>,
-        mut leave: watch::Receiver<bool>,
-    ) -> Result<(), Error> {
+    /// Obeys until it is told to shut down.
+    async fn serve(&mut self, mut incoming: tonic::Streaming<ToWorker>) -> Result<(), Error> {
+        let mut leave = self.options.leave.clone();
+        let mut leaving = false;
         loop {
             let message = tokio::select! {
-                message = incoming.message() => message,
-                () = asked(&mut leave) => {
-                    self.end().await;
-                    return Ok(());
+                message = incoming.message() => message?,
+                Ok(_) = leave.wait_for(|&leave| leave), if !leaving => {
+                    leaving = true;
+                    self.say(Body::Leaving(proto::Leaving {}));
+                    continue;
                 }
             };
-            let message = match message {
-                Ok(Some(message)) => message,
-                ended => {
-                    if let Some(running) = &self.running {
-                        running.cancel.cancel();
-                    }
-                    return match ended {
-                        Err(status) => Err(status.into()),
-                        _ => Err(Error::Stream {
-                            message: "it closed the stream".to_owned(),
-                        }),
-                    };
-                }
+            let Some(message) = message else {
+                let message = "it closed the stream".to_owned();
+                return Err(Error::Stream { message });
             };
             match message.body {
                 Some(to_worker::Body::Shutdown(_)) => {
                     self.end().await;
                     return Ok(());
                 }
-                Some(body) => {
-                    if let Err(source) = self.obey(body).await {
-                        self.end().await;
-                        let url = self.url;
-                        return Err(Error::Protocol { url, source });
-                    }
-                }
+                Some(body) => self.obey(body).await?,
                 // A kind of message that this version doesn't know: nothing that it could act on.
                 None => {}
             }
         }
     }
 
-    async fn obey(&mut self, body: to_worker::Body) -> Result<(), ProtocolError> {
+    async fn obey(&mut self, body: to_worker::Body) -> Result<(), Error> {
+        let url = self.url.clone();
+        let understood = |source| Error::Protocol { url, source };
         match body {
-            to_worker::Body::Welcome(w) => tracing::info!(worker = w.worker, "joined"),
+            to_worker::Body::Welcome(welcome) => return self.welcome(welcome),
             to_worker::Body::Prepare(p) => {
-                self.prepare(protocol::generation(p.generation)?).await;
+                let generation = protocol::generation(p.generation).map_err(understood)?;
+                self.prepare(generation).await;
             }
             to_worker::Body::Start(start) => {
-                let generation = protocol::generation(start.generation)?;
+                let generation = protocol::generation(start.generation).map_err(understood)?;
                 self.start(generation, start).await;
             }
-            to_worker::Body::Abort(a) => {
-                let generation = protocol::generation(a.generation)?;
-                if let Some(cause) = a.cause {
-                    let cause = polestar_run::Cause::try_from(cause)?;
+            to_worker::Body::Drain(drain) => {
+                let generation = protocol::generation(drain.generation).map_err(understood)?;
+                self.drain(generation);
+            }
+            to_worker::Body::Abort(abort) => {
+                let generation =
+                    protocol::generation(abort.generation).map_err(understood.clone())?;
+                if let Some(cause) = abort.cause {
+                    let cause = polestar_run::Cause::try_from(cause).map_err(understood)?;
                     tracing::info!(%generation, %cause, "asked to stop");
                 }
                 self.abort(generation).await;
@@ -273,8 +305,41 @@ impl Agent {
         Ok(())
     }
 
+    /// Remembers how to find another coordinator of the run, and refuses one that was replaced.
+    fn welcome(&mut self, welcome: proto::Welcome) -> Result<(), Error> {
+        tracing::info!(worker = welcome.worker, epoch = welcome.epoch, "joined");
+        let epoch = Epoch(welcome.epoch);
+        if let Some(known) = &self.run
+            && epoch < known.epoch
+        {
+            let message = format!("it leads in {epoch}, and the run is led in {}", known.epoch);
+            return Err(Error::Stream { message });
+        }
+        self.run = Some(KnownRun {
+            epoch,
+            folder: welcome.run,
+            grace: Duration::from_secs(welcome.grace_seconds),
+        });
+        Ok(())
+    }
+
+    /// Has the rank that runs save a checkpoint and stop. One that is at its end anyway finishes.
+    fn drain(&self, generation: Generation) {
+        match &self.running {
+            Some(running) if running.membership.generation == generation => {
+                running.cancel.drain.store(true, Ordering::SeqCst);
+            }
+            _ => self.say(Body::Stopped(proto::Stopped {
+                generation: Some(generation.into()),
+            })),
+        }
+    }
+
     async fn prepare(&mut self, generation: Generation) {
-        let opened = collective::listen(SocketAddr::new(self.data_address, 0)).await;
+        let address = self
+            .data_address
+            .expect("only who has joined is asked to prepare");
+        let opened = collective::listen(SocketAddr::new(address, 0)).await;
         let opened = opened.and_then(|listener| Ok((listener.local_addr()?, listener)));
         match opened {
             Ok((address, listener)) => {
@@ -285,7 +350,6 @@ impl Agent {
                 }));
             }
             Err(source) => {
-                let address = self.data_address;
                 let error = PrepareError::NoPort { address, source };
                 self.say(failed(generation, error.failure()));
             }
@@ -299,17 +363,38 @@ impl Agent {
         };
         self.end().await;
         let cancel = Cancel::new();
+        let step = Arc::<AtomicU64>::default();
+        let membership = Membership {
+            generation,
+            trial: TrialId(start.name.clone()),
+            rank: Rank(start.rank),
+            world: start.peers.len() as u32,
+            step: Step(0),
+        };
         let outbox = self.outbox.clone();
-        let work = train(generation, start, listener, cancel.clone(), outbox.clone());
+        outbox.forget();
+        let rank = ThisRank {
+            generation,
+            cancel: cancel.clone(),
+            step: Arc::clone(&step),
+            outbox: outbox.clone(),
+            kept: self.kept.clone(),
+        };
+        let meeting = Meeting {
+            listener,
+            tls: self.tls.clone(),
+        };
+        let work = train(rank, start, meeting);
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {
                 failed(generation, panicked("the worker's own code", &panic))
             });
-            say(&outbox, body);
+            outbox.say(body);
         });
         self.running = Some(Running {
-            generation,
+            membership,
+            step,
             cancel,
             done,
         });
@@ -319,8 +404,9 @@ impl Agent {
         if matches!(&self.prepared, Some((prepared, _)) if *prepared == generation) {
             self.prepared = None;
         }
-        if matches!(&self.running, Some(r) if r.generation == generation) {
+        if matches!(&self.running, Some(r) if r.membership.generation == generation) {
             self.end().await;
+            self.outbox.forget();
         }
         self.say(Body::Stopped(proto::Stopped {
             generation: Some(generation.into()),
@@ -337,17 +423,28 @@ impl Agent {
     }
 }
 
-/// One rank of one generation, from the mesh to what it has to say in the end.
-async fn train(
+/// What a rank tells, and is told.
+struct ThisRank {
     generation: Generation,
-    start: Start,
-    listener: TcpListener,
     cancel: Cancel,
-    outbox: mpsc::UnboundedSender<FromWorker>,
-) -> Body {
+    /// Steps done.
+    step: Arc<AtomicU64>,
+    outbox: Outbox,
+    kept: Kept,
+}
+
+/// One rank of one generation, from the mesh to what it has to say in the end.
+async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
+    let ThisRank {
+        generation,
+        cancel,
+        step,
+        outbox,
+        kept,
+    } = rank;
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
-        prepared = prepare(start, listener, &cancel) => prepared,
+        prepared = prepare(start, meeting, &cancel) => prepared,
         _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
     };
     let (trial, collective, run) = match prepared {
@@ -359,14 +456,19 @@ async fn train(
         run,
         runtime: tokio::runtime::Handle::current(),
         abort: Arc::clone(&cancel.flag),
+        drain: Arc::clone(&cancel.drain),
         events: Box::new(move |event| {
+            if let Some(done) = event.step() {
+                step.store(done.0, Ordering::Relaxed);
+            }
             let progress = proto::Progress {
                 generation: Some(generation.into()),
                 event: Some(event.into()),
             };
-            say(&outbox, Body::Progress(progress));
+            outbox.say(Body::Progress(progress));
         }),
         slice: None,
+        kept,
     };
     let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
     match engine.await {
@@ -374,29 +476,12 @@ async fn train(
             generation: Some(generation.into()),
             outcome: Some(outcome.into()),
         }),
-        Ok(Err(failure)) => {
-            let failure = Failure {
-                phase: failure.phase(),
-                message: chain(&failure),
-                collateral: failure.is_collateral(),
-                retryable: failure.is_retryable(),
-            };
-            failed(generation, failure)
-        }
+        Ok(Err(engine::Failure::Drained { .. })) => Body::Stopped(proto::Stopped {
+            generation: Some(generation.into()),
+        }),
+        Ok(Err(failure)) => failed(generation, failure.report()),
         Err(panic) => failed(generation, panicked("the engine", &panic)),
     }
-}
-
-/// Waits until it is true. One that nobody can send any more is never asked.
-async fn asked(leave: &mut watch::Receiver<bool>) {
-    if leave.wait_for(|&leave| leave).await.is_err() {
-        std::future::pending().await
-    }
-}
-
-fn say(outbox: &mpsc::UnboundedSender<FromWorker>, body: Body) {
-    // The stream's end is noticed where it is read.
-    let _ = outbox.send(FromWorker { body: Some(body) });
 }
 
 fn failed(generation: Generation, failure: Failure) -> Body {
@@ -412,47 +497,6 @@ fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
         message: format!("{what} panicked: {panic}"),
         collateral: false,
         retryable: true,
-    }
-}
-
-/// Host name for messages; a worker without one is still a worker.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_else(|_| "unknown".to_owned())
-}
-
-/// Arguments of `worker join`.
-#[derive(Debug, clap::Args)]
-pub struct JoinArgs {
-    /// Where the coordinator listens for workers
-    #[arg(long, value_name = "URL")]
-    coordinator: String,
-    /// Address on which the other workers of a trial reach this one
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    data_address: IpAddr,
-    /// What lets a worker in; better given in the environment, where other users can't read it
-    #[arg(
-        long,
-        env = "POLESTAR_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    token: String,
-    /// The launcher's name for this process
-    #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
-    launch: Option<String>,
-}
-
-impl JoinArgs {
-    /// What [`join`] takes.
-    pub fn into_options(self, leave: watch::Receiver<bool>) -> Options {
-        Options {
-            leave,
-            coordinator: self.coordinator,
-            token: self.token,
-            data_address: self.data_address,
-            launch: self.launch,
-        }
+        last_operation: None,
     }
 }

@@ -1,13 +1,16 @@
 //! Trials of several lengths share a trunk, and none of them can be told from one that was trained alone.
 
+#[path = "common/alike.rs"]
+mod alike;
 mod common;
 #[path = "common/small.rs"]
 mod small;
 
+use alike::run;
 use polestar_core::{Step, TrialId};
 use polestar_run::{Trial, Trunk, checkpoint, placement::Zero, schedule::Schedule};
 use polestar_store::Store;
-use small::{run, store, trial};
+use small::{store, trial};
 use tokio::runtime::Runtime;
 
 fn of_length(trial: &Trial, id: &str, steps: u64, decay: u64) -> Trial {

@@ -1,10 +1,13 @@
 //! A process that stops at any operation of its store loses nothing that was committed, and what goes
 //! on from there ends with the same weights.
 
+#[path = "common/alike.rs"]
+mod alike;
 mod common;
 #[path = "common/small.rs"]
 mod small;
 
+use alike::run;
 use polestar_run::{
     Trial,
     checkpoint::{self, committed},
@@ -16,7 +19,7 @@ use polestar_store::{
     faults::{FaultLog, Faults, Stop},
 };
 use polestar_worker::engine::Failure;
-use small::{run, store, trial};
+use small::{store, trial};
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
 

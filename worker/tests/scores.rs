@@ -1,13 +1,16 @@
 //! What a trial is scored on: curves of the same triplets from end to end, scores that name their texts, and weights
 //! that know nothing of it.
 
+#[path = "common/alike.rs"]
+mod alike;
 mod common;
 #[path = "common/small.rs"]
 mod small;
 
+use alike::run;
 use polestar_core::Step;
 use polestar_run::{metrics, placement::Zero, scores};
-use small::{STEPS, run, store, trial};
+use small::{STEPS, store, trial};
 use std::collections::BTreeSet;
 use tokio::runtime::Runtime;
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use polestar_dataset::{Corpus, corpus};
 use polestar_laws::report::{PairedDifference, Report, RunComparison};
-use polestar_run::{checkpoint, metrics};
+use polestar_run::{checkpoint, lease, metrics};
 use polestar_store::Store;
 use std::{path::Path, sync::Arc};
 
@@ -56,7 +56,23 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
     for (trial, record) in &abandoned {
         println!("{trial} was abandoned: {}", record.cause);
     }
+    if results.len() + abandoned.len() < rows.len() {
+        print!("{}", leadership(&run).await?);
+    }
     Ok(())
+}
+
+/// Who leads an unfinished run, and what its trials wait for.
+async fn leadership(run: &Run) -> Result<String, Error> {
+    let Some(seen) = lease::read(&run.folder).await? else {
+        return Ok(String::new());
+    };
+    if seen.record.is_free() {
+        return Ok("no coordinator leads it; `launch` goes on from here\n".to_owned());
+    }
+    let mut text = format!("led by {}\n", seen.record.leader);
+    text += &run.last_status().await?.unwrap_or_default();
+    Ok(text)
 }
 
 /// How far a trial is, as its store shows it.

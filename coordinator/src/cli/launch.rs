@@ -4,26 +4,29 @@ use super::{
     Error, LaunchArgs,
     ensure::{self, OnCorpus},
     plan::{self, Outlook},
+    pool::{Entrance, override_pool},
     progress::Display,
     scores::score_table,
     speed::Speed,
     table::{duration, table},
 };
 use crate::{
-    control::{self, Handle, Server, Service},
-    launcher::{
-        Chosen, Contact, Join, LauncherKind, Local, Logs, Slurm,
-        slurm::{Folder, Place},
-        threads_each,
-    },
+    calendar,
+    control::{self, Candidate, Handle, Lead, Service},
+    launcher::Logs,
     output,
     run::{Run, TrialResult, write_report},
     sweep::{self, Sweep},
 };
 use polestar_core::TrialId;
-use polestar_run::Cause;
+use polestar_run::{Cause, lease::Leader};
 use polestar_store::Store;
-use std::{collections::BTreeMap, net::Ipv4Addr, process::ExitCode, task::Poll, time::Instant};
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    task::Poll,
+    time::{Duration, Instant},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code of a launch whose results are all there, and whose report could not be written.
@@ -40,6 +43,10 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     sweep::check(&sweep)?;
     // What can't work is better known before anything is made or printed.
     let logs = Logs::new()?;
+    let entrance = match args.dry_run {
+        true => None,
+        false => Some(Entrance::of(&sweep)?),
+    };
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus {
@@ -49,13 +56,13 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let outlook = Outlook::new(&corpus, Speed::known(&sweep));
     let cut = plan::what_is_cut(&cutting);
     print!("{}{cut}", plan::describe(&sweep, &planned, &outlook));
-    if args.dry_run {
+    let Some(entrance) = entrance else {
         return Ok(ExitCode::SUCCESS);
-    }
+    };
     let run = Run::begin(&root, &sweep, planned).await?;
     println!("run {}", run.folder.url());
 
-    let abandoned = train(&run, &sweep, logs, args.retry_abandoned).await?;
+    let abandoned = train(&run, &sweep, entrance, logs, args.retry_abandoned).await?;
     print!("{}", summary(&run).await?);
     let report = write_report(&run, &corpus).await;
     if let Ok(place) = &report {
@@ -80,36 +87,12 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// What the command line says of the pool, in place of the file.
-fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {
-    let lanes = sweep.train.lanes;
-    let pool = &mut sweep.pool;
-    pool.launcher = args.launcher.or(pool.launcher);
-    if let Some(workers) = args.workers {
-        if workers == 0 {
-            return Err("--workers 0: a launch needs at least one worker".into());
-        }
-        pool.workers = workers;
-        pool.workers_per_trial = pool.workers_per_trial.min(workers);
-    }
-    if let Some(world) = args.workers_per_trial {
-        if world == 0 || world > pool.workers || world > lanes {
-            let workers = pool.workers;
-            return Err(format!(
-                "--workers-per-trial {world}: the pool has {workers} workers and a batch {lanes} lanes"
-            )
-            .into());
-        }
-        pool.workers_per_trial = world;
-    }
-    Ok(())
-}
-
 /// Trains what has neither a result nor a good reason to have none. Returns the trials that were abandoned, now
 /// or before.
 async fn train(
     run: &Run,
     sweep: &Sweep,
+    entrance: Entrance,
     logs: Logs,
     retry_abandoned: bool,
 ) -> Result<BTreeMap<TrialId, Cause>, Error> {
@@ -125,17 +108,11 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
-    for other in run.facts().at_work(&run.record.run).await? {
-        eprintln!(
-            "warning: another launch of this run may be at work ({other}); both would train the same trials, with \
-             the same results. If it is, stop one of them"
-        );
-    }
-    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let launcher = launcher(sweep, server.contact(), logs).await?;
+    let (server, launcher) = entrance.open(sweep, logs, run.folder.url()).await?;
+    let lead = lead(run, sweep, server.contact().url()).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
-    let service = Service::begin(&options, run, server, launcher).await?;
+    let service = Service::begin(&options, run, lead, server, launcher).await?;
     let handle = service.handle();
     let display = Display::new(trials, done).show(handle.subscribe());
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
@@ -148,30 +125,21 @@ async fn train(
     Ok(summary.abandoned)
 }
 
-/// Who starts the workers, as the sweep says.
-async fn launcher(sweep: &Sweep, contact: Contact, logs: Logs) -> Result<Chosen, Error> {
-    let pool = &sweep.pool;
-    Ok(match pool.launcher_kind() {
-        LauncherKind::Join => Chosen::Join(Join),
-        LauncherKind::Local => {
-            let threads = match pool.threads {
-                0 => threads_each(pool.workers),
-                given => given,
-            };
-            Chosen::Local(Local::new(contact, threads, logs))
-        }
-        LauncherKind::Slurm => {
-            let table = pool.slurm.clone().unwrap_or_default();
-            let folder = Folder::of(&table.folder, &sweep.name)?;
-            let place = Place {
-                url: format!("http://{}", contact.address),
-                token: contact.token,
-                threads: pool.threads,
-                workers: pool.workers,
-            };
-            Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
-        }
-    })
+/// Becomes the coordinator that leads the run.
+async fn lead(run: &Run, sweep: &Sweep, address: String) -> Result<Lead, Error> {
+    let candidate = Candidate {
+        leader: Leader::this_process(calendar::now(), address),
+        time: Duration::from_secs(sweep.pool.lease_seconds),
+    };
+    let facts = run.facts();
+    let taken = control::take_lead(&run.folder, &facts, &candidate, |other| {
+        eprintln!(
+            "this run was led by another coordinator ({}); waiting {} s to see whether it lives",
+            other.leader,
+            other.patience().as_secs()
+        );
+    });
+    Ok(taken.await?)
 }
 
 /// Ctrl-C, what a system that shuts down sends, and what a terminal that is closed does, unless `nohup` or the like
@@ -193,7 +161,19 @@ fn is_ignored(status: &str, kind: SignalKind) -> bool {
     mask.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }
 
+/// The first signal has everything saved before it ends; the second doesn't wait for that.
 async fn stop_on_signal(mut signals: Vec<Signal>, handle: Handle) {
+    any(&mut signals).await;
+    if let Some(status) = handle.status().await {
+        eprintln!("saving and stopping (once more: stopping at once): {status}");
+    }
+    handle.drain();
+    any(&mut signals).await;
+    eprintln!("stopping");
+    handle.stop();
+}
+
+async fn any(signals: &mut [Signal]) {
     std::future::poll_fn(|context| {
         let came = signals.iter_mut().any(|s| s.poll_recv(context).is_ready());
         match came {
@@ -202,10 +182,6 @@ async fn stop_on_signal(mut signals: Vec<Signal>, handle: Handle) {
         }
     })
     .await;
-    if let Some(status) = handle.status().await {
-        eprintln!("stopping: {status}");
-    }
-    handle.stop();
 }
 
 /// Scores, times and digests of what is done, and how fast the workers were.

@@ -2,11 +2,14 @@
 
 mod checkpoint;
 mod corpus;
+mod describe;
+mod diagnose;
 mod ensure;
 mod fit;
 mod inspect_run;
 mod launch;
 mod plan;
+mod pool;
 mod progress;
 mod recommend;
 mod reference;
@@ -19,6 +22,7 @@ mod worker;
 
 use crate::{launcher::LauncherKind, output};
 use clap::{Parser, Subcommand};
+use polestar_run::pool::Token;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -54,6 +58,19 @@ enum Command {
     /// Show how far each trial of a run is, from what is in its store
     #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d")]
     Status {
+        /// Folder of the run, as `launch` prints it
+        run: String,
+    },
+    /// Say what went wrong in a run: for each setback its first cause, with evidence, and who only suffered
+    #[command(
+        after_help = "Exit codes: 0 nothing went wrong; 10 it was made good or will be tried again; 11 the last \
+                      coordinator ended without a word, or still works; 12 a trial is abandoned.\n\
+                      Example: coordinator diagnose runs/first-1a2b3c4d"
+    )]
+    Diagnose(diagnose::DiagnoseArgs),
+    /// Print everything that happened in a run, in order, under all its coordinators
+    #[command(after_help = "Example: coordinator replay runs/first-1a2b3c4d")]
+    Replay {
         /// Folder of the run, as `launch` prints it
         run: String,
     },
@@ -97,10 +114,16 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = reference::usual_vocab())]
         vocab: u32,
     },
+    /// Make the token of a pool that workers of other hosts join: a file that only its owner can read
+    #[command(after_help = "Example: coordinator token ~/polestar.token")]
+    Token {
+        /// The file to make
+        file: PathBuf,
+    },
     /// Launch a sweep as jobs of a SLURM cluster: write its batch scripts, submit them, show how they are
     #[command(subcommand)]
     Slurm(slurm::Command),
-    /// Train for a launch: what `launch` starts by itself
+    /// Train for a launch: what `launch` starts by itself, or you on other hosts
     #[command(subcommand)]
     Worker(WorkerCommand),
 }
@@ -112,13 +135,19 @@ struct LaunchArgs {
     /// Object store URL to use instead of the file's
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Worker processes on this machine, instead of the file's
+    /// Workers of the pool, instead of the file's
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
     /// Workers that train one trial together, instead of the file's
     #[arg(long, value_name = "N")]
     workers_per_trial: Option<u32>,
-    /// Where workers come from, instead of the file's [default: local]
+    /// Wait for workers of other hosts on this address: 10.1.0.5, ib0:7317, 0.0.0.0, …; the line to start one is printed
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    listen: Option<String>,
+    /// File with the token that lets workers in; made if it isn't there
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where workers come from, instead of the file's [default: local, or join with --listen]
     #[arg(long, value_name = "LAUNCHER")]
     launcher: Option<LauncherKind>,
     /// Try trials again that were abandoned for good, such as one whose loss diverged
@@ -131,7 +160,10 @@ struct LaunchArgs {
 
 #[derive(Debug, Subcommand)]
 enum WorkerCommand {
-    /// Join the pool of a launch; the token is best given in POLESTAR_TOKEN
+    /// Join the pool of a launch, and train until it ends
+    #[command(
+        after_help = "Example: coordinator worker join --coordinator https://10.1.0.5:7317 --token-file ~/polestar.token"
+    )]
     Join(polestar_worker::agent::JoinArgs),
 }
 
@@ -170,6 +202,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Launch(args) => return launch::launch(args).await,
         Command::Plan(args) => plan::show(&args).await?,
         Command::Status { run } => inspect_run::status(&run).await?,
+        Command::Diagnose(args) => return diagnose::run(args).await,
+        Command::Replay { run } => diagnose::replay(&run).await?,
         Command::Report {
             run,
             compare: None,
@@ -189,6 +223,9 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
+        Command::Token { file } => {
+            Token::create(&file)?;
+        }
         Command::Slurm(command) => slurm::run(command).await?,
         Command::Worker(WorkerCommand::Join(args)) => worker::join(args).await,
     }

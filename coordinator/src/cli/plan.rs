@@ -133,7 +133,7 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan, outlook: &Outlook) -> String 
         format!("in quarantine, not trained on: {left_out}\n")
     });
     format!(
-        "{}: {} trial{}, {total:.2e} FLOPs in all (6ND: 6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet; 6ND all: with the embedding; executed: products and attention as they are run, a shared prefix once); memory is weights, gradients, moments and the copy for checkpoints, without activations; epochs are how often each of {} training prompts is seen\n{quarantine}{}{}{}{}",
+        "{}: {} trial{}, {total:.2e} FLOPs in all (6ND: 6 × non-embedding parameters × tokens of the plain layout, {:.0} a triplet; 6ND all: with the embedding; executed: products and attention as they are run, a shared prefix once); memory is weights, gradients, moments, the copy for checkpoints and one of another worker's shard, without activations; epochs are how often each of {} training prompts is seen\n{quarantine}{}{}{}{}",
         sweep.name,
         plan.trials.len(),
         if plan.trials.len() == 1 { "" } else { "s" },

@@ -1,12 +1,10 @@
 //! What a person sees while trials run: bars on a terminal, lines elsewhere.
 
-use crate::{
-    control::{Entry, Subscription},
-    run::set_title,
-};
+use super::describe::describe;
+use crate::control::{Entry, Subscription};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polestar_core::{Generation, TrialId};
-use polestar_run::{Event, failure::Trouble};
+use polestar_run::Event;
 use std::{collections::BTreeMap, io::IsTerminal};
 use tokio_stream::StreamExt;
 
@@ -57,79 +55,38 @@ impl Display {
 
     fn entry(&mut self, entry: &Entry) {
         match entry {
-            Entry::Joined { worker, inventory } => {
-                self.line(&format!("{worker} joined ({inventory})"));
-            }
-            Entry::Left { worker } => self.line(&format!("{worker} left")),
-            Entry::Retired {
-                worker,
-                launch,
-                reason,
-            } => {
-                let process = launch.as_ref().map(|launch| format!("process {launch}"));
-                let who = worker.map(|worker| worker.to_string()).or(process);
-                let who = who.unwrap_or_else(|| "a worker".to_owned());
-                self.line(&format!("{who} is ended: {reason}"));
-            }
-            Entry::ProcessEnded {
-                status, log_tail, ..
-            } => {
-                self.line(&format!(
-                    "a worker process ended ({status}); another is started"
-                ));
-                if !log_tail.is_empty() {
-                    self.line(log_tail);
-                }
-            }
-            Entry::SpawnFailed { message } => {
-                self.line(&format!("a worker process could not be started: {message}"));
-            }
-            Entry::RankFailed {
-                trial,
-                blame,
-                members,
-                ..
-            } => {
-                let worker = blame.member.worker;
-                let ranks: Vec<String> = members
-                    .iter()
-                    .map(|member| format!("{} is {}", member.rank, member.place()))
-                    .collect();
-                if let Trouble::Failed { failure } = &blame.trouble {
-                    let ranks = ranks.join(", ");
-                    self.line(&format!("{trial}: {worker} {failure}\n({ranks})"));
-                }
-            }
             Entry::Progress {
                 trial,
                 generation,
                 event,
             } => self.event(*generation, trial, event),
-            Entry::Done { trial, digest } => {
-                self.over(trial, true);
-                self.line(&format!("{trial} done, digest {digest}"));
+            Entry::Done { trial, .. } | Entry::Abandoned { trial, .. } => self.over(trial, true),
+            Entry::Retried { trial, .. } | Entry::Drained { trial, .. } => self.over(trial, false),
+            // The person who sees this has begun it.
+            Entry::Began { .. } | Entry::Ended { .. } => return,
+            _ => {}
+        }
+        if self.is_told(entry) {
+            for line in describe(entry) {
+                self.line(&line);
             }
-            Entry::Retried { trial, cause, .. } => {
-                self.over(trial, false);
-                self.line(&format!(
-                    "{trial} is tried again from its newest checkpoint: {cause}"
-                ));
-            }
-            Entry::Abandoned { trial, cause } => {
-                self.over(trial, true);
-                self.line(&format!("{trial} is abandoned: {cause}"));
-            }
-            Entry::NotStored {
-                fact,
-                message,
-                again_in,
-            } => {
-                let then = match again_in {
-                    Some(seconds) => format!("tried again in {seconds} s"),
-                    None => "not tried again".to_owned(),
-                };
-                self.line(&format!("{fact} could not be stored, {then}: {message}"));
-            }
+        }
+    }
+
+    /// Whether an entry gets lines that stay.
+    fn is_told(&self, entry: &Entry) -> bool {
+        let Entry::Progress {
+            generation, event, ..
+        } = entry
+        else {
+            return true;
+        };
+        match event {
+            // Held-out scores come often; a terminal shows them in the bar.
+            Event::Validated { .. } => !self.terminal,
+            // How long the start took is of interest where somebody had to wait for it again.
+            Event::Underway { .. } => self.running.get(generation).is_some_and(|bar| bar.resumed),
+            _ => true,
         }
     }
 
@@ -157,30 +114,11 @@ impl Display {
                 resumed: false,
             }
         });
-        let mut line = None;
-        let mut damages = Vec::new();
         match event {
-            Event::Begun {
-                step,
-                steps,
-                seconds,
-                passed_over,
-            } => {
+            Event::Begun { step, steps, .. } => {
                 bar.bar.set_length(*steps);
                 bar.bar.set_position(step.0);
                 bar.resumed = step.0 > 0;
-                damages.extend(
-                    passed_over
-                        .iter()
-                        .map(|d| format!("{trial}: a damaged checkpoint is passed over: {d}")),
-                );
-                let from = match step.0 {
-                    0 => "begins".to_owned(),
-                    done => format!("resumes after step {done}"),
-                };
-                line = Some(format!(
-                    "{trial} {from} ({steps} steps, {generation}, ready in {seconds:.1} s)"
-                ));
             }
             Event::Stepped {
                 step,
@@ -195,15 +133,10 @@ impl Display {
                     bar.held_out
                 ));
             }
-            Event::Validated { step, scores } => {
-                let parts: Vec<String> = scores
-                    .iter()
-                    .map(|(set, score)| format!("{} {score}", set_title(set)))
-                    .collect();
+            Event::Validated { scores, .. } => {
                 if let Some(s) = scores.values().next_back() {
                     bar.held_out = format!(" | held out {:.4}", s.loss);
                 }
-                line = Some(format!("{trial} step {}: {}", step.0, parts.join("; ")));
             }
             Event::Saved {
                 step,
@@ -214,30 +147,7 @@ impl Display {
                 let (step, digest) = (step.0, digest.short());
                 tracing::info!(%trial, step, digest, stalled = seconds, behind, "saved");
             }
-            Event::Underway { parts } => {
-                let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-                let parts = parts
-                    .iter()
-                    .map(|(name, seconds)| format!("{name} {seconds:.2}"))
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                if bar.resumed {
-                    line = Some(format!(
-                        "{trial}: first step {total:.2} s after the start ({parts})"
-                    ));
-                } else {
-                    tracing::info!(%trial, total, parts, "under way");
-                }
-            }
-        }
-        for damage in damages {
-            self.line(&damage);
-        }
-        if let Some(line) = line {
-            // Held-out scores come often; a terminal shows them in the bar.
-            if !(self.terminal && matches!(event, Event::Validated { .. })) {
-                self.line(&line);
-            }
+            Event::Underway { .. } => {}
         }
     }
 

@@ -26,7 +26,14 @@ pub(super) async fn join(args: JoinArgs) -> ! {
 
 async fn serve(args: JoinArgs, leave: watch::Receiver<bool>) -> u8 {
     let warned = leave.clone();
-    let ended = agent::join(args.into_options(leave)).await;
+    let options = match args.into_options(leave) {
+        Ok(options) => options,
+        Err(error) => {
+            print_error(&error);
+            return exit::REFUSED;
+        }
+    };
+    let ended = agent::join(options).await;
     match ended {
         // However it ended, it was on its way.
         _ if *warned.borrow() => exit::LEFT,

@@ -1,5 +1,7 @@
 //! Connections that have not said who they are: bounded in number and in time, so that strangers can't use up the
 //! descriptors that the store and the workers need.
+//!
+//! Under TLS, whoever is through the handshake has the token and is known by that; strangers never get to HTTP.
 
 use std::{
     collections::VecDeque,
@@ -18,6 +20,7 @@ use tokio::{
     sync::oneshot,
     time::{Sleep, Timeout},
 };
+use tokio_rustls::{Accept, TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
@@ -30,7 +33,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nobody is let in after that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether whoever is at the other end of a connection has shown the token.
+/// Whether whoever is at the other end of a connection has shown that it has the token.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Guest(Arc<AtomicBool>);
 
@@ -48,6 +51,7 @@ impl Guest {
 /// Takes connections in.
 pub(super) struct Door {
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     /// Oldest first. Whoever is dropped here is shown out.
     unknown: VecDeque<(Guest, oneshot::Sender<()>)>,
     /// After a connection that could not be accepted.
@@ -55,9 +59,10 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(listener: TcpListener) -> Door {
+    pub(super) fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Door {
         Door {
             listener,
+            tls: tls.map(TlsAcceptor::from),
             unknown: VecDeque::new(),
             pause: None,
         }
@@ -94,17 +99,33 @@ impl Stream for Door {
         let (stays, shown_out) = oneshot::channel();
         let guest = Guest::default();
         door.unknown.push_back((guest.clone(), stays));
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("a connection stays slow: {error}");
+        }
         Poll::Ready(Some(Ok(Visit {
-            stream,
+            wire: match &door.tls {
+                None => Wire::Plain(stream),
+                Some(tls) => Wire::Greeting(Box::new(tls.accept(stream))),
+            },
             guest,
             end: Some(Box::pin(tokio::time::timeout(PATIENCE, shown_out))),
         })))
     }
 }
 
+/// What bytes go over.
+enum Wire {
+    Plain(TcpStream),
+    /// In the handshake, which goes on whenever somebody wants to read or write.
+    Greeting(Box<Accept<TcpStream>>),
+    Sealed(Box<TlsStream<TcpStream>>),
+    /// The handshake failed.
+    Refused,
+}
+
 /// A connection, which ends if it stays unknown.
 pub(super) struct Visit {
-    stream: TcpStream,
+    wire: Wire,
     guest: Guest,
     /// `None` once it has come.
     end: Option<Pin<Box<Timeout<oneshot::Receiver<()>>>>>,
@@ -133,53 +154,94 @@ impl Connected for Visit {
     }
 }
 
+impl Visit {
+    /// The bytes' way, once there is one.
+    fn poll_wire(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut Wire>> {
+        if self.has_ended(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if let Wire::Greeting(greeting) = &mut self.wire {
+            match ready!(Pin::new(greeting.as_mut()).poll(context)) {
+                Ok(stream) => {
+                    self.wire = Wire::Sealed(Box::new(stream));
+                    self.guest.admit();
+                }
+                Err(error) => {
+                    self.wire = Wire::Refused;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(Ok(&mut self.wire))
+    }
+}
+
+/// What is left to say on a connection whose handshake failed.
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
 impl AsyncRead for Visit {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let visit = self.get_mut();
-        if visit.has_ended(context) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        match ready!(self.get_mut().poll_wire(context))? {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Wire::Sealed(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+            Wire::Greeting(_) | Wire::Refused => Poll::Ready(Err(refused())),
         }
-        Pin::new(&mut visit.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Visit {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        match ready!(self.get_mut().poll_wire(context))? {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Wire::Sealed(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+            Wire::Greeting(_) | Wire::Refused => Poll::Ready(Err(refused())),
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.get_mut().poll_wire(context))? {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Sealed(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+            Wire::Greeting(_) | Wire::Refused => Poll::Ready(Err(refused())),
+        }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Sealed(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+            // It ends when it is dropped.
+            Wire::Greeting(_) | Wire::Refused => Poll::Ready(Ok(())),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use polestar_run::pool::{Tls, Token};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_stream::StreamExt;
 
-    async fn a_door() -> (Door, std::net::SocketAddr) {
+    async fn a_door(tls: Option<Arc<ServerConfig>>) -> (Door, std::net::SocketAddr) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        (Door::new(listener), address)
+        (Door::new(listener, tls), address)
     }
 
     #[tokio::test]
     async fn one_stranger_too_many_shows_the_oldest_out_and_no_guest() {
-        let (mut door, address) = a_door().await;
+        let (mut door, address) = a_door(None).await;
         let (mut strangers, mut visits) = (Vec::new(), Vec::new());
         for i in 0..=UNKNOWN + 1 {
             strangers.push(TcpStream::connect(address).await.unwrap());
@@ -198,7 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_visit_unless_it_is_a_guest() {
-        let (mut door, address) = a_door().await;
+        let (mut door, address) = a_door(None).await;
         let (_stranger, _guest) = (
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
@@ -212,5 +274,53 @@ mod tests {
         assert!(begun.elapsed() >= PATIENCE);
         let reading = tokio::time::timeout(10 * PATIENCE, guest.read_u8()).await;
         assert!(reading.is_err(), "it may be silent: {reading:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_at_a_sealed_door_gets_no_further_and_no_longer() {
+        let tls = |token: &Token| Tls::of(token).control;
+        let ours = Token::random().unwrap();
+        let (mut door, address) = a_door(Some(tls(&ours).server)).await;
+        let mut visit = async || {
+            let stream = TcpStream::connect(address).await.unwrap();
+            (stream, door.next().await.unwrap().unwrap())
+        };
+        // Plain HTTP/2, HTTP/1, and noise.
+        let long = [7; 20_000];
+        for said in [
+            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+            b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+            &long,
+        ] {
+            let (mut stream, mut visit) = visit().await;
+            stream.write_all(said).await.unwrap();
+            let error = visit.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert!(!visit.guest.is_admitted());
+        }
+        // One that says nothing, for whoever only writes to it too.
+        let begun = tokio::time::Instant::now();
+        let (_stream, mut silent) = visit().await;
+        let error = silent.write_u8(1).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= PATIENCE);
+        // Another pool's worker, and one of this pool's.
+        for (token, welcome) in [(Token::random().unwrap(), false), (ours, true)] {
+            let (stream, mut visit) = visit().await;
+            let connector = tokio_rustls::TlsConnector::from(tls(&token).client);
+            let dialled = connector.connect(Tls::name(), stream);
+            let (dialled, read) = tokio::join!(
+                async {
+                    let mut stream = dialled.await?;
+                    stream.write_u8(9).await?;
+                    stream.flush().await?;
+                    Ok::<_, io::Error>(stream)
+                },
+                visit.read_u8()
+            );
+            assert_eq!(dialled.is_ok(), welcome);
+            assert_eq!(read.ok(), welcome.then_some(9));
+            assert_eq!(visit.guest.is_admitted(), welcome);
+        }
     }
 }

@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) enum Request {
     /// How far everything is.
     Status(oneshot::Sender<Status>),
+    /// An early end that loses nothing.
+    Drain,
     /// An early end.
     Stop,
 }
@@ -41,6 +43,7 @@ pub(super) async fn drive<E: Effects>(
                     commands = Vec::new();
                     continue;
                 }
+                Request::Drain => Event::Drain,
                 Request::Stop => Event::Stop,
             },
         };

@@ -2,8 +2,9 @@
 //! one can stand in.
 
 use super::{
-    core::{Command, Event, Fact, Moment, Order, StoreTrouble, Ticket, WorkerEvent},
+    core::{Command, Event, Fact, LeaseEvent, Moment, Order, StoreTrouble, Ticket, WorkerEvent},
     journal::{Journal, JournalEntry},
+    lead::Lead,
     server::Server,
 };
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
 };
 use polestar_core::{Generation, TrialId, WorkerId, chain};
 use polestar_run::{
+    lease::{self, Lease, Renewal},
     proto::{self, to_worker::Body},
     protocol::TRIAL_FORMAT,
 };
@@ -57,6 +59,9 @@ pub(super) struct World<L> {
     /// The secret of the generation that was last started. The core starts all ranks of one in a row.
     secret: Option<(Generation, [u8; 32])>,
     puts: JoinSet<(Ticket, Result<(), StoreTrouble>)>,
+    /// None while it is being renewed.
+    lease: Option<Lease>,
+    renewals: JoinSet<(Lease, LeaseEvent)>,
     wake: Option<Moment>,
     journal: Journal,
 }
@@ -68,6 +73,7 @@ impl<L: Launcher> World<L> {
         run: Run,
         collective_deadline: Duration,
         journal: Journal,
+        lead: Lead,
     ) -> Result<World<L>, serde_json::Error> {
         let mut trials = BTreeMap::new();
         for planned in &run.record.plan.trials {
@@ -75,7 +81,8 @@ impl<L: Launcher> World<L> {
             trials.insert(planned.config.id.clone(), bytes);
         }
         Ok(World {
-            began: Instant::now(),
+            // The lease counts from here.
+            began: lead.asked.into_std(),
             server,
             launcher,
             run,
@@ -83,18 +90,36 @@ impl<L: Launcher> World<L> {
             collective_deadline,
             secret: None,
             puts: JoinSet::new(),
+            lease: Some(lead.lease),
+            renewals: JoinSet::new(),
             wake: None,
             journal,
         })
     }
 
-    /// Ends workers in order, and lets what is on its way to the store arrive.
+    /// Ends workers in order, lets what is on its way to the store arrive, and gives the lease back.
     pub(super) async fn close(mut self, grace: Duration) {
+        self.end_workers(grace).await;
+        if self.lease.is_none()
+            && let Some(Ok((lease, _))) = self.renewals.join_next().await
+        {
+            self.lease = Some(lease);
+        }
+        let Some(lease) = self.lease else { return };
+        let released = tokio::time::timeout(grace, lease.release()).await;
+        if !matches!(released, Ok(Ok(()))) {
+            // All that comes of it is that the next launch waits for a while.
+            tracing::warn!("the lease of the run could not be given back");
+        }
+    }
+
+    async fn end_workers(&mut self, grace: Duration) {
         self.server.broadcast(&Body::Shutdown(proto::Shutdown {}));
         let puts = async { while self.puts.join_next().await.is_some() {} };
-        let (killed, stored) = tokio::join!(
+        let (killed, stored, ()) = tokio::join!(
             self.launcher.close(grace),
-            tokio::time::timeout(grace, puts)
+            tokio::time::timeout(grace, puts),
+            self.server.drain(grace)
         );
         if killed > 0 {
             tracing::warn!("{killed} workers did not end in time and were killed");
@@ -109,9 +134,12 @@ impl<L: Launcher> World<L> {
             Order::Prepare { generation } => Body::Prepare(proto::Prepare {
                 generation: Some(generation.into()),
             }),
+            Order::Drain { generation } => Body::Drain(proto::Drain {
+                generation: Some(generation.into()),
+            }),
             Order::Abort { generation, cause } => Body::Abort(proto::Abort {
                 generation: Some(generation.into()),
-                cause: Some(cause.into()),
+                cause: cause.map(Into::into),
             }),
             Order::Start {
                 generation,
@@ -129,11 +157,35 @@ impl<L: Launcher> World<L> {
                     secret: self.secret_of(generation).to_vec(),
                     run: self.run.store.url().to_owned(),
                     trial: Some(proto::Trial { format, json }),
+                    name: trial.0,
                     deadline_seconds: self.collective_deadline.as_secs_f64(),
                 })
             }
         };
         self.server.send(worker, body);
+    }
+
+    fn renew(&mut self) {
+        let asked = self.now();
+        let mut lease = self
+            .lease
+            .take()
+            .expect("the core asks for one renewal at a time");
+        self.renewals.spawn(async move {
+            let event = match lease.renew().await {
+                Ok(Renewal::Renewed) => LeaseEvent::Renewed { asked },
+                Ok(Renewal::Lost(Some(record))) => LeaseEvent::Lost {
+                    leader: record.leader.to_string(),
+                },
+                Ok(Renewal::Lost(None)) => LeaseEvent::Lost {
+                    leader: format!("nobody: somebody removed {}", lease::KEY),
+                },
+                Err(error) => LeaseEvent::Trouble {
+                    message: chain(&error),
+                },
+            };
+            (lease, event)
+        });
     }
 
     fn secret_of(&mut self, generation: Generation) -> [u8; 32] {
@@ -170,6 +222,10 @@ impl<L: Launcher> Effects for World<L> {
                     self.launcher.retire(&launch);
                 }
             }
+            Command::Renew => self.renew(),
+            Command::Dismiss(worker) => {
+                self.server.send(worker, Body::Shutdown(proto::Shutdown {}));
+            }
             Command::WakeAt(moment) => self.wake = Some(moment),
             Command::Publish(entry) => {
                 let at = self.now();
@@ -198,6 +254,13 @@ impl<L: Launcher> Effects for World<L> {
             Some(put) = self.puts.join_next() => match put {
                 Ok((ticket, result)) => Ok(Event::Stored(ticket, result)),
                 // Its ticket is lost with it: this is a bug, and nothing to go on from.
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            Some(renewal) = self.renewals.join_next() => match renewal {
+                Ok((lease, event)) => {
+                    self.lease = Some(lease);
+                    Ok(Event::Lease(event))
+                }
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             },
             () = alarm => {

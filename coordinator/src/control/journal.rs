@@ -5,12 +5,12 @@
 
 use super::core::{Inventory, Moment, RetireReason};
 use crate::launcher::LaunchId;
-use polestar_core::{Digest, Generation, TrialId, WorkerId};
+use polestar_core::{Digest, Epoch, Generation, Step, TrialId, WorkerId};
 use polestar_run::{
     Cause, Event,
     failure::{Blame, Member},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     pin::Pin,
     sync::{
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 const MAX_BEHIND: usize = 1024;
 
 /// One thing that happened, and when.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JournalEntry {
     /// When.
     pub at: Moment,
@@ -34,9 +34,23 @@ pub struct JournalEntry {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry {
+    /// A coordinator leads from here on.
+    Began {
+        /// In which epoch.
+        epoch: Epoch,
+        /// Who, for people.
+        leader: String,
+        /// Trials that it found unfinished.
+        trials: usize,
+    },
+    /// It ended in order.
+    Ended {
+        /// How, in a sentence.
+        verdict: String,
+    },
     /// A worker joined the pool.
     Joined {
         /// Its number.
@@ -115,6 +129,33 @@ pub enum Entry {
         /// Why.
         cause: Cause,
     },
+    /// A worker will be gone soon.
+    Leaving {
+        /// Its number.
+        worker: WorkerId,
+    },
+    /// A generation saved a checkpoint and ended, as it was asked to.
+    Drained {
+        /// What it trained.
+        trial: TrialId,
+        /// The generation.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+    },
+    /// A generation of an earlier coordinator goes on under this one.
+    TakenOver {
+        /// What it trains.
+        trial: TrialId,
+        /// The generation.
+        generation: Generation,
+        /// Its ranks.
+        members: Vec<Member>,
+    },
+    /// The lease ran out and the store doesn't answer: nothing new begins.
+    Paused,
+    /// The lease is renewed.
+    Resumed,
     /// The store didn't take something.
     NotStored {
         /// What, as in "the result of …".
@@ -128,7 +169,7 @@ pub enum Entry {
 
 impl Entry {
     /// Whether a later one says as much.
-    fn is_superseded(&self) -> bool {
+    pub fn is_superseded(&self) -> bool {
         matches!(
             self,
             Entry::Progress {

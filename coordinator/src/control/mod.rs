@@ -14,23 +14,29 @@ mod door;
 mod driver;
 mod effects;
 mod journal;
+mod lead;
+mod listen;
+mod recorder;
 mod server;
 
 pub use effects::{EffectError, Effects};
 pub use journal::{Entry, JournalEntry, Subscription};
+pub use lead::{Candidate, Lead, LeadError, take as take_lead};
+pub use listen::{Listen, ListenAddress, NotAnAddress};
 pub use server::{ServeError, Server};
 
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};
 use crate::{
     launcher::Launcher,
-    run::{Facts, Launch, Run, RunError},
+    run::{EventLog, Run, RunError},
     sweep::PoolTable,
 };
 use driver::Request;
 use effects::World;
 use journal::Journal;
-use polestar_core::{Epoch, TrialId};
+use polestar_core::TrialId;
 use polestar_run::Cause;
+use server::Greeting;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,6 +56,8 @@ pub struct Options {
     pub deadlines: Deadlines,
     /// A collective that waits longer fails.
     pub collective_deadline: Duration,
+    /// How long workers may go on without a coordinator.
+    pub grace: Duration,
     /// Whether trials that were abandoned for good are tried again, too.
     pub retry_abandoned: bool,
 }
@@ -69,6 +77,7 @@ impl Options {
                 losses: pool.losses,
             },
             deadlines: pool.deadlines,
+            grace: Duration::from_secs(pool.grace_seconds),
             collective_deadline: Duration::try_from_secs_f64(seconds)
                 .map_err(|source| Error::Deadline { seconds, source })?,
             retry_abandoned: false,
@@ -103,6 +112,9 @@ pub enum Error {
     /// Worker processes can't be brought to join.
     #[error("{0}")]
     NoWorkers(Verdict),
+    /// Somebody else leads the run now.
+    #[error("{0}; what is trained goes on there")]
+    Fenced(Verdict),
 }
 
 /// What came of a service.
@@ -122,8 +134,9 @@ pub struct Service<L> {
     world: World<L>,
     requests: mpsc::UnboundedReceiver<Request>,
     handle: Handle,
-    epoch: Epoch,
-    facts: Facts,
+    run: Run,
+    log: EventLog,
+    began: Entry,
 }
 
 /// A way to a service. Cheap to clone.
@@ -146,6 +159,12 @@ impl Handle {
         self.journal.subscribe()
     }
 
+    /// Asks the service to end as soon as nothing is lost by it: what trains saves a checkpoint first.
+    pub fn drain(&self) {
+        // One that has ended needs no telling.
+        let _ = self.requests.send(Request::Drain);
+    }
+
     /// Asks the service to end before the trials do. What is committed stays, and a later service goes on from
     /// there.
     pub fn stop(&self) {
@@ -155,29 +174,40 @@ impl Handle {
 }
 
 impl<L: Launcher> Service<L> {
-    /// Takes an epoch of the run and looks what is missing of it. Nothing is started yet.
+    /// Looks what is missing of a run that we lead. Nothing is started yet.
     ///
     /// # Errors
     /// The store's, or a plan that can't be scheduled.
     pub async fn begin(
         options: &Options,
         run: &Run,
+        lead: Lead,
         server: Server,
         launcher: L,
     ) -> Result<Service<L>, Error> {
         let jobs = jobs(options, run).await?;
-        let facts = run.facts();
-        let launch = Launch::of_this_process(&run.record.run);
-        let epoch: Epoch = facts.claim_epoch(&launch).await?;
+        let epoch = lead.epoch();
+        server.leads(Greeting {
+            epoch,
+            run: run.folder.url().to_owned(),
+            grace: options.grace,
+        });
         let core = Core::new(
             core::Options {
                 epoch,
+                lease: lead.lease.record().time(),
+                takes_over: lead.takes_over,
                 workers: options.workers,
                 limits: options.limits,
                 deadlines: options.deadlines,
             },
             jobs,
         )?;
+        let began = Entry::Began {
+            epoch,
+            leader: lead.lease.record().leader.to_string(),
+            trials: core.unfinished(),
+        };
         let (sender, requests) = mpsc::unbounded_channel();
         let handle = Handle {
             requests: sender,
@@ -185,14 +215,15 @@ impl<L: Launcher> Service<L> {
         };
         let journal = handle.journal.clone();
         let deadline = options.collective_deadline;
-        let world = World::new(server, launcher, run.clone(), deadline, journal);
+        let world = World::new(server, launcher, run.clone(), deadline, journal, lead);
         Ok(Service {
             core,
             world: world.map_err(Error::Trial)?,
             requests,
             handle,
-            epoch,
-            facts,
+            run: run.clone(),
+            log: EventLog::new(run, epoch),
+            began,
         })
     }
 
@@ -206,15 +237,33 @@ impl<L: Launcher> Service<L> {
     /// # Errors
     /// When workers can't be started, or can't be heard any more.
     pub async fn run(mut self) -> Result<Summary, Error> {
+        let journal = self.handle.journal.clone();
+        let recorder = tokio::spawn(recorder::record(journal.subscribe(), self.log));
+        journal.publish(&JournalEntry {
+            at: self.world.now(),
+            entry: self.began,
+        });
+        let status = tokio::spawn(recorder::keep_status(self.handle.clone(), self.run));
         let verdict = driver::drive(&mut self.core, &mut self.world, &mut self.requests).await;
-        self.handle.journal.close();
-        self.world.close(GRACE).await;
-        if let Err(error) = self.facts.record_end(self.epoch).await {
-            // All that comes of it is a warning too many.
-            tracing::warn!("the end of this launch can't be recorded: {error}");
+        status.abort();
+        if let Ok(verdict) = &verdict {
+            let at = self.world.now();
+            let entry = Entry::Ended {
+                verdict: verdict.to_string(),
+            };
+            journal.publish(&JournalEntry { at, entry });
+        }
+        journal.close();
+        // A store that is away must not keep a launch from ending.
+        let _ = tokio::time::timeout(GRACE, recorder).await;
+        match &verdict {
+            // The workers are those of whoever leads now.
+            Ok(Verdict::Fenced { .. }) => drop(self.world),
+            _ => self.world.close(GRACE).await,
         }
         match verdict? {
             verdict @ Verdict::NoWorkers { .. } => Err(Error::NoWorkers(verdict)),
+            verdict @ Verdict::Fenced { .. } => Err(Error::Fenced(verdict)),
             verdict => Ok(Summary {
                 stopped: verdict == Verdict::Stopped,
                 status: self.core.status(),
@@ -246,6 +295,11 @@ async fn jobs(options: &Options, run: &Run) -> Result<Vec<Job>, RunError> {
             after: planned.after.clone(),
             cost: planned.own_flops(),
             world: options.workers_per_trial,
+            least_world: match config.recipe.arithmetic.order {
+                polestar_run::Order::Canonical => 1,
+                // Its answer depends on the world.
+                polestar_run::Order::Fast { .. } => options.workers_per_trial,
+            },
             history,
         });
     }

@@ -3,23 +3,25 @@
 use super::{
     core::{Inventory, WorkerEvent},
     door::{Door, Guest},
+    listen::Listen,
 };
 use crate::launcher::{Contact, LaunchId};
-use polestar_core::WorkerId;
+use polestar_core::{Epoch, WorkerId};
 use polestar_run::{
+    pool::{MAX_MESSAGE, Release, same_release},
     proto::{
         FromWorker, ToWorker, Welcome,
         from_worker::Body,
         pool_server::{Pool, PoolServer},
         to_worker,
     },
-    protocol::{self, ProtocolError},
+    protocol::{self, Membership, ProtocolError},
 };
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -30,6 +32,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// A worker that is silent this long is asked whether it lives, and gets as long to answer.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Calls that one connection may make at a time. A worker makes one.
+const CALLS: u32 = 4;
+/// Bytes of a call's headers.
+const HEADERS: u32 = 16 << 10;
 
 /// Why the pool can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,17 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// What workers are told of the coordinator that they have joined.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    /// Its epoch.
+    pub(super) epoch: Epoch,
+    /// URL of the run's folder, where its lease lies.
+    pub(super) run: String,
+    /// How long they may go on without a coordinator.
+    pub(super) grace: Duration,
 }
 
 /// The outbox of each worker.
@@ -61,6 +78,7 @@ impl Streams {
 #[derive(Debug)]
 pub struct Server {
     contact: Contact,
+    greeting: Arc<OnceLock<Greeting>>,
     streams: Streams,
     inbox: mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -73,31 +91,36 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Listens on `address` for workers that know a token, which is made here.
+    /// Listens for workers that have the token. They are let in once it [leads](Server::leads).
     ///
     /// # Errors
     /// When the address can't be bound.
-    pub async fn bind(address: SocketAddr) -> Result<Server, ServeError> {
+    pub async fn bind(listen: Listen) -> Result<Server, ServeError> {
+        let address = listen.address;
         let bind = |source| ServeError::Bind { address, source };
         let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
-        let token: [u8; 32] = rand::random();
-        let token = blake3::Hash::from(token).to_hex().to_string();
+        let contact = listen.contact(listener.local_addr().map_err(bind)?);
+        let greeting = Arc::<OnceLock<Greeting>>::default();
         let streams = Streams::default();
         let (events, inbox) = mpsc::unbounded_channel();
         let service = PoolService {
-            token: token.clone(),
+            bearer: listen.token.bearer(),
+            greeting: Arc::clone(&greeting),
             streams: streams.clone(),
             events,
             joined: AtomicU64::new(0),
         };
+        let tls = listen.tls.map(|tls| tls.control.server);
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(SILENCE))
             .http2_keepalive_timeout(Some(SILENCE))
-            .add_service(PoolServer::new(service))
-            .serve_with_incoming(Door::new(listener));
+            .max_concurrent_streams(CALLS)
+            .http2_max_header_list_size(HEADERS)
+            .add_service(PoolServer::new(service).max_decoding_message_size(MAX_MESSAGE))
+            .serve_with_incoming(Door::new(listener, tls));
         Ok(Server {
-            contact: Contact { address, token },
+            contact,
+            greeting,
             streams,
             inbox,
             task: tokio::spawn(serving),
@@ -107,6 +130,12 @@ impl Server {
     /// How workers find it.
     pub fn contact(&self) -> Contact {
         self.contact.clone()
+    }
+
+    /// From now on workers are let in.
+    pub(super) fn leads(&self, greeting: Greeting) {
+        // A server serves one coordinator, which leads once.
+        let _ = self.greeting.set(greeting);
     }
 
     /// Sends a message; a worker that is gone is told of by its broken stream, not here.
@@ -129,6 +158,21 @@ impl Server {
         self.streams.lock().remove(&worker);
     }
 
+    /// Waits until no worker is connected any more, for so long at most. What they still say is not heard.
+    pub(super) async fn drain(&mut self, grace: Duration) {
+        let left = async {
+            while !self.streams.lock().is_empty() {
+                match self.next().await {
+                    Ok((worker, WorkerEvent::Left)) => self.disconnect(worker),
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        // Whoever stays longer sees the stream break.
+        let _ = tokio::time::timeout(grace, left).await;
+    }
+
     /// What a worker says next. Dropping the future loses nothing.
     ///
     /// # Errors
@@ -147,7 +191,9 @@ impl Server {
 }
 
 struct PoolService {
-    token: String,
+    /// What a worker has to show.
+    bearer: String,
+    greeting: Arc<OnceLock<Greeting>>,
     streams: Streams,
     events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
     joined: AtomicU64,
@@ -165,10 +211,11 @@ impl Pool for PoolService {
         let given = bearer.and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
         // Comparing hashes takes the same time wherever two tokens differ.
         let right = given
-            .is_some_and(|g| blake3::hash(g.as_bytes()) == blake3::hash(self.token.as_bytes()));
+            .is_some_and(|g| blake3::hash(g.as_bytes()) == blake3::hash(self.bearer.as_bytes()));
         if !right {
             return Err(Status::unauthenticated(
-                "the token is not this run's; a launch gives its own to the workers that it starts",
+                "the token is not this pool's; a launch gives its own to the workers that it starts, and others take \
+                 it from the file that `launch --token-file` names",
             ));
         }
         if let Some(guest) = request.extensions().get::<Guest>() {
@@ -181,25 +228,41 @@ impl Pool for PoolService {
             }) => hello,
             _ => return Err(Status::invalid_argument("the first message must be Hello")),
         };
-        let ours = env!("CARGO_PKG_VERSION");
-        if hello.version != ours {
-            return Err(Status::failed_precondition(format!(
-                "the worker is version {}, the coordinator {ours}; one run needs one version",
-                hello.version
-            )));
-        }
+        let release = Release {
+            protocol: hello.protocol,
+            version: hello.version,
+        };
+        same_release(release, Release::here())
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let Some(greeting) = self.greeting.get() else {
+            return Err(Status::unavailable(
+                "this coordinator doesn't lead its run yet",
+            ));
+        };
+        let membership = hello.membership.map(Membership::try_from).transpose();
+        let membership = membership.map_err(|e| Status::invalid_argument(e.to_string()))?;
         let worker = WorkerId(self.joined.fetch_add(1, Ordering::Relaxed) + 1);
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let _ = outbox.send(Ok(ToWorker {
-            body: Some(to_worker::Body::Welcome(Welcome { worker: worker.0 })),
+            body: Some(to_worker::Body::Welcome(Welcome {
+                worker: worker.0,
+                epoch: greeting.epoch.0,
+                run: greeting.run.clone(),
+                grace_seconds: greeting.grace.as_secs(),
+            })),
         }));
         self.streams.lock().insert(worker, outbox);
         let launch = (!hello.launch.is_empty()).then_some(LaunchId(hello.launch));
-        let joined = WorkerEvent::Joined(Inventory {
+        let inventory = Inventory {
             host: hello.host,
             pid: hello.pid,
             launch,
-        });
+            machine: hello.machine.unwrap_or_default().into(),
+        };
+        let joined = match membership {
+            Some(membership) => WorkerEvent::Rejoined(inventory, membership),
+            None => WorkerEvent::Joined(inventory),
+        };
         // The loop that listens may have ended.
         let _ = self.events.send((worker, joined));
         tokio::spawn(listen(worker, incoming, self.events.clone()));
@@ -249,6 +312,7 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
     Ok(Some(match body {
         // Said once, before this.
         Body::Hello(_) => return Ok(None),
+        Body::Leaving(_) => WorkerEvent::Leaving,
         Body::Ready(m) => WorkerEvent::Ready {
             generation: protocol::generation(m.generation)?,
             endpoint: m.address.parse().map_err(|source| MessageError::Address {
@@ -286,33 +350,55 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polestar_run::proto;
+    use polestar_run::{pool::Token, proto};
     use polestar_worker::agent::{self, Options};
+
+    fn options(contact: &Contact) -> Options {
+        Options {
+            coordinator: contact.url(),
+            token: contact.token.clone(),
+            data_address: None,
+            launch: Some("l".to_owned()),
+            leave: tokio::sync::watch::Sender::new(false).subscribe(),
+        }
+    }
 
     #[tokio::test]
     async fn a_worker_with_a_wrong_token_is_refused() {
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server::bind(loopback).await.unwrap();
-        let Contact { address, token } = server.contact();
-        let options = |token: &str| Options {
-            coordinator: format!("http://{address}"),
-            token: token.to_owned(),
-            data_address: loopback.ip(),
-            launch: Some("l".to_owned()),
-            leave: tokio::sync::watch::channel(false).1,
-        };
-        let refused = agent::join(options("wrong")).await.unwrap_err();
-        assert!(refused.to_string().contains("not this run's"), "{refused}");
+        let token = || Token::random().unwrap();
+        let openly = Listen::openly(&"127.0.0.1:0".parse().unwrap(), token()).unwrap();
+        for (listen, says) in [
+            (Listen::here(token()), "not this pool's"),
+            (openly, "both have one token"),
+        ] {
+            let mut server = Server::bind(listen).await.unwrap();
+            server.leads(Greeting {
+                epoch: Epoch(1),
+                run: "memory://".to_owned(),
+                grace: Duration::ZERO,
+            });
+            let contact = server.contact();
+            let stranger = Options {
+                token: token(),
+                ..options(&contact)
+            };
+            let refused = agent::join(stranger).await.unwrap_err();
+            assert!(refused.to_string().contains(says), "{refused}");
 
-        let joined = tokio::spawn(agent::join(options(&token)));
-        let (worker, event) = server.next().await.unwrap();
-        assert_eq!(worker, WorkerId(1), "the refused one never counted");
-        let WorkerEvent::Joined(inventory) = event else {
-            panic!("{event:?}");
-        };
-        assert_eq!(inventory.launch, Some(LaunchId("l".to_owned())));
-        server.broadcast(&to_worker::Body::Shutdown(proto::Shutdown {}));
-        joined.await.unwrap().unwrap();
+            let joined = tokio::spawn(agent::join(options(&contact)));
+            let (worker, event) = server.next().await.unwrap();
+            assert_eq!(worker, WorkerId(1), "the refused one never counted");
+            let WorkerEvent::Joined(inventory) = event else {
+                panic!("{event:?}");
+            };
+            assert_eq!(inventory.launch, Some(LaunchId("l".to_owned())));
+            let machine = inventory.machine;
+            assert_eq!(machine.data_address, Some(contact.addresses[0].ip()));
+            assert!(machine.memory_bytes > Some(1 << 20) && machine.devices[0].count > 0);
+            server.broadcast(&to_worker::Body::Shutdown(proto::Shutdown {}));
+            server.drain(Duration::from_secs(20)).await;
+            joined.await.unwrap().unwrap();
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Contact, LaunchEvent, LaunchId, Launcher, Logs};
 use polestar_core::chain;
+use polestar_run::pool::TOKEN_VARIABLE;
 use polestar_worker::{agent::LAUNCH_VARIABLE, allocator::allocator};
 use std::{
     collections::BTreeMap,
@@ -36,7 +37,7 @@ enum SpawnError {
     },
 }
 
-/// A pool of processes on this machine. They end with it.
+/// A pool of processes on this machine. They outlive it, unless it is [closed](Launcher::close).
 #[derive(Debug)]
 pub struct Local {
     contact: Contact,
@@ -68,10 +69,11 @@ impl Local {
         }
     }
 
-    /// Starts one worker. It ends with this process: when its stream breaks, or when its handle is dropped.
+    /// Starts one worker.
     fn start(&mut self) -> Result<LaunchId, SpawnError> {
         self.started += 1;
-        let launch = LaunchId(format!("local-{}", self.started));
+        // Workers of a coordinator that was killed may be back under their old names.
+        let launch = LaunchId(format!("local-{}-{}", std::process::id(), self.started));
         let program = std::env::current_exe().map_err(SpawnError::OwnPath)?;
         let log = self.logs.path().join(format!("{launch}.log"));
         let file = File::create(&log).map_err(|source| SpawnError::Log {
@@ -81,17 +83,16 @@ impl Local {
         let child = Command::new(&program)
             .envs([allocator()])
             .args(["worker", "join", "--coordinator"])
-            .arg(format!("http://{}", self.contact.address))
+            .arg(self.contact.url())
             // Not on the command line, where every user of the machine could read it.
-            .env("POLESTAR_TOKEN", &self.contact.token)
+            .env(TOKEN_VARIABLE, self.contact.token.to_hex())
             .env(LAUNCH_VARIABLE, &launch.0)
             .env("RAYON_NUM_THREADS", self.threads.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))
-            // Ctrl-C is for the coordinator, which ends its workers in order.
+            // Ctrl-C is for the coordinator, which ends its workers in order. If it dies, they look for the next one.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
             .map_err(|source| SpawnError::Start {
                 path: program,
@@ -155,8 +156,10 @@ impl Launcher for Local {
         // Leaving early loses none of the watches that have not ended.
         let _ = tokio::time::timeout(grace, all).await;
         let left = self.watches.len();
-        // Their processes are killed as their handles are dropped.
-        self.watches.shutdown().await;
+        for (_, end) in std::mem::take(&mut self.running) {
+            let _ = end.send(());
+        }
+        while self.watches.join_next().await.is_some() {}
         left
     }
 }

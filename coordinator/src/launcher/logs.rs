@@ -1,5 +1,6 @@
 //! The folder of a launch's worker logs, and what launches that were killed left of theirs.
 
+use polestar_run::pool::{Token, TokenError};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -11,6 +12,8 @@ use tempfile::TempDir;
 const PREFIX: &str = "polestar-workers-";
 /// The file in one that its launch has locked for as long as it lives.
 const ALIVE: &str = "alive";
+/// The file in one that says which run its workers are for, and the token that lets them in: a line each.
+const POOL: &str = "pool";
 
 /// There is no place for the logs.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +39,12 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Makes a folder in the system's temporary one, and removes those of launches that are dead.
+    /// Makes a folder in the system's temporary one.
     ///
     /// # Errors
     /// [`LogsError`] names the folder, and the variable that names another.
     pub fn new() -> Result<Logs, LogsError> {
         let parent = std::env::temp_dir();
-        sweep(&parent);
         Logs::in_folder(&parent).map_err(|source| LogsError {
             parent,
             origin: match std::env::var_os("TMPDIR") {
@@ -65,21 +67,45 @@ impl Logs {
         })
     }
 
+    /// The token of a run's pool on this machine: that of a launch of the same run that was killed, whose workers may
+    /// still be at work and look for their next coordinator, or else a new one. Removes what launches that are dead
+    /// have left.
+    ///
+    /// # Errors
+    /// When it can't be written down for the launch after this one.
+    pub fn token_for(&self, run: &str) -> Result<Token, TokenError> {
+        let parent = self.folder.path().parent();
+        let dead = parent.map(left_behind).unwrap_or_default();
+        let inherited = dead.iter().find_map(|folder| {
+            let pool = std::fs::read_to_string(folder.join(POOL)).ok()?;
+            let (of, token) = pool.split_once('\n')?;
+            (of == run).then(|| Token::parse(token.trim(), POOL).ok())?
+        });
+        let token = inherited.map_or_else(Token::random, Ok)?;
+        // The folder is its user's alone.
+        let pool = self.folder.path().join(POOL);
+        std::fs::write(&pool, format!("{run}\n{}\n", token.to_hex()))
+            .map_err(|source| TokenError::Write { path: pool, source })?;
+        for folder in dead {
+            // What can't be removed belongs to somebody else.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        Ok(token)
+    }
+
     /// Where the logs lie.
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// Removes the folders whose launches have ended without doing so. What can't be removed belongs to somebody else.
-fn sweep(parent: &Path) {
+/// The folders whose launches have ended without removing them.
+fn left_behind(parent: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    for entry in entries {
-        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if ours && is_dead(&entry.path()) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
+    let ours = entries.filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX));
+    ours.map(|entry| entry.path())
+        .filter(|folder| is_dead(folder))
+        .collect()
 }
 
 /// Whether the launch of a folder has let go of its lock, as every process does that ends, however it ends.
@@ -96,22 +122,39 @@ fn is_dead(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// As after a SIGKILL: the lock is gone, the folder is not.
+    fn kill(logs: Logs) -> PathBuf {
+        let left = logs.folder.keep();
+        std::fs::write(left.join("local-1.log"), "text").unwrap();
+        left
+    }
+
     #[test]
-    fn only_folders_of_dead_launches_are_swept() {
+    fn only_folders_of_dead_launches_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let lives = Logs::in_folder(parent.path()).unwrap();
-        let killed = Logs::in_folder(parent.path()).unwrap();
-        // As after a SIGKILL: the lock is gone, the folder is not.
-        let left = killed.folder.keep();
-        std::fs::write(left.join("local-1.log"), "text").unwrap();
-        drop(killed._alive);
+        let left = kill(Logs::in_folder(parent.path()).unwrap());
         let stranger = parent.path().join("polestar-workers-of-another-kind");
         std::fs::create_dir(&stranger).unwrap();
         let newborn = parent.path().join("polestar-workers-newborn");
         std::fs::create_dir(&newborn).unwrap();
         std::fs::write(newborn.join(ALIVE), "").unwrap();
-        sweep(parent.path());
+        let next = Logs::in_folder(parent.path()).unwrap();
+        next.token_for("file:///runs/a").unwrap();
         assert!(!left.exists());
         assert!(lives.path().exists() && stranger.exists() && newborn.exists());
+    }
+
+    #[test]
+    fn the_next_launch_of_a_run_that_was_killed_lets_its_workers_in() {
+        let parent = tempfile::tempdir().unwrap();
+        let killed = Logs::in_folder(parent.path()).unwrap();
+        let token = killed.token_for("file:///runs/a").unwrap();
+        kill(killed);
+        let next = Logs::in_folder(parent.path()).unwrap();
+        assert_eq!(next.token_for("file:///runs/a").unwrap(), token);
+        kill(next);
+        let other = Logs::in_folder(parent.path()).unwrap();
+        assert_ne!(other.token_for("file:///runs/b").unwrap(), token);
     }
 }

@@ -12,11 +12,12 @@ pub use local::{Local, threads_each};
 pub use logs::{Logs, LogsError};
 pub use slurm::{Slurm, SlurmTable};
 
-use serde::Serialize;
-use std::{fmt, time::Duration};
+use polestar_run::pool::Token;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 /// A launcher's name for a process that it started, unique in a run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaunchId(pub String);
 
 impl fmt::Display for LaunchId {
@@ -28,10 +29,28 @@ impl fmt::Display for LaunchId {
 /// How workers find their pool.
 #[derive(Clone, Debug)]
 pub struct Contact {
-    /// Where the pool listens.
-    pub address: std::net::SocketAddr,
+    /// Where the pool can be reached: at least one, the best first.
+    pub addresses: Vec<SocketAddr>,
     /// What lets a worker in.
-    pub token: String,
+    pub token: Token,
+    /// Whether it speaks TLS, as every pool does that other hosts can reach.
+    pub tls: bool,
+}
+
+impl Contact {
+    /// The best address, as workers take it.
+    pub fn url(&self) -> String {
+        self.urls().swap_remove(0)
+    }
+
+    /// All addresses, the best first.
+    pub fn urls(&self) -> Vec<String> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let addresses = self.addresses.iter();
+        addresses
+            .map(|address| format!("{scheme}://{address}"))
+            .collect()
+    }
 }
 
 /// What became of a process.

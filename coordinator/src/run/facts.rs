@@ -1,9 +1,8 @@
-//! What a coordinator leaves behind for those after it, apart from results: that it was there, which
-//! generations ended before their trial, which trials it abandoned.
+//! What a coordinator leaves behind for those after it, apart from results: which epochs are taken, which
+//! generations ended before their trial, which trials were abandoned.
 //!
 //! ```text
 //! launches/<epoch>.json                             put if absent: the epoch is taken
-//! launches/<epoch>.ended                            its launch has ended in order
 //! trials/<recipe>/setbacks/<epoch>-<number>.json    put if absent: a generation ended before its trial
 //! trials/<recipe>/abandoned.json                    the last time that the trial was abandoned
 //! ```
@@ -12,12 +11,10 @@
 //! whoever tries the trial again begins with a new budget.
 
 use super::{RunError, from_json, to_json};
-use crate::calendar;
 use polestar_core::{Epoch, Generation, RecipeId, TrialId, format};
 use polestar_run::Cause;
 use polestar_store::{Put, Store};
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::Path};
 
 /// Version of these records that this build writes.
 const FORMAT: u32 = 1;
@@ -31,51 +28,6 @@ struct LaunchRecord {
     /// Tells this claim apart from any other's.
     claim: String,
     version: String,
-    /// Whose it is; records of versions that didn't tell have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    by: Option<Launch>,
-}
-
-/// A coordinator at work, for people who meet another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Launch {
-    /// The run that it trains.
-    pub run: String,
-    /// Its machine.
-    pub host: String,
-    /// Its process there.
-    pub pid: u32,
-    /// When it began, by its clock.
-    pub began: String,
-}
-
-impl Launch {
-    /// This process.
-    pub fn of_this_process(run: &str) -> Launch {
-        Launch {
-            run: run.to_owned(),
-            host: host_name(),
-            pid: std::process::id(),
-            began: calendar::now(),
-        }
-    }
-
-    /// Whether it can't be running: its process would be on this machine, and isn't.
-    fn is_dead(&self) -> bool {
-        self.host == host_name()
-            && Path::new("/proc/self").exists()
-            && !Path::new(&format!("/proc/{}", self.pid)).exists()
-    }
-}
-
-impl fmt::Display for Launch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Launch {
-            host, pid, began, ..
-        } = self;
-        write!(f, "since {began}, host {host}, process {pid}")
-    }
 }
 
 /// A generation that ended before its trial did.
@@ -146,8 +98,11 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Counts a setback.
+    /// Counts a setback. One that the store is to blame for costs nothing.
     pub fn add(&mut self, cause: &Cause) {
+        if cause.is_store_outage() {
+            return;
+        }
         match cause.is_loss() {
             true => self.losses += 1,
             false => self.failures += 1,
@@ -171,8 +126,13 @@ impl Facts {
     ///
     /// # Errors
     /// The store's.
-    pub async fn claim_epoch(&self, by: &Launch) -> Result<Epoch, RunError> {
-        let last = self.epochs(".json").await?.into_iter().max();
+    pub async fn claim_epoch(&self) -> Result<Epoch, RunError> {
+        let number = |key: &str| -> Option<u64> {
+            let name = key.strip_prefix("launches/")?.strip_suffix(".json")?;
+            name.parse().ok()
+        };
+        let objects = self.store.list("launches").await?;
+        let last = objects.iter().filter_map(|o| number(&o.key)).max();
         let mut epoch = Epoch(last.unwrap_or(0) + 1);
         loop {
             let record = LaunchRecord {
@@ -182,9 +142,8 @@ impl Facts {
                     .to_hex()
                     .to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                by: Some(by.clone()),
             };
-            let key = launch_key(epoch.0, ".json");
+            let key = format!("launches/{:06}.json", epoch.0);
             let json = to_json(&key, &record)?;
             match self.store.put_if_absent(&key, json.into()).await? {
                 Put::Created => return Ok(epoch),
@@ -192,43 +151,6 @@ impl Facts {
                 Put::Exists => epoch.0 += 1,
             }
         }
-    }
-
-    /// Numbers of the epochs that have an object of this ending.
-    async fn epochs(&self, ending: &str) -> Result<Vec<u64>, RunError> {
-        let number = |key: &str| -> Option<u64> {
-            let name = key.strip_prefix("launches/")?.strip_suffix(ending)?;
-            name.parse().ok()
-        };
-        let objects = self.store.list("launches").await?;
-        Ok(objects.iter().filter_map(|o| number(&o.key)).collect())
-    }
-
-    /// Records that the launch of an epoch has ended in order, so that later ones needn't wonder.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn record_end(&self, epoch: Epoch) -> Result<(), RunError> {
-        let key = launch_key(epoch.0, ".ended");
-        Ok(self.store.put(&key, Vec::new().into()).await?)
-    }
-
-    /// Launches of a run that may be at work: they have not ended in order, and are not known to be dead. One that
-    /// was killed on another machine can't be told from one that works.
-    ///
-    /// # Errors
-    /// The store's, or a record that can't be read.
-    pub async fn at_work(&self, run: &str) -> Result<Vec<Launch>, RunError> {
-        let ended = self.epochs(".ended").await?;
-        let mut open = self.epochs(".json").await?;
-        open.retain(|epoch| !ended.contains(epoch));
-        let mut launches = Vec::new();
-        for epoch in open {
-            let key = launch_key(epoch, ".json");
-            let record: LaunchRecord = versioned(&key, &self.store.get(&key).await?)?;
-            launches.extend(record.by.filter(|by| by.run == run && !by.is_dead()));
-        }
-        Ok(launches)
     }
 
     /// The last time that a trial was abandoned, whether or not it has a result since.
@@ -292,16 +214,6 @@ impl Facts {
         }
         Ok(spent)
     }
-}
-
-fn launch_key(epoch: u64, ending: &str) -> String {
-    format!("launches/{epoch:06}{ending}")
-}
-
-/// This machine's name.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
 fn abandoned_key(trial: &RecipeId) -> String {

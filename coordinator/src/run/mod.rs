@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! <store>/<name>-<plan digest>/run.json             put if absent: the run begins
+//!                              lease.json           who leads it
+//!                              journal/             what happened under each coordinator
+//!                              status.txt           what the one that leads is at
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
@@ -15,16 +18,21 @@
 //! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
 mod cuts;
+mod events;
 mod facts;
 mod paired;
 mod report;
 
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
-pub use facts::{AbandonedTrial, Facts, Launch, Setback, Spent};
+pub use events::{EventHistory, EventLog, Recorded};
+pub use facts::{AbandonedTrial, Facts, Setback, Spent};
 pub use paired::{ScoredTrial, best};
 pub use report::{ReportError, report_of, write_report};
 
-use crate::sweep::{Plan, PlannedTrial, Sweep};
+use crate::{
+    calendar,
+    sweep::{Plan, PlannedTrial, Sweep},
+};
 use polestar_core::{Digest, TrialId, format};
 use polestar_run::{Outcome, Trial};
 use polestar_store::{Put, Store};

@@ -11,7 +11,8 @@ use polestar_dataset::{PolicyChoice, PolicyDistances};
 use polestar_laws::{Coordinates, Length, Policies, Spread};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
 use polestar_run::{
-    DataRecipe, Recipe, StartFrom, TrainConfig, Trial, Trunk, config::ConfigError, placement::Zero,
+    DataRecipe, MemoryTier, Recipe, StartFrom, TrainConfig, Trial, Trunk, config::ConfigError,
+    placement::Zero,
 };
 
 /// The trials of a plan while it is made.
@@ -220,7 +221,7 @@ impl Maker<'_> {
         model
             .validate()
             .map_err(|source| failed(ConfigError::Model(source)))?;
-        let state_bytes = self.fitting(&stage, model)?;
+        let state_bytes = self.fitting(&mut stage, model)?;
         let work = self.work(stage.objective);
         let at = Coordinates {
             size: size.to_owned(),
@@ -287,20 +288,26 @@ impl Maker<'_> {
         }
     }
 
-    /// Bytes of state on a rank, if a worker has them.
-    fn fitting(&self, stage: &Stage, model: &ModelConfig) -> Result<u64, PlanError> {
+    /// Bytes of state on a rank, if a worker has them. Copies of other ranks' shards are left out where they are
+    /// all that doesn't fit.
+    fn fitting(&self, stage: &mut Stage, model: &ModelConfig) -> Result<u64, PlanError> {
         let layout = &ModelLayout::new(model, HeadKind::of(stage.objective));
         let (pool, train) = (&self.sweep.pool, &stage.train);
         let own = Share {
             world: pool.workers_per_trial.min(train.lanes),
             zero: train.zero,
         };
-        let needs = own.bytes(layout, train);
-        let Some(has) = pool.memory_gib.filter(|has| needs as f64 > has * GIB) else {
+        let (needs, least) = (own.bytes(layout, train), own.least_bytes(layout, train));
+        let too_much = |bytes: u64| pool.memory_gib.filter(|has| bytes as f64 > has * GIB);
+        if too_much(needs).is_none() {
             return Ok(needs);
+        }
+        let Some(has) = too_much(least) else {
+            stage.train.memory_tier = MemoryTier::Off;
+            return Ok(least);
         };
         let most = pool.workers.min(train.lanes);
-        let gib = |share: Share| share.bytes(layout, train) as f64 / GIB;
+        let gib = |share: Share| share.least_bytes(layout, train) as f64 / GIB;
         let worlds = pool.workers_per_trial..=most;
         let remedy = match Share::smallest(worlds, has * GIB, layout, train) {
             Some(share) => format!(
@@ -319,7 +326,7 @@ impl Maker<'_> {
         };
         Err(PlanError::Memory {
             trial: stage.id.clone(),
-            needs: needs as f64 / GIB,
+            needs: least as f64 / GIB,
             has,
             remedy,
         })

@@ -3,7 +3,7 @@
 use polestar_core::WorldSize;
 use polestar_model::ModelLayout;
 use polestar_run::{
-    TrainConfig,
+    MemoryTier, TrainConfig,
     memory::{Holding, memory},
     placement::Zero,
 };
@@ -21,7 +21,8 @@ pub struct Share {
 }
 
 impl Share {
-    /// Most bytes of weights, gradients, moments and the copy for checkpoints on a rank.
+    /// Most bytes of weights, gradients, moments and the copies for checkpoints and for the loss of a worker on
+    /// a rank.
     pub fn bytes(self, layout: &ModelLayout, train: &TrainConfig) -> u64 {
         let holding = Holding {
             zero: self.zero,
@@ -29,8 +30,18 @@ impl Share {
             lanes: train.lanes,
             reduction: train.reduction,
             recompute: train.recompute,
+            copies: train.memory_tier == MemoryTier::Auto,
         };
         memory(layout, holding).total()
+    }
+
+    /// The same without copies of other ranks' shards: they are kept where there is room.
+    pub fn least_bytes(self, layout: &ModelLayout, train: &TrainConfig) -> u64 {
+        let without = TrainConfig {
+            memory_tier: MemoryTier::Off,
+            ..train.clone()
+        };
+        self.bytes(layout, &without)
     }
 
     /// The fewest workers, and then the lowest ZeRO stage, that need no more than `limit` bytes each.
@@ -44,6 +55,6 @@ impl Share {
         const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
         let worlds = worlds.filter(|&world| train.lanes.is_multiple_of(world));
         let mut shares = worlds.flat_map(|world| STAGES.map(|zero| Share { world, zero }));
-        shares.find(|share| share.bytes(layout, train) as f64 <= limit)
+        shares.find(|share| share.least_bytes(layout, train) as f64 <= limit)
     }
 }

@@ -31,7 +31,7 @@ use polestar_model::ModelConfig;
 use polestar_run::{TrainConfig, config::OptimizerConfig, schedule::Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// A sweep file, as written.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -117,9 +117,18 @@ pub struct PoolTable {
     /// Workers of the pool: processes that `launch` starts on this machine, or how many are expected to join.
     pub workers: u32,
     /// Where workers come from: `local` has `launch` start them on this machine, `join` waits for those that are
-    /// started elsewhere with `coordinator worker join`, `slurm` submits them as jobs. Without it, `local`.
+    /// started elsewhere with `coordinator worker join`, `slurm` submits them as jobs. Without it, `join` if there is
+    /// `listen`, otherwise `local`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launcher: Option<LauncherKind>,
+    /// Where workers of other hosts join: `ADDRESS[:PORT]`, with an address, an interface's name or a network such as
+    /// `10.1.0.0/16`. Without it, only processes of this machine can; with `slurm`, all addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// File with the token that lets workers in; made if it isn't there. Without it, `POLESTAR_TOKEN` holds the
+    /// token; with `slurm`, a file in its folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
     /// Workers that train one trial together.
     pub workers_per_trial: u32,
     /// Threads of a worker; 0 shares this machine's cores among the workers.
@@ -132,6 +141,11 @@ pub struct PoolTable {
     pub losses: u32,
     /// How long silence is waited for, in seconds by what is awaited.
     pub deadlines: Deadlines,
+    /// How long a coordinator leads without being heard of, in seconds. After half as long again another one may
+    /// take its place.
+    pub lease_seconds: u64,
+    /// How long workers go on without a coordinator before they end.
+    pub grace_seconds: u64,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
     /// can't fit isn't begun.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +166,11 @@ pub struct PoolTable {
 impl PoolTable {
     /// Where workers come from, said or not.
     pub fn launcher_kind(&self) -> LauncherKind {
-        self.launcher.unwrap_or(LauncherKind::Local)
+        let unsaid = match self.listen {
+            Some(_) => LauncherKind::Join,
+            None => LauncherKind::Local,
+        };
+        self.launcher.unwrap_or(unsaid)
     }
 }
 
@@ -161,12 +179,16 @@ impl Default for PoolTable {
         PoolTable {
             workers: 2,
             launcher: None,
+            listen: None,
+            token_file: None,
             workers_per_trial: 1,
             threads: 0,
             deadline_seconds: 600.0,
             failures: 2,
             losses: 100,
             deadlines: Deadlines::default(),
+            lease_seconds: 15,
+            grace_seconds: 120,
             memory_gib: None,
             worker_flops: None,
             worker_price: None,

@@ -1,6 +1,7 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::{Sweep, explain, variants::MAX_STEPS};
+use super::{PoolTable, Sweep, explain, variants::MAX_STEPS};
+use crate::{control::ListenAddress, launcher::LauncherKind};
 use std::path::{Path, PathBuf};
 
 /// Letters of a name: folders are named by it and a digest, and file systems end at 255.
@@ -138,6 +139,7 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
             pool.workers_per_trial, pool.workers
         ));
     }
+    check_entrance(pool)?;
     if pool.workers_per_trial > sweep.train.lanes {
         return Err(format!(
             "pool.workers_per_trial = {} but train.lanes = {}; raise train.lanes",
@@ -180,6 +182,25 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
     if sweep.store.starts_with("memory:") || sweep.corpus.url.starts_with("memory:") {
         return Err(
             "memory:// lives in one process; a run has several. Use a folder or s3://".into(),
+        );
+    }
+    Ok(())
+}
+
+/// A pool that others join listens somewhere, and nothing is said of one that doesn't.
+fn check_entrance(pool: &PoolTable) -> Result<(), String> {
+    if let Some(listen) = &pool.listen {
+        let address = listen.parse::<ListenAddress>();
+        address.map_err(|error| format!("pool.listen: {error}"))?;
+    } else if pool.launcher_kind() == LauncherKind::Join {
+        return Err(
+            "pool.launcher = \"join\" waits for workers of other hosts; say in pool.listen (or --listen) where"
+                .into(),
+        );
+    } else if pool.token_file.is_some() {
+        return Err(
+            "pool.token_file lets workers of other hosts in; say in pool.listen (or --listen) where they join"
+                .into(),
         );
     }
     Ok(())
@@ -248,6 +269,21 @@ steps = [10]
                 "[train.optimizer]",
                 "schedule = { kind = \"wsd\", warmup = 0.6, decay = 0.6 }\n[train.optimizer]",
                 "train.schedule: warmup = 0.6 and decay = 0.6",
+            ),
+            (
+                "steps = [10]",
+                "steps = [10]\n[pool]\nlauncher = \"join\"",
+                "say in pool.listen",
+            ),
+            (
+                "steps = [10]",
+                "steps = [10]\n[pool]\ntoken_file = \"t\"",
+                "say in pool.listen",
+            ),
+            (
+                "steps = [10]",
+                "steps = [10]\n[pool]\nlisten = \"here and there\"",
+                "no address to listen on",
             ),
         ] {
             let text = refusal(&GOOD.replace(from, to));

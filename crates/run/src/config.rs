@@ -115,6 +115,25 @@ impl Default for CheckpointConfig {
     }
 }
 
+/// Whether workers keep a trial's state in memory for the case that one of them dies. It doesn't show in
+/// the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryTier {
+    /// They do: a trial that loses a worker goes on at most one step before where it was. Where state is
+    /// sharded, each worker holds a copy of another one's shard, unless `pool.memory_gib` has no room for it.
+    #[default]
+    Auto,
+    /// They don't: it goes on from its newest checkpoint.
+    Off,
+}
+
+impl MemoryTier {
+    pub(crate) fn is_auto(&self) -> bool {
+        *self == MemoryTier::Auto
+    }
+}
+
 /// How triplets are brought to a worker. It doesn't show in the weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -191,6 +210,10 @@ pub struct TrainConfig {
     /// Loading.
     #[serde(default, skip_serializing_if = "LoaderConfig::is_default")]
     pub loader: LoaderConfig,
+    /// Whether workers keep the state in memory for the case that one of them dies: `"auto"`, where there
+    /// is room for copies of shards, or `"off"`.
+    #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
+    pub memory_tier: MemoryTier,
 }
 
 fn default_lanes() -> u32 {
@@ -338,6 +361,7 @@ impl TrainConfig {
             recompute: self.recompute,
             loader: self.loader.clone(),
             checkpoint: self.checkpoint.clone(),
+            memory_tier: self.memory_tier,
             trunk,
         }
     }

@@ -3,7 +3,30 @@
 use crate::SetScore;
 use polestar_core::{Digest, Step};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+/// Where a generation found the state that it goes on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResumedFrom {
+    /// Nowhere: it begins with step 0.
+    Nothing,
+    /// A checkpoint in the store.
+    #[default]
+    Store,
+    /// What workers kept in memory when the generation before ended.
+    Memory,
+}
+
+impl fmt::Display for ResumedFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ResumedFrom::Nothing => "nothing",
+            ResumedFrom::Store => "the store",
+            ResumedFrom::Memory => "memory",
+        })
+    }
+}
 
 /// What the engine tells while it works. For people and records, never for decisions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +38,9 @@ pub enum Event {
         step: Step,
         /// All steps.
         steps: u64,
+        /// Where its state was found.
+        #[serde(default)]
+        from: ResumedFrom,
         /// Seconds since the rank was started.
         seconds: f64,
         /// Damaged checkpoints that were passed over, each a sentence.

@@ -38,6 +38,29 @@ impl fmt::Display for Phase {
     }
 }
 
+/// The last collective operation that a rank completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastOperation {
+    /// What it does, as in `all-gather`.
+    pub kind: String,
+    /// Its number in the generation, the same on every rank.
+    pub sequence: u64,
+    /// The step that was under way.
+    pub step: u64,
+}
+
+impl fmt::Display for LastOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LastOperation {
+            kind,
+            sequence,
+            step,
+        } = self;
+        write!(f, "{kind} #{sequence} of step {step}")
+    }
+}
+
 /// A failure as a rank reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +73,9 @@ pub struct Failure {
     pub collateral: bool,
     /// Whether trying again can help.
     pub retryable: bool,
+    /// What the rank and the others had last done together, if a collective operation failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_operation: Option<LastOperation>,
 }
 
 impl fmt::Display for Failure {
@@ -68,8 +94,12 @@ pub enum Stage {
     Connecting,
     /// It trains.
     Running,
+    /// Its ranks were asked to save and stop.
+    Draining,
     /// Its ranks were asked to stop.
     Stopping,
+    /// Its ranks come back to a new coordinator.
+    Rejoining,
 }
 
 impl fmt::Display for Stage {
@@ -78,7 +108,9 @@ impl fmt::Display for Stage {
             Stage::Preparing => "preparing",
             Stage::Connecting => "connecting",
             Stage::Running => "running",
+            Stage::Draining => "draining",
             Stage::Stopping => "stopping",
+            Stage::Rejoining => "rejoining",
         })
     }
 }
@@ -223,12 +255,24 @@ impl Cause {
         }
     }
 
+    /// Whether the store was in trouble that passes: it says nothing about the trial.
+    pub fn is_store_outage(&self) -> bool {
+        match self {
+            Cause::Ranks { first, .. } => matches!(
+                &first.trouble,
+                Trouble::Failed { failure } if failure.phase == Phase::Storage && failure.retryable
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it was the loss of a worker, rather than a failure of the trial or the program.
     pub fn is_loss(&self) -> bool {
         match self {
             Cause::Ranks { first, .. } => {
                 matches!(first.trouble, Trouble::Lost | Trouble::Stuck { .. })
             }
+            Cause::Stalled { stage, .. } => *stage == Stage::Rejoining,
             _ => false,
         }
     }
@@ -279,6 +323,7 @@ mod tests {
             message: "peer lost".to_owned(),
             collateral,
             retryable: true,
+            last_operation: None,
         };
         let suffered = |rank| {
             let failure = failure(true);

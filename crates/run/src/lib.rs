@@ -5,10 +5,12 @@ pub mod checkpoint;
 pub mod config;
 pub mod event;
 pub mod failure;
+pub mod lease;
 pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;
+pub mod pool;
 pub mod protocol;
 pub mod recipe;
 pub mod schedule;
@@ -20,9 +22,9 @@ pub mod proto {
     tonic::include_proto!("polestar.pool.v1");
 }
 
-pub use config::TrainConfig;
-pub use event::Event;
-pub use failure::{Cause, Failure};
+pub use config::{MemoryTier, TrainConfig};
+pub use event::{Event, ResumedFrom};
+pub use failure::{Cause, Failure, LastOperation};
 pub use outcome::{Consumed, Outcome, SetScore};
 pub use recipe::{
     Arithmetic, BatchRecipe, DataRecipe, EvaluationSet, Execution, Measurement, Order, Recipe,

@@ -24,6 +24,8 @@ pub struct Holding {
     pub reduction: Reduction,
     /// Whether blocks are computed again in the backward pass.
     pub recompute: bool,
+    /// Whether each rank keeps a copy of another one's shard, if there are shards.
+    pub copies: bool,
 }
 
 /// Bytes on the rank that holds most.
@@ -37,6 +39,8 @@ pub struct Memory {
     pub compute: u64,
     /// Gradients: partial sums of lanes, and what is being reduced.
     pub gradients: u64,
+    /// The copy of another rank's weights and moments, f32, and the gradient that keeps it up to date.
+    pub copies: u64,
     /// From the first save on: the copy of weights and moments that is stored behind the steps, f32.
     pub saving: u64,
 }
@@ -49,7 +53,7 @@ impl Memory {
 
     /// What a run that saves nothing holds.
     pub fn step(&self) -> u64 {
-        self.masters + self.moments + self.compute + self.gradients
+        self.masters + self.moments + self.compute + self.gradients + self.copies
     }
 }
 
@@ -124,12 +128,18 @@ pub fn memory(layout: &ModelLayout, holding: Holding) -> Memory {
         let reducing = if alone { all } else { all + shard };
         (vectors * all).max(reducing) + largest
     };
+    let copied = if holding.copies && !alone && holding.zero != Zero::None {
+        4 * shard
+    } else {
+        0
+    };
     let bytes = |elements: usize| 4 * elements as u64;
     Memory {
         masters: bytes(updated),
         moments: bytes(2 * updated),
         compute: bytes(compute),
         gradients: bytes(gradients),
+        copies: bytes(copied),
         saving: bytes(3 * saved),
     }
 }
@@ -153,18 +163,28 @@ mod tests {
     #[test]
     fn each_stage_holds_less_than_the_one_before() {
         let layout = ModelLayout::new(&Preset::Polar116M.config(0), HeadKind::Reward);
-        let total = |zero| {
+        let total = |zero, copies| {
             let holding = Holding {
                 zero,
                 world: WorldSize(8),
                 lanes: 32,
                 reduction: Reduction::Canonical,
                 recompute: true,
+                copies,
             };
             memory(&layout, holding).step()
         };
         let stages = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
-        let totals = stages.map(total);
+        let totals = stages.map(|zero| total(zero, false));
+        let [whole, sharded] =
+            [Zero::None, Zero::Weights].map(|zero| total(zero, true) - total(zero, false));
+        // A replica needs no copy; one of a shard is its state and its gradient.
+        assert_eq!(whole, 0);
+        let least = 16 * layout.elements() as u64 / 8;
+        assert!(
+            (least..least + least / 10).contains(&sharded),
+            "{sharded} {least}"
+        );
         assert!(totals.is_sorted_by(|a, b| a > b), "{totals:?}");
         // Four lanes a rank: weights twice, moments, two partial sums and the lane that runs.
         let elements = layout.elements() as u64;

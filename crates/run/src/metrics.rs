@@ -166,7 +166,11 @@ pub async fn measured_until(store: &Store, trial: &Trial) -> Result<Step, Error>
     Ok(last.max().unwrap_or_default())
 }
 
-fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
+/// Rows as a Parquet file. `key` names it in errors.
+///
+/// # Errors
+/// The encoder's.
+pub fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
     let mut columns: Vec<(String, ArrayRef)> = Vec::new();
     let whole = |f: &dyn Fn(&Row) -> u64| -> ArrayRef {
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(f)))
@@ -230,7 +234,11 @@ fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
+/// Reads what [`encode`] wrote, every bit of it.
+///
+/// # Errors
+/// [`Error::Parquet`] or [`Error::Column`] when it is something else.
+pub fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
     let parquet = |source| Error::Parquet {
         key: key.to_owned(),
         source,

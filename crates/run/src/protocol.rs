@@ -4,11 +4,12 @@
 //! [`ProtocolError`] names it.
 
 use crate::{
-    Consumed, Event, Outcome, SetScore,
-    failure::{Blame, Cause, Failure, Member, Phase, Stage, Trouble},
+    Consumed, Event, Outcome, ResumedFrom, SetScore,
+    failure::{Blame, Cause, Failure, LastOperation, Member, Phase, Stage, Trouble},
     proto,
 };
 use polestar_core::{Digest, Epoch, Generation, Rank, Step, TrialId, WorkerId, digest::NotADigest};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Version of a trial's bytes in [`proto::Trial`]: JSON of [`crate::Trial`].
@@ -61,6 +62,47 @@ impl From<Generation> for proto::Generation {
     }
 }
 
+/// A rank of a generation that goes on while its worker looks for a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Membership {
+    /// The generation.
+    pub generation: Generation,
+    /// What it trains.
+    pub trial: TrialId,
+    /// The worker's place in it.
+    pub rank: Rank,
+    /// Ranks that it has.
+    pub world: u32,
+    /// Steps done, as far as the worker knows.
+    pub step: Step,
+}
+
+impl From<Membership> for proto::Membership {
+    fn from(membership: Membership) -> Self {
+        proto::Membership {
+            generation: Some(membership.generation.into()),
+            trial: membership.trial.0,
+            rank: membership.rank.0,
+            world: membership.world,
+            step: membership.step.0,
+        }
+    }
+}
+
+impl TryFrom<proto::Membership> for Membership {
+    type Error = ProtocolError;
+
+    fn try_from(message: proto::Membership) -> Result<Self, ProtocolError> {
+        Ok(Membership {
+            generation: generation(message.generation)?,
+            trial: TrialId(message.trial),
+            rank: Rank(message.rank),
+            world: message.world,
+            step: Step(message.step),
+        })
+    }
+}
+
 impl From<SetScore> for proto::SetScore {
     fn from(score: SetScore) -> Self {
         proto::SetScore {
@@ -106,11 +148,13 @@ impl From<Event> for proto::progress::Event {
             Event::Begun {
                 step,
                 steps,
+                from,
                 seconds,
                 passed_over,
             } => Message::Begun(proto::Begun {
                 step: step.0,
                 steps,
+                from: proto::ResumedFrom::from(from).into(),
                 seconds,
                 passed_over,
             }),
@@ -159,6 +203,7 @@ impl TryFrom<proto::progress::Event> for Event {
             Message::Begun(m) => Event::Begun {
                 step: Step(m.step),
                 steps: m.steps,
+                from: resumed_from(m.from)?,
                 seconds: m.seconds,
                 passed_over: m.passed_over,
             },
@@ -258,6 +303,52 @@ fn phase(value: i32) -> Result<Phase, ProtocolError> {
     }
 }
 
+impl From<ResumedFrom> for proto::ResumedFrom {
+    fn from(from: ResumedFrom) -> Self {
+        match from {
+            ResumedFrom::Nothing => proto::ResumedFrom::Nothing,
+            ResumedFrom::Store => proto::ResumedFrom::Store,
+            ResumedFrom::Memory => proto::ResumedFrom::Memory,
+        }
+    }
+}
+
+fn resumed_from(value: i32) -> Result<ResumedFrom, ProtocolError> {
+    let field = "from";
+    let unknown = ProtocolError::Unknown { field, value };
+    match proto::ResumedFrom::try_from(value) {
+        Ok(proto::ResumedFrom::Nothing) => Ok(ResumedFrom::Nothing),
+        Ok(proto::ResumedFrom::Store) => Ok(ResumedFrom::Store),
+        Ok(proto::ResumedFrom::Memory) => Ok(ResumedFrom::Memory),
+        Ok(proto::ResumedFrom::Unspecified) | Err(_) => Err(unknown),
+    }
+}
+
+impl From<LastOperation> for proto::LastOperation {
+    fn from(operation: LastOperation) -> Self {
+        let LastOperation {
+            kind,
+            sequence,
+            step,
+        } = operation;
+        proto::LastOperation {
+            kind,
+            sequence,
+            step,
+        }
+    }
+}
+
+impl From<proto::LastOperation> for LastOperation {
+    fn from(operation: proto::LastOperation) -> Self {
+        LastOperation {
+            kind: operation.kind,
+            sequence: operation.sequence,
+            step: operation.step,
+        }
+    }
+}
+
 impl From<Failure> for proto::Failure {
     fn from(failure: Failure) -> Self {
         proto::Failure {
@@ -265,6 +356,7 @@ impl From<Failure> for proto::Failure {
             message: failure.message,
             collateral: failure.collateral,
             retryable: failure.retryable,
+            last_operation: failure.last_operation.map(Into::into),
         }
     }
 }
@@ -278,6 +370,7 @@ impl TryFrom<proto::Failure> for Failure {
             message: message.message,
             collateral: message.collateral,
             retryable: message.retryable,
+            last_operation: message.last_operation.map(Into::into),
         })
     }
 }
@@ -288,7 +381,9 @@ impl From<Stage> for proto::Stage {
             Stage::Preparing => proto::Stage::Preparing,
             Stage::Connecting => proto::Stage::Connecting,
             Stage::Running => proto::Stage::Running,
+            Stage::Draining => proto::Stage::Draining,
             Stage::Stopping => proto::Stage::Stopping,
+            Stage::Rejoining => proto::Stage::Rejoining,
         }
     }
 }
@@ -300,7 +395,9 @@ fn stage(value: i32) -> Result<Stage, ProtocolError> {
         Ok(proto::Stage::Preparing) => Ok(Stage::Preparing),
         Ok(proto::Stage::Connecting) => Ok(Stage::Connecting),
         Ok(proto::Stage::Running) => Ok(Stage::Running),
+        Ok(proto::Stage::Draining) => Ok(Stage::Draining),
         Ok(proto::Stage::Stopping) => Ok(Stage::Stopping),
+        Ok(proto::Stage::Rejoining) => Ok(Stage::Rejoining),
         Ok(proto::Stage::Unspecified) | Err(_) => Err(unknown),
     }
 }

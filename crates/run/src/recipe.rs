@@ -10,7 +10,7 @@
 //! of the weights must be in it: that is why a sum whose order isn't canonical carries its world.
 
 use crate::{
-    config::{Backend, CheckpointConfig, LoaderConfig, OptimizerConfig},
+    config::{Backend, CheckpointConfig, LoaderConfig, MemoryTier, OptimizerConfig},
     placement::{Reduction, Zero},
     schedule::{Schedule, ScheduleError},
 };
@@ -193,6 +193,9 @@ pub struct Execution {
     pub loader: LoaderConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+    /// Whether ranks keep the state in memory when their generation ends early.
+    #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
+    pub memory_tier: MemoryTier,
     /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
     /// are those that this trial reaches alone, bit for bit.
     pub trunk: Option<Trunk>,
@@ -314,6 +317,14 @@ impl Trial {
     pub fn saves(&self, step: Step) -> bool {
         let setting = &self.execution.checkpoint;
         self.is_due(setting.every, step) || setting.at.contains(&step)
+    }
+
+    /// Whether the checkpoint after `step` stays for good: a trial that has passed it must have it.
+    pub fn is_milestone(&self, step: Step) -> bool {
+        let setting = &self.execution.checkpoint;
+        let every = setting.keep_every;
+        let kept = every > 0 && step.0.is_multiple_of(every);
+        self.saves(step) && (kept || setting.at.contains(&step))
     }
 
     /// Whether something that happens `every` steps, and at the end, happens after `step`.

@@ -73,6 +73,7 @@ pub(crate) fn connect(rank: Rank) -> Result<MeshTransport, Failure> {
             listener,
             peers: &peers,
             secret: &Secret([1; 32]),
+            tls: None,
             locality: Locality::Machine,
             deadline: DEADLINE,
         };

@@ -29,9 +29,12 @@ pub fn meaning(code: u8) -> Option<&'static str> {
 /// The code of a worker that ended with an error.
 pub fn code(error: &Error) -> u8 {
     match error {
-        Error::Connect { .. } | Error::Stream { .. } => NO_COORDINATOR,
-        Error::Url { .. } | Error::Protocol { .. } | Error::Token | Error::Refused { .. } => {
-            REFUSED
-        }
+        Error::Connect { .. } | Error::Channel { .. } | Error::Stream { .. } => NO_COORDINATOR,
+        Error::Url { .. }
+        | Error::Handshake { .. }
+        | Error::Plain { .. }
+        | Error::DataAddress(_)
+        | Error::Protocol { .. }
+        | Error::Refused { .. } => REFUSED,
     }
 }

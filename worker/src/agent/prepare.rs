@@ -6,6 +6,7 @@ use polestar_core::{Rank, chain};
 use polestar_run::{
     Failure, Trial,
     failure::Phase,
+    pool::Tls,
     proto::Start,
     protocol::{self, ProtocolError},
 };
@@ -79,14 +80,23 @@ impl PrepareError {
             // Whoever can't be reached has trouble of its own, which is told of apart from this.
             collateral: matches!(self, E::Cancelled | E::Connect(_)),
             retryable: !for_good,
+            last_operation: None,
         }
     }
+}
+
+/// How the other ranks of a generation are met.
+pub(super) struct Meeting {
+    /// Where higher ranks dial in.
+    pub(super) listener: TcpListener,
+    /// How connections are sealed, in a pool over several hosts.
+    pub(super) tls: Option<Tls>,
 }
 
 /// Understands the message and connects to the other ranks.
 pub(super) async fn prepare(
     start: Start,
-    listener: TcpListener,
+    meeting: Meeting,
     cancel: &Cancel,
 ) -> Result<(Trial, MeshTransport, Store), PrepareError> {
     let field = "start.trial";
@@ -115,9 +125,10 @@ pub(super) async fn prepare(
         let (rank, secret) = (Rank(start.rank), Secret(secret));
         let connect = Mesh::connect(Join {
             rank,
-            listener,
+            listener: meeting.listener,
             peers: &peers,
             secret: &secret,
+            tls: meeting.tls.as_ref(),
             locality: Locality::Machine,
             deadline,
         });

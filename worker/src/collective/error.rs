@@ -78,10 +78,23 @@ pub struct Operation {
     pub name: &'static str,
     /// Its number, the same on every rank.
     pub sequence: u64,
+    /// The step that was under way when it began.
+    pub step: u64,
     /// Bytes that it is about.
     pub bytes: usize,
     /// Whether it ended well.
     pub done: bool,
+}
+
+impl FlightRecord {
+    /// The last operation that ended well.
+    pub fn last_done(&self) -> Option<Operation> {
+        self.0
+            .iter()
+            .rev()
+            .find(|operation| operation.done)
+            .copied()
+    }
 }
 
 impl fmt::Display for FlightRecord {
@@ -90,6 +103,7 @@ impl fmt::Display for FlightRecord {
             let Operation {
                 name,
                 sequence,
+                step: _,
                 bytes,
                 done,
             } = operation;

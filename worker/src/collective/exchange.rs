@@ -170,8 +170,8 @@ impl<'a, 'q> Exchange<'a, 'q> {
 
     /// Waits until all is sent.
     pub(super) fn flush(&mut self) -> Result<(), Cause> {
-        self.until(&mut [], &mut [], |queues, _, _| {
-            queues.iter().flatten().all(|queue| queue.next().is_empty())
+        self.until(&mut [], &mut [], |exchange, _, _| {
+            (0..exchange.queues.len()).all(|rank| !exchange.is_sending(rank))
         })
     }
 
@@ -179,7 +179,7 @@ impl<'a, 'q> Exchange<'a, 'q> {
         &mut self,
         due: &mut [Receive<'_>],
         got: &mut [usize],
-        done: impl Fn(&[Option<SendQueue<'_>>], &[Receive<'_>], &[usize]) -> bool,
+        done: impl Fn(&Self, &[Receive<'_>], &[usize]) -> bool,
     ) -> Result<(), Cause> {
         let mut idle = 0;
         loop {
@@ -195,6 +195,7 @@ impl<'a, 'q> Exchange<'a, 'q> {
             }
             for (link, queue) in self.links.iter_mut().zip(&mut self.queues) {
                 if let (Some(link), Some(queue)) = (link, queue) {
+                    moved |= link.push()?;
                     while !queue.next().is_empty() {
                         let n = link.write(queue.next())?;
                         if n == 0 {
@@ -205,7 +206,7 @@ impl<'a, 'q> Exchange<'a, 'q> {
                     }
                 }
             }
-            if done(&self.queues, due, got) {
+            if done(self, due, got) {
                 return Ok(());
             }
             if moved {
@@ -229,13 +230,17 @@ impl<'a, 'q> Exchange<'a, 'q> {
         }
     }
 
+    /// Whether something is still to go to a rank.
+    fn is_sending(&self, rank: usize) -> bool {
+        let queue = self.queues[rank].as_ref();
+        let link = self.links[rank].as_ref();
+        queue.is_some_and(|queue| !queue.next().is_empty()) || link.is_some_and(Link::holds)
+    }
+
     /// Sleeps until a peer has done something, or fails when none has for too long.
     fn sleep(&mut self, due: &[Receive<'_>], got: &[usize]) -> Result<(), Cause> {
         let waited = self.moved.elapsed();
-        let writes = |rank: usize| {
-            let queue = self.queues[rank].as_ref();
-            queue.is_some_and(|queue| !queue.next().is_empty())
-        };
+        let writes = |rank: usize| self.is_sending(rank);
         let late = due.iter().zip(got).find(|(d, got)| **got < d.into.len());
         let stuck = || (0..self.queues.len()).find(|&rank| writes(rank));
         let late = late
@@ -271,8 +276,8 @@ impl<'a, 'q> Exchange<'a, 'q> {
             };
             let mut flags = PollFlags::empty();
             // Data of an operation that we aren't waiting for must not keep us awake; a wake-up must.
-            flags.set(PollFlags::IN, reads || !link.is_plain());
-            flags.set(PollFlags::OUT, writes && link.is_plain());
+            flags.set(PollFlags::IN, reads || !link.carries_data());
+            flags.set(PollFlags::OUT, writes && link.carries_data());
             watched.push(PollFd::new(&link.stream, flags));
         }
         let timeout = Timespec {

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! dialler -> listener   magic, rank, host, nonce_d
-//! listener -> dialler   rank, host, nonce_l, H(secret, "listener", ranks, hosts, nonces)
-//! dialler -> listener   H(secret, "dialler", ranks, hosts, nonces)
+//! listener -> dialler   rank, host, nonce_l, H(secret, "listener", channel, ranks, hosts, nonces)
+//! dialler -> listener   H(secret, "dialler", channel, ranks, hosts, nonces)
 //! ```
 //! `H` is keyed blake3; the secret comes from the coordinator over its own authenticated stream
-//! and is fresh for every generation. Neither side learns the secret or can replay a proof.
+//! and is fresh for every generation. Neither side learns the secret or can replay a proof. Under TLS, `channel` is
+//! what only the two ends of this very session know, so that nobody can stand between two sessions.
 
 use polestar_core::Rank;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-const MAGIC: [u8; 8] = *b"polestr2";
+const MAGIC: [u8; 8] = *b"polestr3";
 const NONCE: usize = 32;
+
+/// What only the two ends of a TLS session know; zeros without one.
+pub(super) type Channel = [u8; 32];
 
 /// Known to the ranks of one generation and nobody else.
 #[derive(Clone)]
@@ -74,12 +78,26 @@ impl Identity {
     }
 }
 
+/// What one end proves itself with.
+#[derive(Clone, Copy)]
+pub(super) struct Proof<'a> {
+    /// Of the generation.
+    pub(super) secret: &'a Secret,
+    /// Of the connection.
+    pub(super) channel: Channel,
+    /// Who proves.
+    pub(super) me: Identity,
+}
+
 /// Why a connection was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The connection broke.
     #[error("the connection broke during the handshake")]
     Broken(#[from] std::io::Error),
+    /// No TLS session: another pool's token, or no Polestar.
+    #[error("the other end could not prove that it has this pool's token")]
+    Tls(#[source] std::io::Error),
     /// Not one of us.
     #[error("the other end doesn't speak this protocol")]
     Magic,
@@ -99,26 +117,26 @@ pub enum HandshakeError {
 /// Proves ourselves to a listener and checks that it is `peer`; returns who it is.
 pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    secret: &Secret,
-    me: Identity,
+    proof: Proof<'_>,
     peer: Rank,
 ) -> Result<Identity, HandshakeError> {
     let mine: [u8; NONCE] = rand::random();
     let mut hello = MAGIC.to_vec();
-    hello.extend_from_slice(&me.encode());
+    hello.extend_from_slice(&proof.me.encode());
     hello.extend_from_slice(&mine);
     stream.write_all(&hello).await?;
+    stream.flush().await?;
     let found = Identity::read(stream).await?;
     let theirs: [u8; NONCE] = read_array(stream).await?;
-    let proof: [u8; 32] = read_array(stream).await?;
+    let shown: [u8; 32] = read_array(stream).await?;
     let proofs = Proofs {
-        secret,
-        dialler: me,
+        proof,
+        dialler: proof.me,
         listener: found,
         nonces: [mine, theirs],
     };
     // blake3::Hash compares in constant time.
-    if blake3::Hash::from(proof) != proofs.of("listener") {
+    if blake3::Hash::from(shown) != proofs.of("listener") {
         return Err(HandshakeError::Proof);
     }
     if found.rank != peer {
@@ -128,14 +146,14 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
         });
     }
     stream.write_all(proofs.of("dialler").as_bytes()).await?;
+    stream.flush().await?;
     Ok(found)
 }
 
 /// Checks a dialler and proves ourselves to it; returns who it is.
 pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    secret: &Secret,
-    me: Identity,
+    proof: Proof<'_>,
 ) -> Result<Identity, HandshakeError> {
     if read_array::<8, S>(stream).await? != MAGIC {
         return Err(HandshakeError::Magic);
@@ -144,24 +162,25 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let theirs: [u8; NONCE] = read_array(stream).await?;
     let mine: [u8; NONCE] = rand::random();
     let proofs = Proofs {
-        secret,
+        proof,
         dialler,
-        listener: me,
+        listener: proof.me,
         nonces: [theirs, mine],
     };
-    let mut reply = me.encode();
+    let mut reply = proof.me.encode();
     reply.extend_from_slice(&mine);
     reply.extend_from_slice(proofs.of("listener").as_bytes());
     stream.write_all(&reply).await?;
-    let proof: [u8; 32] = read_array(stream).await?;
-    if blake3::Hash::from(proof) != proofs.of("dialler") {
+    stream.flush().await?;
+    let shown: [u8; 32] = read_array(stream).await?;
+    if blake3::Hash::from(shown) != proofs.of("dialler") {
         return Err(HandshakeError::Proof);
     }
     Ok(dialler)
 }
 
 struct Proofs<'a> {
-    secret: &'a Secret,
+    proof: Proof<'a>,
     dialler: Identity,
     listener: Identity,
     nonces: [[u8; NONCE]; 2],
@@ -169,8 +188,9 @@ struct Proofs<'a> {
 
 impl Proofs<'_> {
     fn of(&self, role: &str) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.secret.0);
+        let mut hasher = blake3::Hasher::new_keyed(&self.proof.secret.0);
         hasher.update(role.as_bytes());
+        hasher.update(&self.proof.channel);
         hasher.update(&self.dialler.encode());
         hasher.update(&self.listener.encode());
         hasher.update(&self.nonces[0]);
@@ -192,16 +212,30 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_the_same_secret_opens_a_connection() {
-        for (theirs, accepted) in [([7; 32], true), ([8; 32], false)] {
+    async fn only_the_same_secret_on_the_same_channel_opens_a_connection() {
+        for (secret, channel, accepted) in [
+            ([7; 32], [1; 32], true),
+            ([8; 32], [1; 32], false),
+            ([7; 32], [2; 32], false),
+        ] {
             let (mut a, mut b) = tokio::io::duplex(1024);
-            let (mine, theirs) = (Secret([7; 32]), Secret(theirs));
+            let (mine, theirs) = (Secret([7; 32]), Secret(secret));
             let [zero, three] = [0, 3].map(|rank| Identity {
                 rank: Rank(rank),
                 host: HostId::of(&[rank as u8]),
             });
-            let listener = async move { answer(&mut b, &theirs, zero).await };
-            let dialler = async move { dial(&mut a, &mine, three, Rank(0)).await };
+            let listens = Proof {
+                secret: &theirs,
+                channel,
+                me: zero,
+            };
+            let dials = Proof {
+                secret: &mine,
+                channel: [1; 32],
+                me: three,
+            };
+            let listener = async move { answer(&mut b, listens).await };
+            let dialler = async move { dial(&mut a, dials, Rank(0)).await };
             let (dialled, answered) = tokio::join!(dialler, listener);
             assert_eq!(dialled.ok(), accepted.then_some(zero));
             assert_eq!(answered.ok(), accepted.then_some(three));

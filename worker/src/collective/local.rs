@@ -5,6 +5,7 @@ use super::{
     mesh::{Join, Locality, Mesh, MeshError, listen},
 };
 use polestar_core::Rank;
+use polestar_run::pool::Tls;
 use std::{net::SocketAddr, time::Duration};
 
 /// One mesh for each rank, where `localities` has a place for each. The runtime that this is awaited on
@@ -15,6 +16,15 @@ use std::{net::SocketAddr, time::Duration};
 pub async fn local_world(
     localities: &[Locality],
     deadline: Duration,
+) -> Result<Vec<Mesh>, MeshError> {
+    world(localities, deadline, None).await
+}
+
+/// [`local_world`], with connections that may be sealed.
+pub(super) async fn world(
+    localities: &[Locality],
+    deadline: Duration,
+    tls: Option<&Tls>,
 ) -> Result<Vec<Mesh>, MeshError> {
     if localities.len() == 1 {
         return Ok(vec![Mesh::alone()]);
@@ -34,6 +44,7 @@ pub async fn local_world(
             listener,
             peers: &addresses,
             secret: &secret,
+            tls,
             locality,
             deadline,
         })

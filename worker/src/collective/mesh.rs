@@ -2,11 +2,12 @@
 //! are on one host. Lower ranks listen, higher ranks dial.
 
 use super::{
-    handshake::{self, HandshakeError, HostId, Identity, Secret},
+    greet::Connected,
+    handshake::{HandshakeError, HostId, Identity, Secret},
     link::Link,
-    shared::{self, Shared},
 };
 use polestar_core::{Rank, WorldSize};
+use polestar_run::pool::Tls;
 use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
@@ -15,9 +16,6 @@ use std::{
     },
     time::Duration,
 };
-
-/// A peer proves itself within this time or is dropped.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// What a rank takes for its host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +51,8 @@ pub struct Join<'a> {
     pub peers: &'a [SocketAddr],
     /// What proves that a rank belongs to the generation.
     pub secret: &'a Secret,
+    /// How connections are sealed, where others could listen to them.
+    pub tls: Option<&'a Tls>,
     /// Where it is.
     pub locality: Locality,
     /// How long it waits for the others.
@@ -106,74 +106,8 @@ pub enum MeshError {
 }
 
 impl Join<'_> {
-    fn shares_memory(&self) -> bool {
+    pub(super) fn shares_memory(&self) -> bool {
         self.locality == Locality::Machine
-    }
-
-    /// Dials the lower ranks. `links` are those to them, and to this rank itself.
-    async fn dial(&self, me: Identity, links: &mut [Option<Connected>]) -> Result<(), MeshError> {
-        let lower = (0..self.rank.0).map(Rank).zip(self.peers);
-        for ((peer, &address), link) in lower.zip(links) {
-            let stream = tokio::net::TcpStream::connect(address).await;
-            let mut stream = stream.map_err(|source| MeshError::Connect {
-                peer,
-                address,
-                source,
-            })?;
-            let answered = handshake::dial(&mut stream, self.secret, me, peer).await;
-            let found = answered.map_err(|source| MeshError::Refused {
-                peer,
-                address,
-                source,
-            })?;
-            let shared = shared::accept(&mut stream, peer, self.shares_memory()).await?;
-            *link = Some(Connected {
-                host: found.host,
-                stream,
-                shared,
-            });
-        }
-        Ok(())
-    }
-
-    /// Waits until every higher rank has dialled in. `links` are those to them.
-    async fn accept(&self, me: Identity, links: &mut [Option<Connected>]) -> Result<(), MeshError> {
-        let first = self.rank.0 as usize + 1;
-        while links.iter().any(Option::is_none) {
-            let (mut stream, address) = self.listener.accept().await?;
-            let answer = async {
-                let peer = handshake::answer(&mut stream, self.secret, me).await?;
-                let shared = shared::offer(&mut stream, peer.rank, self.shares_memory()).await?;
-                Ok::<_, HandshakeError>((peer, shared))
-            };
-            // A stranger that says nothing must not keep the others waiting.
-            let Ok(answered) = tokio::time::timeout(HANDSHAKE, answer).await else {
-                tracing::warn!(%address, "connection dropped: it said nothing");
-                continue;
-            };
-            let (peer, shared) = match answered {
-                Ok(answered) => answered,
-                Err(error) => {
-                    tracing::warn!(%address, %error, "connection refused");
-                    continue;
-                }
-            };
-            let place = (peer.rank.0 as usize).checked_sub(first);
-            match place.and_then(|place| links.get_mut(place)) {
-                Some(link) => {
-                    *link = Some(Connected {
-                        host: peer.host,
-                        stream,
-                        shared,
-                    });
-                }
-                None => {
-                    let rank = peer.rank;
-                    tracing::warn!(%address, %rank, "unexpected rank dialled in");
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -186,13 +120,6 @@ pub struct Mesh {
     /// By rank.
     pub(super) hosts: Vec<HostId>,
     pub(super) aborter: Aborter,
-}
-
-/// An authenticated connection.
-struct Connected {
-    host: HostId,
-    stream: tokio::net::TcpStream,
-    shared: Option<Shared>,
 }
 
 /// Breaks a mesh from another thread: every waiting or later operation returns at once.
@@ -274,16 +201,12 @@ impl Mesh {
                 hosts.push(me.host);
                 continue;
             };
-            let Connected {
-                host,
-                stream,
-                shared,
-            } = connected;
+            let Connected { host, stream, way } = connected;
             let stream = stream.into_std()?;
             stream.set_nodelay(true)?;
             streams.push(stream.try_clone()?);
             hosts.push(host);
-            links.push(Some(Link::new(Rank(peer as u32), stream, shared)));
+            links.push(Some(Link::new(Rank(peer as u32), stream, way)));
         }
         Ok(Mesh {
             rank: me.rank,

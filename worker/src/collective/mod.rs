@@ -12,6 +12,7 @@
 mod background;
 mod error;
 mod exchange;
+mod greet;
 mod handshake;
 mod link;
 mod local;
@@ -20,6 +21,7 @@ mod mesh;
 mod operation;
 mod plan;
 mod ring;
+mod sealed;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ pub use mesh::{Aborter, Join, Locality, Mesh, MeshError, listen};
 pub use transport::MeshTransport;
 
 use crate::engine::Engine;
-use polestar_core::{Rank, WorldSize, tree::Subtree};
+use polestar_core::{Rank, Step, WorldSize, tree::Subtree};
 use std::{fmt, ops::Range};
 
 /// Partial sums, each with the subtree of lanes that it is the sum of, in lane order.
@@ -48,6 +50,24 @@ pub struct LaneSum {
     /// Whether the ranks [gather](Transport::all_gather) the sum afterwards: it is then worth to keep
     /// room for the whole.
     pub gathered_next: bool,
+}
+
+/// Who a rank gives a vector to, and whose it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbours {
+    /// Takes this rank's.
+    pub to: Rank,
+    /// Gives this rank its own.
+    pub from: Rank,
+}
+
+/// What became of a vector that was [passed on](Transport::pass_on).
+#[derive(Clone, Debug)]
+pub struct Passed<F> {
+    /// It, as it was.
+    pub own: F,
+    /// What came instead.
+    pub received: F,
 }
 
 /// The other ranks of a generation, and the control data that goes to and from them. All ranks call
@@ -77,6 +97,21 @@ pub trait Peers: Send {
     /// # Errors
     /// [`CollectiveError`] when a rank is lost, late or out of step.
     fn broadcast(&mut self, root: Rank, local: &[u8]) -> Result<Vec<u8>, CollectiveError>;
+
+    /// Some bytes for each rank, by rank; returns those that came from each. Sizes may differ.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost, late or out of step.
+    ///
+    /// # Panics
+    /// When there are not as many as ranks.
+    fn all_to_all(&mut self, to: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, CollectiveError>;
+
+    /// The host of each rank, as a number, by rank.
+    fn hosts(&self) -> Vec<usize>;
+
+    /// From now on this step is under way: for the flight record.
+    fn at_step(&mut self, step: Step);
 
     /// Returns when every rank has called it.
     ///
@@ -114,6 +149,16 @@ pub trait Transport<E: Engine>: Peers {
         shards: Vec<Range<usize>>,
         own: E::Flat,
     ) -> Pending<E::Flat>;
+
+    /// Gives a copy of a vector to one rank and takes one of `elements` from another. All ranks call it; who
+    /// gives to whom is a permutation without fixed points.
+    fn pass_on(
+        &mut self,
+        engine: &E,
+        neighbours: Neighbours,
+        own: E::Flat,
+        elements: usize,
+    ) -> Pending<Passed<E::Flat>>;
 }
 
 /// An operation that was started.

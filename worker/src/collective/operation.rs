@@ -1,5 +1,7 @@
 //! The operations themselves, each on the thread that calls it.
 
+mod bytes;
+
 use super::{
     Aborter, Cause, CollectiveError, FlightRecord, LaneSum, LinkError, Mesh, Operation, Partials,
     exchange::{Exchange, Header, Receive, SendQueue},
@@ -8,7 +10,15 @@ use super::{
 };
 use crate::host::HostBuffer;
 use polestar_core::{Rank, WorldSize};
-use std::{collections::VecDeque, ops::Range, time::Duration};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// Operations that an error tells of.
 const FLIGHT_RECORD: usize = 16;
@@ -24,6 +34,8 @@ const ALL_GATHER: Kind = kind("all-gather", 2);
 const BROADCAST: Kind = kind("broadcast", 3);
 const EXCHANGE: Kind = kind("exchange", 4);
 const GATHER: Kind = kind("gather", 5);
+const ALL_TO_ALL: Kind = kind("all-to-all", 6);
+const PASS_ON: Kind = kind("pass-on", 7);
 
 const fn kind(name: &'static str, code: u32) -> Kind {
     Kind { name, code }
@@ -50,6 +62,8 @@ pub(super) struct Core {
     topology: Topology,
     deadline: Duration,
     next: u64,
+    /// The step that is under way.
+    step: Arc<AtomicU64>,
     record: VecDeque<Operation>,
     /// After a failure the streams may be anywhere, and nothing may use them again.
     failed: Option<Cause>,
@@ -63,6 +77,7 @@ impl Core {
             topology,
             deadline,
             next: 0,
+            step: Arc::default(),
             record: VecDeque::with_capacity(FLIGHT_RECORD),
             failed: None,
         }
@@ -82,6 +97,16 @@ impl Core {
 
     pub(super) fn aborter(&self) -> Aborter {
         self.mesh.aborter()
+    }
+
+    /// Says which step is under way, from any thread.
+    pub(super) fn step(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.step)
+    }
+
+    /// As [`super::Peers::hosts`].
+    pub(super) fn hosts(&self) -> Vec<usize> {
+        self.topology.hosts().to_vec()
     }
 
     /// Lets nothing use the links any more, here or on other ranks.
@@ -299,72 +324,6 @@ impl Core {
         })
     }
 
-    /// As [`super::Peers::exchange`].
-    pub(super) fn exchange(&mut self, local: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        let everyone = vec![true; self.world().0 as usize];
-        self.bytes(EXCHANGE, &everyone, local, |_| local)
-    }
-
-    /// As [`super::Peers::gather`].
-    pub(super) fn gather(
-        &mut self,
-        root: Rank,
-        local: &[u8],
-    ) -> Result<Option<Vec<Vec<u8>>>, CollectiveError> {
-        let (talks, is_root) = self.star(root);
-        let to = |rank: usize| if rank == root.0 as usize { local } else { &[] };
-        let all = self.bytes(GATHER, &talks, local, to)?;
-        Ok(is_root.then_some(all))
-    }
-
-    /// As [`super::Peers::broadcast`].
-    pub(super) fn broadcast(
-        &mut self,
-        root: Rank,
-        local: &[u8],
-    ) -> Result<Vec<u8>, CollectiveError> {
-        let (talks, is_root) = self.star(root);
-        let to = |_| if is_root { local } else { &[] };
-        let mut all = self.bytes(BROADCAST, &talks, local, to)?;
-        Ok(all.swap_remove(root.0 as usize))
-    }
-
-    /// Whom this rank talks to when only `root` talks to all, and whether it is the root.
-    fn star(&self, root: Rank) -> (Vec<bool>, bool) {
-        let (root, me) = (root.0 as usize, self.me());
-        let ranks = 0..self.world().0 as usize;
-        (ranks.map(|r| r == root || me == root).collect(), me == root)
-    }
-
-    /// What each rank sends here, by rank, and `local` in this one's place.
-    fn bytes<'a>(
-        &mut self,
-        kind: Kind,
-        talks: &[bool],
-        local: &'a [u8],
-        to: impl Fn(usize) -> &'a [u8],
-    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        let me = self.me();
-        let outgoing = |rank| Outgoing::one(to(rank));
-        self.run(kind, local.len(), talks, outgoing, |exchange, sizes| {
-            let mut all: Vec<Vec<u8>> = sizes.iter().map(|&n| vec![0; n]).collect();
-            all[me] = local.to_vec();
-            let mut due: Vec<Receive<'_>> = all
-                .iter_mut()
-                .enumerate()
-                .filter(|(rank, _)| *rank != me)
-                .map(|(rank, into)| Receive {
-                    from: Rank(rank as u32),
-                    into,
-                })
-                .filter(|receive| !receive.into.is_empty())
-                .collect();
-            exchange.fill(&mut due)?;
-            exchange.flush()?;
-            Ok(all)
-        })
-    }
-
     /// Numbers an operation, announces it to the peers that it talks to, and runs it.
     fn run<'a, T>(
         &mut self,
@@ -382,6 +341,7 @@ impl Core {
         self.record.push_back(Operation {
             name: kind.name,
             sequence,
+            step: self.step.load(Ordering::Relaxed),
             bytes,
             done: false,
         });

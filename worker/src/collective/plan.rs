@@ -97,6 +97,11 @@ impl Topology {
         }
     }
 
+    /// By rank: the number of its host.
+    pub(super) fn hosts(&self) -> &[usize] {
+        &self.host
+    }
+
     fn ranks(&self) -> Range<usize> {
         0..self.host.len()
     }

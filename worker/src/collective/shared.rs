@@ -142,6 +142,7 @@ pub(super) async fn offer<S: AsyncRead + AsyncWrite + Unpin>(
     message.extend_from_slice(&name.to_le_bytes());
     message.extend_from_slice(&nonce);
     stream.write_all(&message).await?;
+    stream.flush().await?;
     let taken = stream.read_u8().await? == 1;
     let memory = offer.map(Offer::into_memory);
     Ok(memory
@@ -163,5 +164,6 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .then(|| open(name, &nonce).ok())
         .flatten();
     stream.write_u8(u8::from(memory.is_some())).await?;
+    stream.flush().await?;
     Ok(memory.map(|memory| queues(memory, peer, false)))
 }

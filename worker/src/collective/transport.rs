@@ -2,15 +2,23 @@
 //! memory.
 
 use super::{
-    Aborter, CollectiveError, LaneSum, Mesh, Partials, Peers, Pending, Transport,
-    background::Background, operation::Core,
+    Aborter, CollectiveError, LaneSum, Mesh, Neighbours, Partials, Passed, Peers, Pending,
+    Transport, background::Background, operation::Core,
 };
 use crate::{
     engine::{Engine, Fence},
     host::HostBuffer,
 };
-use polestar_core::{Rank, WorldSize, tree::add_into};
-use std::{fmt, ops::Range, time::Duration};
+use polestar_core::{Rank, Step, WorldSize, tree::add_into};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// The collectives of one generation on one rank.
 ///
@@ -19,6 +27,8 @@ use std::{fmt, ops::Range, time::Duration};
 pub struct MeshTransport {
     rank: Rank,
     world: WorldSize,
+    hosts: Vec<usize>,
+    step: Arc<AtomicU64>,
     aborter: Aborter,
     background: Background,
 }
@@ -44,6 +54,8 @@ impl MeshTransport {
         MeshTransport {
             rank: core.rank(),
             world: core.world(),
+            hosts: core.hosts(),
+            step: core.step(),
             aborter: core.aborter(),
             background: Background::new(core.rank(), core),
         }
@@ -87,6 +99,18 @@ impl Peers for MeshTransport {
 
     fn broadcast(&mut self, root: Rank, local: &[u8]) -> Result<Vec<u8>, CollectiveError> {
         self.background.now().broadcast(root, local)
+    }
+
+    fn all_to_all(&mut self, to: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        self.background.now().all_to_all(to)
+    }
+
+    fn hosts(&self) -> Vec<usize> {
+        self.hosts.clone()
+    }
+
+    fn at_step(&mut self, step: Step) {
+        self.step.store(step.0, Ordering::Relaxed);
     }
 
     fn aborter(&self) -> Aborter {
@@ -155,6 +179,21 @@ impl<E: Engine<Flat = HostBuffer>> Transport<E> for MeshTransport {
             let mut whole = own.into_whole(elements, shards[me].clone());
             core.all_gather(&shards, &mut whole)?;
             Ok(whole.into())
+        })
+    }
+
+    fn pass_on(
+        &mut self,
+        engine: &E,
+        neighbours: Neighbours,
+        own: HostBuffer,
+        elements: usize,
+    ) -> Pending<Passed<HostBuffer>> {
+        let fence = engine.fence();
+        self.background.start(move |core| {
+            fence.wait();
+            let received = core.pass_on(neighbours, &own, elements)?.into();
+            Ok(Passed { own, received })
         })
     }
 }

@@ -153,6 +153,13 @@ pub trait Engine: Send + Sized + 'static {
     /// When `into` has another length than `range`.
     fn read(&self, vector: &Self::Flat, range: Range<usize>, into: &mut [f32]);
 
+    /// The values of a vector of so many elements, in host memory: the vector's own, if it lies there.
+    fn into_host(&self, vector: Self::Flat, elements: usize) -> Vec<f32> {
+        let mut values = vec![0.0; elements];
+        self.read(&vector, 0..elements, &mut values);
+        values
+    }
+
     /// A segment's parameters from its whole vector.
     fn weights(&self, segment: usize, master: &Self::Flat) -> Self::Weights;
 

@@ -54,22 +54,36 @@ impl Figures {
     }
 }
 
-/// All lanes' figures added up by the lanes' tree, so that every world prints the same.
+/// What all ranks know after a step.
+#[derive(Clone, Copy)]
+pub(super) struct StepFigures {
+    pub(super) figures: Figures,
+    /// Whether any rank wants to stop here.
+    pub(super) stops: bool,
+}
+
+/// All lanes' figures added up by the lanes' tree, so that every world prints the same; and whether all ranks stop
+/// after this step, since one of them wants to.
 ///
 /// # Errors
 /// When a rank is lost, late or out of step.
 pub(super) fn sum_figures(
     local: &[(Lane, Figures)],
+    stops: bool,
     peers: &mut impl Peers,
-) -> Result<Figures, CollectiveError> {
-    let bytes: Vec<u8> = local
+) -> Result<StepFigures, CollectiveError> {
+    let lanes = local.iter().flat_map(|(lane, figures)| {
+        let numbers = [f64::from(lane.0)].into_iter().chain(figures.to_array());
+        numbers.flat_map(f64::to_le_bytes)
+    });
+    let bytes: Vec<u8> = std::iter::once(u8::from(stops)).chain(lanes).collect();
+    let ranks = peers.exchange(&bytes)?;
+    let stops = ranks.iter().any(|rank| rank.first() == Some(&1));
+    let all: Vec<u8> = ranks
         .iter()
-        .flat_map(|(lane, figures)| {
-            let numbers = [f64::from(lane.0)].into_iter().chain(figures.to_array());
-            numbers.flat_map(f64::to_le_bytes)
-        })
+        .flat_map(|rank| rank.iter().skip(1))
+        .copied()
         .collect();
-    let all = peers.exchange(&bytes)?.concat();
     let values: Vec<f64> = all
         .as_chunks::<8>()
         .0
@@ -82,11 +96,12 @@ pub(super) fn sum_figures(
         let lanes: Vec<f64> = lanes.iter().map(|lane| lane[1 + i]).collect();
         tree_sum(&lanes)
     };
-    Ok(Figures {
+    let figures = Figures {
         loss: field(0),
         right: field(1),
         plain_tokens: field(2),
         packed_tokens: field(3),
         pairs: field(4),
-    })
+    };
+    Ok(StepFigures { figures, stops })
 }

@@ -1,7 +1,7 @@
 //! A step's gradient on its way from the lanes to the shards of its owners.
 
-use super::{Engine, StepPlan};
-use crate::collective::{CollectiveError, LaneSum, Partials, Pending, Transport};
+use super::{Engine, Scores, StepPlan};
+use crate::collective::{CollectiveError, LaneSum, Partials, Passed, Pending, Transport};
 use polestar_core::{
     Lane,
     tree::{Subtree, TreeSum},
@@ -9,6 +9,43 @@ use polestar_core::{
 use polestar_model::ModelLayout;
 use polestar_run::placement::{Reduction, Zero};
 use std::collections::VecDeque;
+
+/// The gradient of a step, as one rank has it.
+pub(super) struct Gradient<F> {
+    /// Scores of each pack of each of its lanes.
+    pub(super) scores: Vec<Vec<Scores>>,
+    pub(super) shards: Shards<F>,
+}
+
+/// Parts of the sum of all lanes, by segment.
+pub(super) struct Shards<F> {
+    /// This rank's shard.
+    pub(super) own: Vec<F>,
+    /// That of the shard that this rank has a copy of, if any.
+    pub(super) copied: Vec<F>,
+}
+
+impl<F> Shards<F> {
+    /// Those that were passed on, and what came instead.
+    pub(super) fn passed(passed: Vec<Pending<Passed<F>>>) -> Result<Shards<F>, CollectiveError> {
+        let mut shards = Shards::default();
+        for passed in passed {
+            let Passed { own, received } = passed.wait()?;
+            shards.own.push(own);
+            shards.copied.push(received);
+        }
+        Ok(shards)
+    }
+}
+
+impl<F> Default for Shards<F> {
+    fn default() -> Shards<F> {
+        Shards {
+            own: Vec::new(),
+            copied: Vec::new(),
+        }
+    }
+}
 
 /// Which part of a step a pass through the model is.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@ mod contract;
 mod figures;
 mod gradient;
 mod input;
+mod memory_tier;
 mod observe;
 mod pass;
 mod replay;
@@ -21,6 +22,7 @@ pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
 pub use resume::VALIDATION_SEED;
@@ -29,8 +31,8 @@ pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepp
 pub use trainer::{Environment, run};
 
 use crate::collective::CollectiveError;
-use polestar_core::{Lane, Step};
-use polestar_run::{checkpoint, failure::Phase};
+use polestar_core::{Lane, Step, chain};
+use polestar_run::{LastOperation, checkpoint, failure::Phase};
 
 /// Why a rank stopped before the end.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum Failure {
     /// The coordinator asked for it.
     #[error("aborted by the coordinator")]
     Aborted,
+    /// A checkpoint of this step is committed, and all ranks stopped there as they were asked to.
+    #[error("saved at step {} and stopped, as the coordinator asked", step.0)]
+    Drained {
+        /// Steps done.
+        step: Step,
+    },
     /// The trial can't be trained as it is written.
     #[error("{0}")]
     Config(String),
@@ -122,7 +130,7 @@ impl Failure {
     /// In which kind of work it happened.
     pub fn phase(&self) -> Phase {
         match self {
-            Failure::Aborted => Phase::Abort,
+            Failure::Aborted | Failure::Drained { .. } => Phase::Abort,
             Failure::Config(_) => Phase::Config,
             Failure::Data(_) | Failure::OtherCorpus { .. } => Phase::Data,
             Failure::NotFinite { .. }
@@ -134,9 +142,36 @@ impl Failure {
         }
     }
 
+    /// As the coordinator is told.
+    pub fn report(&self) -> polestar_run::Failure {
+        polestar_run::Failure {
+            phase: self.phase(),
+            message: chain(self),
+            collateral: self.is_collateral(),
+            retryable: self.is_retryable(),
+            last_operation: self.last_operation(),
+        }
+    }
+
+    /// What the ranks had last done together, if it is known.
+    fn last_operation(&self) -> Option<LastOperation> {
+        let Failure::Collective(error) = self else {
+            return None;
+        };
+        let last = error.record.last_done()?;
+        Some(LastOperation {
+            kind: last.name.to_owned(),
+            sequence: last.sequence,
+            step: last.step,
+        })
+    }
+
     /// Whether this rank only noticed another one's failure.
     pub fn is_collateral(&self) -> bool {
-        matches!(self, Failure::Aborted | Failure::Collective(_))
+        matches!(
+            self,
+            Failure::Aborted | Failure::Drained { .. } | Failure::Collective(_)
+        )
     }
 
     /// Whether doing the same again can end otherwise. Training is deterministic: a loss that was
@@ -144,9 +179,11 @@ impl Failure {
     pub fn is_retryable(&self) -> bool {
         use checkpoint::Error as Saving;
         match self {
-            Failure::Aborted | Failure::Data(_) | Failure::Collective(_) | Failure::Metrics(_) => {
-                true
-            }
+            Failure::Aborted
+            | Failure::Drained { .. }
+            | Failure::Data(_)
+            | Failure::Collective(_)
+            | Failure::Metrics(_) => true,
             Failure::Storage(error) => !matches!(
                 error,
                 Saving::Conflict { .. }

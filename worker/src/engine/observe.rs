@@ -5,7 +5,7 @@
 use super::Failure;
 use polestar_core::Step;
 use polestar_run::{
-    Event, SetScore, Trial,
+    Event, ResumedFrom, SetScore, Trial,
     metrics::{self, Row},
 };
 use polestar_store::Store;
@@ -26,6 +26,10 @@ pub(super) enum Moment<'a> {
         step: Step,
         /// All steps.
         steps: u64,
+        /// Where they are known from.
+        from: ResumedFrom,
+        /// Rows of steps already done that may not be in the store.
+        rows: &'a [Row],
         /// Damaged checkpoints that were passed over, each a sentence.
         passed_over: &'a [String],
     },
@@ -112,6 +116,7 @@ impl MetricsRows {
 impl Observer for MetricsRows {
     fn on(&mut self, moment: &Moment<'_>, _tell: &dyn Fn(Event)) {
         match *moment {
+            Moment::Begun { rows, .. } => self.rows = rows.to_vec(),
             Moment::Stepped { row, .. } => self.rows.push(row.clone()),
             Moment::Evaluated { step, along, .. } => {
                 // A generation that only repeats the end of a dead one has no row to add them to.
@@ -205,11 +210,14 @@ impl Observer for Progress {
             Moment::Begun {
                 step,
                 steps,
+                from,
                 passed_over,
+                ..
             } => {
                 tell(Event::Begun {
                     step,
                     steps,
+                    from,
                     seconds: self.started.elapsed().as_secs_f64(),
                     passed_over: passed_over.to_vec(),
                 });

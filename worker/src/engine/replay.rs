@@ -1,6 +1,6 @@
 //! Training a slice of a trial again, to compare the answer.
 
-use super::{Environment, Failure, run};
+use super::{Environment, Failure, Kept, run};
 use crate::collective::{Locality, MeshTransport, local_world};
 use polestar_core::{Digest, Step, WorldSize};
 use polestar_run::Trial;
@@ -43,8 +43,10 @@ pub fn replay(
                 run: store.clone(),
                 runtime: runtime.clone(),
                 abort: Arc::default(),
+                drain: Arc::default(),
                 events: Box::new(|_| {}),
                 slice: Some(slice),
+                kept: Kept::default(),
             };
             let trial = trial.clone();
             // A rank that waits for another must not hold a thread that the other one needs.

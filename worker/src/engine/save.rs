@@ -39,6 +39,14 @@ struct Current {
     begun: Instant,
 }
 
+/// A save that is over.
+pub(super) struct Committed {
+    /// The step of the checkpoint.
+    pub(super) step: Step,
+    /// What the rank that committed it tells.
+    pub(super) event: Option<Event>,
+}
+
 /// What a checkpoint records beside weights and moments.
 pub(super) struct Record {
     pub(super) step: Step,
@@ -124,7 +132,7 @@ impl Saver {
         trial: &Trial,
         peers: &mut impl Peers,
         patience: Duration,
-    ) -> Result<Option<Event>, Failure> {
+    ) -> Result<Option<Committed>, Failure> {
         let Some(mut current) = self.current.take() else {
             return Ok(None);
         };
@@ -159,12 +167,14 @@ impl Saver {
             }
             Stage::Committing(committed) => {
                 self.spare = Arc::into_inner(current.staging);
-                Ok(committed.map(|(digest, _)| Event::Saved {
-                    step: current.record.step,
+                let step = current.record.step;
+                let event = committed.map(|(digest, _)| Event::Saved {
+                    step,
                     digest,
                     seconds: current.stalled,
                     behind: current.begun.elapsed().as_secs_f64(),
-                }))
+                });
+                Ok(Some(Committed { step, event }))
             }
         }
     }
@@ -175,7 +185,7 @@ impl Saver {
         trial: &Trial,
         peers: &mut impl Peers,
         aborted: impl Fn() -> bool,
-    ) -> Result<Option<Event>, Failure> {
+    ) -> Result<Option<Committed>, Failure> {
         let mut saved = None;
         while self.current.is_some() {
             if aborted() {

@@ -4,10 +4,13 @@
 //! lanes ─ pass ─▶ gradient of a segment ─ sum ─▶ shard of it        while the pass goes on
 //!                 all shards ─ norm ─▶ clip ─▶ AdamW ─▶ weights ─ all-gather ─▶   while the next pass begins
 //! ```
+//! Once all that AdamW needs is here, nothing can fail before every segment has taken the step: whatever
+//! happens to other ranks, this one's state is that of a whole step.
 
 use super::{
     Engine, NotFinite, PassError, Scores, SegmentState, Update,
-    gradient::{Accumulator, Pass},
+    gradient::{Accumulator, Gradient, Pass, Shards},
+    memory_tier::Copies,
     pass::{EvalPass, Residency, Segment, TrainPass},
 };
 use crate::collective::{CollectiveError, Peers, Pending, Transport};
@@ -51,12 +54,20 @@ pub struct StepOutcome {
     pub norm: f64,
 }
 
-/// The gradient of a step, as one rank has it.
-struct Gradient<F> {
-    /// Scores of each pack of each of its lanes.
-    scores: Vec<Vec<Scores>>,
-    /// Its shard of the sum of all lanes, by segment.
-    shards: Vec<F>,
+impl OptimizerStep {
+    /// The update by a gradient of this norm.
+    pub(super) fn update(&self, norm: f64) -> Update {
+        let clip = f64::from(self.clip);
+        Update {
+            adamw: self.adamw,
+            number: self.number,
+            scale: if clip > 0.0 && norm > clip {
+                (clip / norm) as f32
+            } else {
+                1.0
+            },
+        }
+    }
 }
 
 /// Why a step came to nothing.
@@ -99,9 +110,13 @@ pub struct LaneInput<P> {
 
 /// A rank's part of a model in training.
 pub struct Stepper<E: Engine> {
-    engine: E,
-    plan: StepPlan,
-    segments: Vec<Segment<E>>,
+    pub(super) engine: E,
+    pub(super) plan: StepPlan,
+    pub(super) segments: Vec<Segment<E>>,
+    /// Of another rank's shard, once they are [kept](Stepper::keep_copies).
+    pub(super) copies: Option<Copies<E>>,
+    /// The gradient of the next step, while the ranks agree on its norm.
+    pub(super) prepared: Option<Shards<E::Flat>>,
 }
 
 impl<E: Engine> Stepper<E> {
@@ -117,6 +132,8 @@ impl<E: Engine> Stepper<E> {
             segments: elements.map(segment).collect(),
             engine,
             plan,
+            copies: None,
+            prepared: None,
         }
     }
 
@@ -192,42 +209,61 @@ impl<E: Engine> Stepper<E> {
         scale: f32,
         optimizer: &OptimizerStep,
     ) -> Result<StepOutcome, StepError> {
-        let Gradient { scores, shards } = self.gradient(transport, lanes, scale)?;
-        let norm = self.norm(transport, &shards)?;
+        let mut gradient = self.gradient(transport, lanes, scale)?;
+        let scores = std::mem::take(&mut gradient.scores);
+        let norm = self.apply(transport, gradient, optimizer)?;
+        Ok(StepOutcome { scores, norm })
+    }
+
+    /// Updates the weights. Returns the norm of the gradient, before clipping.
+    ///
+    /// # Errors
+    /// [`StepError`]; the state is then that from before.
+    pub(super) fn apply<T: Transport<E>>(
+        &mut self,
+        transport: &mut T,
+        gradient: Gradient<E::Flat>,
+        optimizer: &OptimizerStep,
+    ) -> Result<f64, StepError> {
+        let prepared = self.prepared.insert(gradient.shards);
+        let sums = prepared.own.iter().map(|s| self.engine.block_sums(s));
+        let sums: Vec<f64> = sums.flatten().collect();
+        let norm = self.norm(transport, &sums)?;
+        let Shards { own, copied } = self.prepared.take().unwrap_or_default();
         if !norm.is_finite() {
             return Err(StepError::Norm(norm));
         }
-        let clip = f64::from(optimizer.clip);
-        let update = Update {
-            adamw: optimizer.adamw,
-            number: optimizer.number,
-            scale: if clip > 0.0 && norm > clip {
-                (clip / norm) as f32
-            } else {
-                1.0
-            },
-        };
-        // All are on their way before the first is waited for.
+        // All are on their way before the first is waited for, and here before the first is used.
         let gradients: Vec<Pending<E::Flat>> = match self.plan.sharding.zero {
             Zero::None => {
                 let gather = |(segment, shard): (&Segment<E>, E::Flat)| {
                     let shards = self.plan.sharding.shards(segment.elements);
                     transport.all_gather(&self.engine, shards, shard)
                 };
-                self.segments.iter().zip(shards).map(gather).collect()
+                self.segments.iter().zip(own).map(gather).collect()
             }
-            _ => shards.into_iter().map(Pending::ready).collect(),
+            _ => own.into_iter().map(Pending::ready).collect(),
         };
+        let gradients: Vec<E::Flat> = gradients
+            .into_iter()
+            .map(Pending::wait)
+            .collect::<Result<_, _>>()?;
+        let update = optimizer.update(norm);
         for (segment, gradient) in self.segments.iter_mut().zip(gradients) {
-            let gradient = gradient.wait()?;
             self.engine.adamw(segment.state_mut(), &gradient, &update);
         }
+        if let Some(copies) = &mut self.copies {
+            copies.update(&self.engine, copied, &update);
+        }
         self.materialize(transport);
-        Ok(StepOutcome { scores, norm })
+        Ok(norm)
     }
 
     /// Runs this rank's lanes and adds the gradients of all up.
-    fn gradient<T: Transport<E>>(
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub(super) fn gradient<T: Transport<E>>(
         &mut self,
         transport: &mut T,
         lanes: &[LaneInput<E::Pack>],
@@ -238,7 +274,17 @@ impl<E: Engine> Stepper<E> {
             true => self.strided_passes(transport, &mut sums, lanes, scale)?,
             false => self.contiguous_passes(transport, &mut sums, lanes, scale)?,
         };
-        let shards = sums.finish(&self.engine)?;
+        let mut own = sums.finish(&self.engine)?;
+        let sharding = &self.plan.sharding;
+        let passed = self.copies.as_ref().map(|copies| {
+            let elements = self.segments.iter().map(|segment| segment.elements);
+            copies.pass_gradient(
+                &self.engine,
+                transport,
+                sharding,
+                elements.zip(own.drain(..)),
+            )
+        });
         // Only now: reading what a pass scored may wait for the device.
         let mut scores = Vec::with_capacity(lanes.len());
         for (LaneInput { lane, .. }, passes) in lanes.iter().zip(scored) {
@@ -249,6 +295,13 @@ impl<E: Engine> Stepper<E> {
             }
             scores.push(of_lane);
         }
+        let shards = match passed {
+            None => Shards {
+                own,
+                copied: Vec::new(),
+            },
+            Some(passed) => Shards::passed(passed)?,
+        };
         Ok(Gradient { scores, shards })
     }
 
@@ -353,12 +406,9 @@ impl<E: Engine> Stepper<E> {
         Ok(self.engine.scores(scored)?)
     }
 
-    /// The canonical norm of a gradient that lies in shards.
-    fn norm(&self, peers: &mut impl Peers, shards: &[E::Flat]) -> Result<f64, CollectiveError> {
-        let local = shards
-            .iter()
-            .flat_map(|shard| self.engine.block_sums(shard));
-        let bytes: Vec<u8> = local.flat_map(f64::to_le_bytes).collect();
+    /// The canonical norm of a gradient of whose blocks each rank has some, of these squared norms.
+    fn norm(&self, peers: &mut impl Peers, blocks: &[f64]) -> Result<f64, CollectiveError> {
+        let bytes: Vec<u8> = blocks.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         let all = peers.exchange(&bytes)?;
         let sums = self
             .in_block_order(&all)

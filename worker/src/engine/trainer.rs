@@ -1,29 +1,29 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
+mod scoring;
+
 use super::{
-    BurnEngine, Engine, Failure, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
-    figures::{Figures, sum_figures},
+    BurnEngine, Engine, Failure, Kept, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
+    figures::{Figures, StepFigures, sum_figures},
     input::inputs,
+    memory_tier::{Key, Snapshot},
     observe::{MetricsRows, Moment, Observers, Progress, StartupTimings},
     replay::Slice,
-    resume::{Place, Resumed, data, eval_sets, resume},
-    save::{Record, Saver},
-    validate::{self, EvalSet, ScoreError},
+    resume::{Place, Resumed, data, eval_sets, keeps, resume},
+    save::{Committed, Record, Saver},
+    validate::EvalSet,
 };
 use crate::{
     collective::{MeshTransport, Transport},
     device::device,
 };
-use polestar_core::{Digest, Lane, Objective, Step};
+use polestar_core::{Lane, Objective, Step};
 use polestar_dataset::{Corpus, LanePacks, LoadPlan, Loader};
 use polestar_kernels::adamw::AdamW;
 use polestar_model::{HeadKind, ModelLayout, count};
 use polestar_run::{
-    Consumed, Event, Outcome, SetScore, Trial,
-    checkpoint::Shape,
-    metrics::Row,
-    placement::Sharding,
-    scores::{self, Scored},
+    Consumed, Event, Outcome, ResumedFrom, SetScore, Trial, checkpoint::Shape, metrics::Row,
+    placement::Sharding, scores::Scored,
 };
 use polestar_store::Store;
 use std::{
@@ -45,13 +45,17 @@ pub struct Environment<T = MeshTransport> {
     pub runtime: tokio::runtime::Handle,
     /// Set by somebody else to stop between two steps.
     pub abort: Arc<AtomicBool>,
+    /// Set by somebody else to save a checkpoint after a step and stop there: the same step on all ranks.
+    pub drain: Arc<AtomicBool>,
     /// Told what happens. Only rank 0 tells.
     pub events: Box<dyn Fn(Event) + Send>,
     /// Only these steps, and nothing is written: no checkpoint, no metrics, no scores.
     pub slice: Option<Slice>,
+    /// What the process has kept of a generation before, and keeps of this one if that ends early.
+    pub kept: Kept,
 }
 
-/// Trains a trial to its end, from its newest checkpoint if it has one.
+/// Trains a trial to its end, from the newest state that its ranks have kept or its newest checkpoint.
 ///
 /// All ranks of the world call this with the same trial; all return the same outcome, but for the
 /// seconds that each counted.
@@ -71,13 +75,32 @@ pub fn run<T: Transport<BurnEngine>>(
     let (recompute, precision) = (trial.execution.recompute, trial.recipe.arithmetic.precision);
     let engine = BurnEngine::new(layout, &device, recompute, precision);
     let mut trainer = Trainer::begin(trial, env, engine)?;
-    while trainer.step < trainer.end() {
-        if trainer.env.abort.load(Ordering::SeqCst) {
-            return Err(Failure::Aborted);
-        }
-        trainer.step()?;
+    let end = trainer.prepare();
+    let end = end.and_then(|()| trainer.train());
+    let end = end.and_then(|()| trainer.finish());
+    if let Err(failure) = &end
+        && failure.is_retryable()
+        && keeps(trial, &trainer.env)
+    {
+        trainer.keep();
     }
-    trainer.finish()
+    end
+}
+
+/// How the optimizer takes the step after so many.
+pub(super) fn optimizer(trial: &Trial, done: Step) -> OptimizerStep {
+    let optimizer = &trial.recipe.optimizer;
+    OptimizerStep {
+        adamw: AdamW {
+            lr: optimizer.lr * trial.recipe.schedule.factor(done, trial.recipe.steps),
+            beta1: optimizer.betas[0],
+            beta2: optimizer.betas[1],
+            eps: optimizer.eps,
+            weight_decay: optimizer.weight_decay,
+        },
+        number: done.0 + 1,
+        clip: optimizer.clip,
+    }
 }
 
 struct Trainer<'a, E: Engine, T> {
@@ -91,6 +114,12 @@ struct Trainer<'a, E: Engine, T> {
     /// Steps done.
     step: Step,
     consumed: Consumed,
+    /// Where the state was found.
+    from: ResumedFrom,
+    /// Damaged checkpoints that were passed over.
+    passed_over: Vec<String>,
+    /// Rows since the last checkpoint that is known to be committed.
+    unstored: Vec<Row>,
     eval_sets: Vec<EvalSet<E::Pack>>,
     /// The newest evaluation.
     scores: Option<Evaluation>,
@@ -178,10 +207,12 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         let Resumed {
             step,
             consumed,
+            from,
+            rows,
             passed_over,
         } = resume(trial, &mut env, &mut stepper, &mut observers)?;
         let shape = Shape::new(stepper.layout(), sharding.world, sharding.rank);
-        let mut trainer = Trainer {
+        let trainer = Trainer {
             trial,
             sharding,
             corpus,
@@ -189,6 +220,9 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             stepper,
             step,
             consumed,
+            from,
+            passed_over,
+            unstored: rows,
             eval_sets: Vec::new(),
             scores: None,
             triplets: Vec::new(),
@@ -200,17 +234,24 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             observers,
             env,
         };
-        trainer.eval_sets = trainer.eval_sets(trial.measurement.triplets)?;
-        trainer.observers.on(Moment::Prepared("held-out sets"));
-        trainer.observers.on(Moment::Begun {
-            step,
-            steps: trial.recipe.steps,
-            passed_over: &passed_over,
-        });
-        if step < trainer.end() {
-            trainer.loader = Some(trainer.load());
-        }
         Ok(trainer)
+    }
+
+    /// What comes between the state and the first step.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        self.eval_sets = self.eval_sets(self.trial.measurement.triplets)?;
+        self.observers.on(Moment::Prepared("held-out sets"));
+        self.observers.on(Moment::Begun {
+            step: self.step,
+            steps: self.trial.recipe.steps,
+            from: self.from,
+            rows: &self.unstored,
+            passed_over: &self.passed_over,
+        });
+        if self.step < self.end() {
+            self.loader = Some(self.load());
+        }
+        Ok(())
     }
 
     /// The sets that the trial is scored on, with so many triplets each.
@@ -249,43 +290,89 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         )
     }
 
-    fn step(&mut self) -> Result<(), Failure> {
+    fn train(&mut self) -> Result<(), Failure> {
+        if self.from == ResumedFrom::Memory {
+            self.catch_up()?;
+        }
+        while self.step < self.end() {
+            if self.env.abort.load(Ordering::SeqCst) {
+                return Err(Failure::Aborted);
+            }
+            let stops = self.step()?;
+            if stops && self.step < self.end() {
+                self.settle()?;
+                return Err(Failure::Drained { step: self.step });
+            }
+        }
+        Ok(())
+    }
+
+    /// What was due after the last step of the generation before, and isn't known to have been done.
+    fn catch_up(&mut self) -> Result<(), Failure> {
+        let step = self.step;
+        let last = self.unstored.last().filter(|row| row.step == step);
+        let measured = last.is_some_and(|row| !row.validation.is_empty());
+        if self.trial.is_due(self.trial.measurement.every, step) && !measured {
+            self.evaluate()?;
+        }
+        if self.trial.saves(step) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves what this rank has to the generation that comes after this one.
+    fn keep(&mut self) {
+        self.env.kept.put(vec![Snapshot {
+            key: Key::of(self.trial, &self.env.run),
+            step: self.step,
+            consumed: self.consumed,
+            rows: std::mem::take(&mut self.unstored),
+            pieces: self.stepper.take_pieces(),
+        }]);
+    }
+
+    /// One step. Returns whether all ranks stop after it.
+    fn step(&mut self) -> Result<bool, Failure> {
+        self.env.collective.at_step(Step(self.step.0 + 1));
         let Batch { lanes, mut figures } = self.next_batch()?;
-        let optimizer = OptimizerStep {
-            adamw: self.adamw(),
-            number: self.step.0 + 1,
-            clip: self.trial.recipe.optimizer.clip,
-        };
+        let optimizer = optimizer(self.trial, self.step);
         let scale = 1.0 / self.trial.recipe.batch.triplets as f32;
-        let outcome = self
-            .stepper
-            .step(&mut self.env.collective, &lanes, scale, &optimizer)
-            .map_err(|error| self.failed(error))?;
-        for ((_, figures), scores) in figures.iter_mut().zip(&outcome.scores) {
+        let peers = &mut self.env.collective;
+        let gradient = self.stepper.gradient(peers, &lanes, scale);
+        let gradient = gradient.map_err(|error| self.failed(error))?;
+        for ((_, figures), scores) in figures.iter_mut().zip(&gradient.scores) {
             figures.score(scores);
         }
-        let figures = sum_figures(&figures, &mut self.env.collective)?;
+        // Before the update: a step that was done has a row.
+        let stops = self.env.drain.load(Ordering::SeqCst);
+        let StepFigures { figures, stops } =
+            sum_figures(&figures, stops, &mut self.env.collective)?;
+        let peers = &mut self.env.collective;
+        let norm = self.stepper.apply(peers, gradient, &optimizer);
+        let norm = norm.map_err(|error| self.failed(error))?;
         self.step = Step(self.step.0 + 1);
-        let row = self.row(figures, f64::from(optimizer.adamw.lr), outcome.norm);
+        let row = self.row(figures, f64::from(optimizer.adamw.lr), norm);
+        self.unstored.push(row.clone());
         self.observers.on(Moment::Stepped {
             row: &row,
             triplets: self.trial.recipe.batch.triplets,
             is_last: self.step.0 == self.trial.recipe.steps,
         });
         if self.env.slice.is_some() {
-            return Ok(());
+            return Ok(stops);
         }
         let step = self.step;
         if self.trial.is_due(self.trial.measurement.every, step) {
             self.evaluate()?;
         }
-        if self.trial.saves(step) {
+        if self.trial.saves(step) || stops {
             self.save()?;
         }
         let peers = &mut self.env.collective;
         let saved = self.saver.advance(self.trial, peers, Duration::ZERO)?;
-        self.saved(saved.as_ref());
-        Ok(())
+        self.saved(saved);
+        Ok(stops)
     }
 
     /// This rank's lanes of the next batch, on the device, and what is known of them before they are
@@ -306,23 +393,6 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             });
         }
         Ok(Batch { lanes, figures })
-    }
-
-    /// The optimizer's settings for the next step.
-    fn adamw(&self) -> AdamW {
-        let optimizer = &self.trial.recipe.optimizer;
-        AdamW {
-            lr: optimizer.lr
-                * self
-                    .trial
-                    .recipe
-                    .schedule
-                    .factor(self.step, self.trial.recipe.steps),
-            beta1: optimizer.betas[0],
-            beta2: optimizer.betas[1],
-            eps: optimizer.eps,
-            weight_decay: optimizer.weight_decay,
-        }
     }
 
     fn failed(&self, error: StepError) -> Failure {
@@ -358,50 +428,6 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         }
     }
 
-    fn evaluate(&mut self) -> Result<(), Failure> {
-        let validation = &self.trial.measurement;
-        let is_last = self.step.0 == self.trial.recipe.steps;
-        if is_last && validation.final_triplets != validation.triplets {
-            self.eval_sets = self.eval_sets(validation.final_triplets)?;
-        }
-        let (mut scores, mut along) = (BTreeMap::new(), BTreeMap::new());
-        self.triplets.clear();
-        for set in &self.eval_sets {
-            let scored = validate::score(set, &mut self.stepper, &mut self.env.collective);
-            let outcomes = scored.map_err(|error| match error {
-                ScoreError::NotFinite(source) => Failure::NotFiniteScore {
-                    step: self.step,
-                    set: set.name().to_owned(),
-                    source,
-                },
-                ScoreError::Collective(error) => Failure::Collective(error),
-                ScoreError::Truncated => Failure::Data(error.to_string()),
-            })?;
-            let name = || set.name().to_owned();
-            scores.insert(name(), outcomes.score(set, set.triplets().len()));
-            along.insert(name(), outcomes.score(set, validation.triplets));
-            if is_last {
-                let scored = set.triplets().iter().zip(outcomes.margins);
-                self.triplets.extend(scored.map(|(triplet, margin)| Scored {
-                    set: name(),
-                    triplet: triplet.clone(),
-                    margin,
-                }));
-            }
-        }
-        self.observers.on(Moment::Evaluated {
-            step: self.step,
-            scores: &scores,
-            along: &along,
-        });
-        self.scores = Some(Evaluation {
-            step: self.step,
-            scores,
-            along,
-        });
-        Ok(())
-    }
-
     /// Begins a save. It is committed behind the next steps; only one is under way at a time.
     fn save(&mut self) -> Result<(), Failure> {
         self.settle()?;
@@ -421,59 +447,18 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         let aborted = || abort.load(Ordering::SeqCst);
         let peers = &mut self.env.collective;
         let saved = self.saver.settle(self.trial, peers, aborted)?;
-        self.saved(saved.as_ref());
+        self.saved(saved);
         Ok(())
     }
 
-    fn saved(&mut self, event: Option<&Event>) {
-        if let Some(event) = event {
-            self.observers.on(Moment::Saved(event));
-        }
-    }
-
-    /// Digest of the weights, of which all replicas must be alike.
-    fn digest(&mut self) -> Result<Digest, Failure> {
-        let ours = self.stepper.replica_checksum().to_le_bytes();
-        let all = self.env.collective.exchange(&ours)?;
-        if all.iter().any(|theirs| theirs[..] != ours) {
-            return Err(Failure::diverged(self.step, &all));
-        }
-        Ok(self.stepper.digest(&mut self.env.collective)?)
-    }
-
-    fn finish(mut self) -> Result<Outcome, Failure> {
-        // A generation that only repeats the end of a dead one has no scores yet.
-        let scored = self.scores.as_ref().map(|evaluation| evaluation.step);
-        if self.env.slice.is_none() && scored != Some(self.step) {
-            self.evaluate()?;
-        }
-        self.settle()?;
-        if !self.triplets.is_empty() && self.env.collective.rank().0 == 0 {
-            let (run, trial) = (&self.env.run, self.trial);
-            let written = scores::write(run, trial, &self.triplets);
-            self.env.runtime.block_on(written)?;
-        }
-        // A slice is not scored.
-        let (validation, along) = match self.scores.take() {
-            Some(Evaluation { scores, along, .. }) => (scores, along),
-            None => (BTreeMap::new(), BTreeMap::new()),
+    fn saved(&mut self, committed: Option<Committed>) {
+        let Some(Committed { step, event }) = committed else {
+            return;
         };
-        let digest = self.digest()?;
-        let consumed = self.consumed;
-        Ok(Outcome {
-            trial: self.trial.id.clone(),
-            steps: self.step.0,
-            digest,
-            validation,
-            along,
-            consumed,
-            flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
-            flops_executed: count::flops_executed(
-                &self.trial.recipe.model,
-                consumed.packed_tokens,
-                consumed.attention_pairs,
-            ),
-        })
+        self.unstored.retain(|row| row.step > step);
+        if let Some(event) = event {
+            self.observers.on(Moment::Saved(&event));
+        }
     }
 }
 

@@ -1,19 +1,15 @@
 //! A small trial on a small corpus, and running it in this process.
 
-use crate::common::connect;
-use polestar_core::{Step, TrialId};
+use polestar_core::TrialId;
 use polestar_dataset::{Corpus, HeldOut, SampleConfig, SynthOptions, Weighting, synth};
 use polestar_model::ModelConfig;
 use polestar_run::{DataRecipe, Event, Outcome, Recipe, TrainConfig, Trial, placement::Zero};
 use polestar_store::Store;
 use polestar_worker::{
-    collective::Locality,
-    engine::{self, Environment, Failure},
+    collective::Transport,
+    engine::{self, BurnEngine, Environment, Failure, Kept},
 };
-use std::{
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::{sync::Arc, thread};
 use tokio::runtime::Runtime;
 
 pub(crate) const STEPS: u64 = 8;
@@ -82,41 +78,39 @@ pub(crate) fn trial(runtime: &Runtime, zero: Zero) -> Trial {
     }
 }
 
-/// What every rank came to, and where the generation began.
-pub(crate) struct Generation {
-    pub(crate) ends: Vec<Result<Outcome, Failure>>,
-    pub(crate) begun: Option<Step>,
+/// A rank of a generation: how it talks, what it stores in, and what its process has kept.
+pub(crate) struct Seat<T> {
+    pub(crate) transport: T,
+    pub(crate) store: Store,
+    pub(crate) kept: Kept,
 }
 
-/// One generation; each rank has a store of its own to look through.
-pub(crate) fn run(runtime: &Runtime, trial: &Trial, stores: Vec<Store>) -> Generation {
-    let begun = Arc::new(Mutex::new(None));
-    let collectives = connect(runtime, &vec![Locality::Machine; stores.len()]);
-    let ranks: Vec<_> = collectives
+/// One generation of these ranks. Returns what every one came to.
+pub(crate) fn run_seated<T: Transport<BurnEngine> + 'static>(
+    runtime: &Runtime,
+    trial: &Trial,
+    seats: Vec<Seat<T>>,
+    hear: impl Fn(Event) + Clone + Send + 'static,
+) -> Vec<Result<Outcome, Failure>> {
+    let ranks: Vec<_> = seats
         .into_iter()
-        .zip(stores)
-        .map(|(collective, run)| {
-            let told = Arc::clone(&begun);
+        .map(|seat| {
             let env = Environment {
-                collective,
-                run,
+                collective: seat.transport,
+                run: seat.store,
                 runtime: runtime.handle().clone(),
                 abort: Arc::default(),
-                events: Box::new(move |event| {
-                    if let Event::Begun { step, .. } = event {
-                        *told.lock().expect("no panic") = Some(step);
-                    }
-                }),
+                drain: Arc::default(),
+                events: Box::new(hear.clone()),
                 slice: None,
+                kept: seat.kept,
             };
             let trial = trial.clone();
             thread::spawn(move || engine::run(&trial, env))
         })
         .collect();
     let ends = ranks.into_iter().map(|rank| rank.join().expect("a rank"));
-    let ends = ends.collect();
-    let begun = *begun.lock().expect("no panic");
-    Generation { ends, begun }
+    ends.collect()
 }
 
 pub(crate) fn store(name: &str) -> Store {

@@ -12,7 +12,7 @@ use polestar_run::{
     Cause, Event, Outcome,
     failure::{Stage, Trouble},
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 impl Core {
     /// A generation is in a stage from now on, or shows a sign of life in it.
@@ -56,11 +56,21 @@ impl Core {
         if group.member(worker).is_none() {
             return;
         }
-        if matches!(group.stage, Stage::Connecting | Stage::Running) {
+        if matches!(
+            group.stage,
+            Stage::Connecting | Stage::Running | Stage::Draining
+        ) {
+            let stage = match group.stage {
+                Stage::Draining => Stage::Draining,
+                _ => Stage::Running,
+            };
             let trial = &mut self.trials[group.trial];
             trial.step = event.step().unwrap_or(trial.step);
             let trial = trial.job.trial.clone();
-            self.enter(generation, Stage::Running);
+            // A drain has one deadline, however much is heard meanwhile.
+            if stage == Stage::Running {
+                self.enter(generation, stage);
+            }
             self.publish(Entry::Progress {
                 trial,
                 generation,
@@ -74,7 +84,7 @@ impl Core {
             return;
         };
         group.finished(worker, outcome);
-        if group.stage != Stage::Stopping {
+        if !matches!(group.stage, Stage::Stopping | Stage::Draining) {
             // The others have as long as for a step from here on.
             self.enter(generation, Stage::Running);
         }
@@ -85,7 +95,7 @@ impl Core {
         let Some(group) = self.groups.get_mut(&generation) else {
             return;
         };
-        if group.stage == Stage::Stopping {
+        if matches!(group.stage, Stage::Stopping | Stage::Draining) {
             group.released(worker);
             self.settle(generation);
         } else if group.busy().contains(&worker) {
@@ -123,15 +133,24 @@ impl Core {
             && group.has_trouble()
             && group.stage != Stage::Stopping
         {
-            let (cause, busy) = (group.cause(), group.busy());
-            self.enter(generation, Stage::Stopping);
-            for worker in busy {
-                let cause = cause.clone();
-                let order = Order::Abort { generation, cause };
-                self.commands.push(Command::Send(worker, order));
-            }
+            self.release(generation);
         }
         self.settle(generation);
+    }
+
+    /// Has all ranks of a generation that are at work stop.
+    pub(super) fn release(&mut self, generation: Generation) {
+        let Some(group) = self.groups.get(&generation) else {
+            return;
+        };
+        let cause = group.has_trouble().then(|| group.cause());
+        let busy = group.busy();
+        self.enter(generation, Stage::Stopping);
+        for worker in busy {
+            let cause = cause.clone();
+            let order = Order::Abort { generation, cause };
+            self.commands.push(Command::Send(worker, order));
+        }
     }
 
     /// Ends a generation none of whose members is busy any more.
@@ -147,13 +166,28 @@ impl Core {
         for member in group.members() {
             if let Some(worker) = self.workers.get_mut(&member.worker) {
                 worker.generation = None;
-                self.idle.insert(member.worker);
+                self.to_idle(member.worker);
             }
         }
         match group.outcome() {
             Some(outcome) => self.complete(group.trial, outcome.clone()),
-            None => self.setback(group.trial, generation, group.cause()),
+            None if group.has_trouble() => {
+                self.setback(group.trial, generation, group.cause());
+            }
+            None => self.drained(group.trial, generation),
         }
+    }
+
+    /// A generation ended as asked: its trial goes on when there are workers for it.
+    fn drained(&mut self, index: usize, generation: Generation) {
+        let trial = &self.trials[index];
+        let (name, step) = (trial.job.trial.clone(), trial.step);
+        self.stand(index, Standing::Waiting);
+        self.publish(Entry::Drained {
+            trial: name,
+            generation,
+            step,
+        });
     }
 
     /// A trial's generation ended before it: try it again, or not.
@@ -169,6 +203,9 @@ impl Core {
         if too_often || !cause.is_retryable() {
             self.abandon(index, cause);
         } else {
+            if cause.is_store_outage() {
+                self.back_off(index);
+            }
             self.stand(index, Standing::Waiting);
             self.publish(Entry::Retried {
                 trial: name,
@@ -178,8 +215,21 @@ impl Core {
         }
     }
 
+    /// While the store is away, trying again at once only makes more noise.
+    fn back_off(&mut self, index: usize) {
+        let trial = &mut self.trials[index];
+        trial.outages = trial.outages.saturating_add(1);
+        let wait = Duration::from_secs(1 << trial.outages.min(6));
+        let until = self.now.after(wait);
+        trial.not_before = Some(until);
+        self.timers.set(Timer::Retry(index), until);
+    }
+
     /// A generation's stage took too long.
     pub(super) fn late(&mut self, generation: Generation) {
+        if self.rejoining.contains_key(&generation) {
+            return self.give_up_rejoining(generation);
+        }
         let Some(group) = self.groups.get_mut(&generation) else {
             return;
         };
@@ -188,6 +238,9 @@ impl Core {
         let culprits = match stage {
             Stage::Preparing => group.without_endpoint(),
             Stage::Stopping => group.busy(),
+            // What can't be saved in time is trained again.
+            Stage::Draining => return self.release(generation),
+            Stage::Rejoining => unreachable!("a group is complete"),
             // Ranks wait for each other, so none can be told to be the one; the engines' own deadline, which
             // is shorter, names the rank where it can.
             Stage::Connecting | Stage::Running => {

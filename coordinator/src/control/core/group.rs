@@ -151,6 +151,7 @@ pub(super) fn stopped_unasked() -> Trouble {
         message: "it stopped without being asked".to_owned(),
         collateral: false,
         retryable: true,
+        last_operation: None,
     };
     Trouble::Failed { failure }
 }

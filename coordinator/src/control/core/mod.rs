@@ -15,13 +15,20 @@
 //! regrouped, and its engine resumes from the newest checkpoint. Messages of ended generations are ignored. Each
 //! stage of a generation has a deadline, so a worker that lives but never answers holds nothing up for ever.
 //!
+//! Workers outlive a coordinator: what they train goes on, and they [rejoin](rejoin) the next one, which takes the
+//! generation over. A coordinator forms generations only while it holds the run's [lease](lease). A generation can
+//! be [drained](drain): it saves a checkpoint and ends, which is no setback.
+//!
 //! Nothing here reads a clock, a socket, the store or a random number: time comes with each event, and what a
 //! command comes to is an event again. So every history can be replayed, and equal histories give equal commands.
 
+mod drain;
 mod generation;
 mod group;
+mod lease;
 mod persist;
 mod pool;
+mod rejoin;
 mod schedule;
 mod state;
 mod status;
@@ -38,14 +45,28 @@ use crate::{
     run::{AbandonedTrial, Setback, Spent, TrialResult},
 };
 use polestar_core::{Generation, Rank, TrialId, WorkerId};
-use polestar_run::{Cause, Failure, Outcome, failure::Stage};
+use polestar_run::{Cause, Failure, Outcome, failure::Stage, pool::Machine, protocol::Membership};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, time::Duration};
 
-/// A moment, as the time since the control loop began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A moment, as the time since the control loop began. Written as seconds, to the millisecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
 pub struct Moment(pub Duration);
+
+impl From<Moment> for f64 {
+    fn from(moment: Moment) -> f64 {
+        moment.0.as_millis() as f64 / 1e3
+    }
+}
+
+impl From<f64> for Moment {
+    fn from(seconds: f64) -> Moment {
+        // What is no time is the beginning.
+        Moment(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
+}
 
 impl Moment {
     /// This much later.
@@ -84,8 +105,14 @@ pub struct Deadlines {
     pub progress_seconds: u64,
     /// For a rank that was asked to stop.
     pub stopping_seconds: u64,
-    /// For a result or another fact to be stored, all attempts together.
+    /// For a trial that was asked to save a checkpoint and stop. Then it is only asked to stop.
+    pub draining_seconds: u64,
+    /// For the store to answer when a result or another fact is written. Then it is asked again.
     pub saving_seconds: u64,
+    /// For workers of an earlier coordinator of the run to come back before others take up their trials.
+    pub rejoining_seconds: u64,
+    /// For a pool to become as large as a trial wants before fewer workers begin it.
+    pub shrinking_seconds: u64,
     /// For a trial that needs many workers to be overtaken by smaller ones. Then the next free workers are kept
     /// for it.
     pub overtaking_seconds: u64,
@@ -99,7 +126,10 @@ impl Default for Deadlines {
             connecting_seconds: 3600,
             progress_seconds: 7200,
             stopping_seconds: 600,
-            saving_seconds: 1800,
+            draining_seconds: 600,
+            saving_seconds: 120,
+            rejoining_seconds: 5,
+            shrinking_seconds: 30,
             overtaking_seconds: 600,
         }
     }
@@ -112,7 +142,9 @@ impl Deadlines {
             Stage::Preparing => self.preparing_seconds,
             Stage::Connecting => self.connecting_seconds,
             Stage::Running => self.progress_seconds,
+            Stage::Draining => self.draining_seconds,
             Stage::Stopping => self.stopping_seconds,
+            Stage::Rejoining => self.rejoining_seconds,
         })
     }
 }
@@ -128,6 +160,8 @@ pub struct Job {
     pub cost: f64,
     /// Workers that train it together.
     pub world: u32,
+    /// Fewest workers that can, if the pool has no more.
+    pub least_world: u32,
     /// What is known of it from before.
     pub history: History,
 }
@@ -152,10 +186,34 @@ pub enum Event {
     Launcher(LaunchEvent),
     /// What came of a [`Command::Persist`].
     Stored(Ticket, Result<(), StoreTrouble>),
+    /// What came of a [`Command::Renew`].
+    Lease(LeaseEvent),
     /// Time has passed: a [`Command::WakeAt`] is due.
     Tick,
+    /// Somebody wants it to end as soon as nothing is lost by it.
+    Drain,
     /// Somebody wants it to end.
     Stop,
+}
+
+/// What became of the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// It is ours for its whole time from a moment on.
+    Renewed {
+        /// When the renewal was asked for.
+        asked: Moment,
+    },
+    /// The store didn't answer as it should; the lease may or may not be renewed.
+    Trouble {
+        /// What happened, in one line.
+        message: String,
+    },
+    /// Somebody else has it.
+    Lost {
+        /// Who, for people.
+        leader: String,
+    },
 }
 
 /// What a worker said.
@@ -163,6 +221,8 @@ pub enum Event {
 pub enum WorkerEvent {
     /// It joined.
     Joined(Inventory),
+    /// It joined, and is at work that an earlier coordinator gave it.
+    Rejoined(Inventory, Membership),
     /// It opened its port.
     Ready {
         /// For which generation.
@@ -196,12 +256,14 @@ pub enum WorkerEvent {
         /// In which generation.
         generation: Generation,
     },
+    /// Its process will be gone soon.
+    Leaving,
     /// Its stream broke.
     Left,
 }
 
 /// What a worker is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Host it runs on.
     pub host: String,
@@ -209,11 +271,18 @@ pub struct Inventory {
     pub pid: u32,
     /// The launcher's name for it, if a launcher started it.
     pub launch: Option<LaunchId>,
+    /// What it trains with.
+    #[serde(flatten)]
+    pub machine: Machine,
 }
 
 impl fmt::Display for Inventory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, pid {}", self.host, self.pid)
+        f.write_str(&self.host)?;
+        if let Some(address) = self.machine.data_address.filter(|a| !a.is_loopback()) {
+            write!(f, " at {address}")?;
+        }
+        write!(f, ", pid {}", self.pid)
     }
 }
 
@@ -280,6 +349,10 @@ pub enum Command {
         /// Why.
         reason: RetireReason,
     },
+    /// Renew the lease; [`Event::Lease`] answers.
+    Renew,
+    /// Let a worker go that wants to.
+    Dismiss(WorkerId),
     /// Send [`Event::Tick`] then; in place of any earlier wish.
     WakeAt(Moment),
     /// Tell whoever listens.
@@ -305,17 +378,22 @@ pub enum Order {
         /// What.
         trial: TrialId,
     },
+    /// Save a checkpoint and stop.
+    Drain {
+        /// Which generation.
+        generation: Generation,
+    },
     /// Stop.
     Abort {
         /// Which generation.
         generation: Generation,
-        /// Why, for its log.
-        cause: Cause,
+        /// Why, for its log, if something went wrong.
+        cause: Option<Cause>,
     },
 }
 
 /// Why a worker is retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetireReason {
     /// Its stream broke: a process that is stopped rather than dead would keep its place for ever.
     Left,
@@ -354,6 +432,11 @@ pub enum Verdict {
     Complete,
     /// Somebody asked for it.
     Stopped,
+    /// Somebody else leads the run.
+    Fenced {
+        /// Who, for people.
+        leader: String,
+    },
     /// Worker processes can't be brought to join.
     NoWorkers {
         /// How many failed in a row.

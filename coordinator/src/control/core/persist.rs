@@ -1,7 +1,8 @@
-//! Facts on their way to the store: tried again with growing waits, and in the end told of if they can't be kept.
+//! Facts on their way to the store: tried again with growing waits for as long as the store is away. One that it
+//! refuses for good is told of.
 
 use super::{
-    Command, Fact, Moment, StoreTrouble, Ticket,
+    Command, Fact, StoreTrouble, Ticket,
     state::{Core, Standing},
     timers::Timer,
 };
@@ -20,8 +21,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Pending {
     pub(super) fact: Fact,
     attempts: u32,
-    /// When it must be stored.
-    until: Moment,
     /// Whether an attempt is under way, rather than a wait for the next.
     under_way: bool,
 }
@@ -31,11 +30,9 @@ impl Core {
     pub(super) fn persist(&mut self, fact: Fact) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let limit = Duration::from_secs(self.options.deadlines.saving_seconds);
         let pending = Pending {
             fact,
             attempts: 0,
-            until: self.now.after(limit),
             under_way: false,
         };
         self.pending.insert(ticket, pending);
@@ -49,7 +46,8 @@ impl Core {
         pending.attempts += 1;
         pending.under_way = true;
         let fact = pending.fact.clone();
-        self.timers.set(Timer::Fact(ticket), pending.until);
+        let limit = Duration::from_secs(self.options.deadlines.saving_seconds);
+        self.timers.set(Timer::Fact(ticket), self.now.after(limit));
         self.commands.push(Command::Persist(ticket, fact));
     }
 
@@ -74,7 +72,7 @@ impl Core {
         let doublings = (pending.attempts - 1).min(6);
         let wait = Duration::from_secs(1 << doublings).min(LONGEST_WAIT);
         let again = self.now.after(wait);
-        if !trouble.retryable || again > pending.until {
+        if !trouble.retryable {
             self.lose(ticket, trouble);
             return;
         }
@@ -96,14 +94,17 @@ impl Core {
             return self.attempt(ticket);
         }
         let seconds = self.options.deadlines.saving_seconds;
-        let trouble = StoreTrouble {
+        let fact = pending.fact.to_string();
+        self.publish(Entry::NotStored {
+            fact,
             message: format!("the store did not answer in {seconds} s"),
-            retryable: true,
-        };
-        self.lose(ticket, trouble);
+            again_in: Some(0),
+        });
+        // Written twice is written once: all facts are put if absent, or the same each time.
+        self.attempt(ticket);
     }
 
-    /// A fact can't be stored.
+    /// A fact can never be stored.
     fn lose(&mut self, ticket: Ticket, trouble: StoreTrouble) {
         self.timers.clear(&Timer::Fact(ticket));
         let Some(pending) = self.pending.remove(&ticket) else {

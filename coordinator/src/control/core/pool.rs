@@ -17,9 +17,13 @@ use std::time::Duration;
 const MAX_FAILED_SPAWNS: u32 = 3;
 
 impl Core {
-    pub(super) fn joined(&mut self, worker: WorkerId, inventory: Inventory) {
+    /// A worker joined. `from_before` are those that an earlier coordinator's launcher started, which this one's knows
+    /// nothing of.
+    pub(super) fn joined(&mut self, worker: WorkerId, inventory: Inventory, from_before: bool) {
         self.failed_spawns = 0;
-        if let Some(launch) = &inventory.launch {
+        if let Some(launch) = &inventory.launch
+            && !from_before
+        {
             self.launches.insert(launch.clone(), true);
             self.timers.clear(&Timer::Joining(launch.clone()));
         }
@@ -27,12 +31,41 @@ impl Core {
             worker,
             inventory: inventory.clone(),
         });
+        let is_ours = inventory.launch.is_some() && !from_before;
         let entry = Worker {
             inventory,
             generation: None,
+            is_ours,
+            leaving: false,
         };
         self.workers.insert(worker, entry);
         self.idle.insert(worker);
+    }
+
+    /// Processes that a launcher is to have: the pool, without those that join by themselves.
+    fn wanted_launches(&self) -> u32 {
+        let others = self.workers.values().filter(|w| !w.is_ours && !w.leaving);
+        let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
+        self.options.workers.saturating_sub(others)
+    }
+
+    /// Has as many processes as are wanted.
+    pub(super) fn scale(&mut self) {
+        if self.has_work() && !self.draining && !self.settling {
+            let wanted = self.wanted_launches();
+            self.commands.push(Command::Scale(wanted));
+        }
+    }
+
+    /// A worker has nothing to do any more.
+    pub(super) fn to_idle(&mut self, worker: WorkerId) {
+        match self.workers.get(&worker) {
+            Some(entry) if entry.leaving => self.dismiss(worker),
+            Some(_) => {
+                self.idle.insert(worker);
+            }
+            None => {}
+        }
     }
 
     pub(super) fn left(&mut self, worker: WorkerId) {
@@ -41,9 +74,16 @@ impl Core {
             return;
         }
         self.publish(Entry::Left { worker });
+        let others_start_it = self.workers.get(&worker).is_some_and(|w| !w.is_ours);
         let generation = self.retire(worker, RetireReason::Left);
         if let Some(generation) = generation {
+            if self.rejoining.contains_key(&generation) {
+                self.give_up_rejoining(generation);
+            }
             self.trouble(worker, generation, Trouble::Lost);
+        }
+        if others_start_it {
+            self.scale();
         }
     }
 
@@ -90,7 +130,7 @@ impl Core {
                     log_tail: log_tail.clone(),
                 });
                 if joined || !self.too_many_failed_spawns(log_tail) {
-                    self.commands.push(Command::Scale(self.options.workers));
+                    self.scale();
                 }
             }
             LaunchEvent::Failed { message } => {

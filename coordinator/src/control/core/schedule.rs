@@ -1,10 +1,11 @@
 //! Which waiting trial gets which workers.
 //!
 //! The costliest trial goes first. One that needs more workers than are free is overtaken by smaller ones, so
-//! that no worker idles; but only for so long: then it is next, and what gets free is kept for it.
+//! that no worker idles; but only for so long: then it is next, and what gets free is kept for it. One that needs more
+//! than the whole pool has begins with fewer, after a while in which more might have come.
 
 use super::{
-    Command, Order,
+    Command, Job, Order,
     group::Group,
     state::{Core, Standing},
     timers::Timer,
@@ -16,7 +17,7 @@ use std::time::Duration;
 impl Core {
     /// Groups idle workers around waiting trials.
     pub(super) fn schedule(&mut self) {
-        if self.verdict().is_some() {
+        if self.verdict().is_some() || self.lease.paused || self.settling || self.draining {
             return;
         }
         let patience = Duration::from_secs(self.options.deadlines.overtaking_seconds);
@@ -26,7 +27,7 @@ impl Core {
             && let Some((&place, &index)) = self.ready.range(from..).next()
         {
             from = place + 1;
-            let world = self.trials[index].job.world as usize;
+            let world = self.world_of(index);
             if self.idle.len() >= world {
                 for &larger in &waiting {
                     self.trials[larger].overtaken.get_or_insert(self.now);
@@ -40,6 +41,26 @@ impl Core {
             }
             waiting.push(index);
         }
+    }
+
+    /// Workers that a trial begins with now: as many as it wants, or all that there are, when the pool has been
+    /// smaller for long enough.
+    fn world_of(&mut self, index: usize) -> usize {
+        let Job {
+            world, least_world, ..
+        } = self.trials[index].job;
+        let pool = self.workers.values().filter(|w| !w.leaving).count();
+        if pool >= world as usize {
+            self.short_since = None;
+            return world as usize;
+        }
+        let limit = Duration::from_secs(self.options.deadlines.shrinking_seconds);
+        let since = *self.short_since.get_or_insert(self.now);
+        if self.now.since(since) < limit {
+            self.timers.set(Timer::Shrinking, since.after(limit));
+            return world as usize;
+        }
+        pool.max(least_world as usize)
     }
 
     /// Makes a generation of the first idle workers.

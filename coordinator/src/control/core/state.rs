@@ -4,20 +4,29 @@ use super::{
     Command, Deadlines, Event, History, Inventory, Job, Limits, Moment, StoreTrouble, Ticket,
     Verdict, WorkerEvent,
     group::Group,
+    lease::LeaseState,
     persist::Pending,
+    rejoin::Rejoining,
     timers::{Timer, Timers},
 };
 use crate::{control::journal::Entry, launcher::LaunchId, run::Spent};
 use polestar_core::{Epoch, Generation, Step, TrialId, WorkerId};
 use polestar_run::{Cause, failure::Trouble};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What the core is to keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The coordinator's own epoch; all its generations carry it.
     pub epoch: Epoch,
-    /// Worker processes to have.
+    /// How long a renewal of the lease lasts.
+    pub lease: Duration,
+    /// Whether workers of an earlier coordinator may come back.
+    pub takes_over: bool,
+    /// Workers to have.
     pub workers: u32,
     /// Budgets of each trial.
     pub limits: Limits,
@@ -66,11 +75,22 @@ pub struct Core {
     /// Processes in a row that ended before their worker joined.
     pub(super) failed_spawns: u32,
     pub(super) trials: Vec<Trial>,
+    /// Where each is among them.
+    pub(super) names: BTreeMap<TrialId, usize>,
     /// Trials that can begin as soon as there are workers: indices by their place in the order of cost.
     pub(super) ready: BTreeMap<usize, usize>,
     /// Trials that are neither done nor abandoned.
     open: usize,
     pub(super) groups: BTreeMap<Generation, Group>,
+    /// Generations of earlier coordinators, some of whose ranks are back.
+    pub(super) rejoining: BTreeMap<Generation, Rejoining>,
+    /// Whether workers of an earlier coordinator still have time to come back.
+    pub(super) settling: bool,
+    pub(super) lease: LeaseState,
+    /// Whether it is to end as soon as nothing is lost by it.
+    pub(super) draining: bool,
+    /// Since when the pool is too small for the trial that is next.
+    pub(super) short_since: Option<Moment>,
     pub(super) next_generation: u64,
     pub(super) timers: Timers,
     /// What the driver was last asked to wake us for.
@@ -84,6 +104,10 @@ pub struct Core {
 pub(super) struct Worker {
     pub(super) inventory: Inventory,
     pub(super) generation: Option<Generation>,
+    /// Whether this coordinator's launcher started it.
+    pub(super) is_ours: bool,
+    /// Whether it will be gone soon, and gets nothing new to do.
+    pub(super) leaving: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +125,10 @@ pub(super) struct Trial {
     pub(super) overtaken: Option<Moment>,
     /// Steps done, as last reported.
     pub(super) step: Step,
+    /// Times in a row that the store was away.
+    pub(super) outages: u32,
+    /// When it may be tried again.
+    pub(super) not_before: Option<Moment>,
 }
 
 /// How far a trial is.
@@ -156,8 +184,14 @@ impl Core {
             failed_spawns: 0,
             open: trials.iter().filter(|t| t.standing.is_open()).count(),
             trials,
+            names,
             ready: BTreeMap::new(),
             groups: BTreeMap::new(),
+            rejoining: BTreeMap::new(),
+            settling: false,
+            lease: LeaseState::default(),
+            draining: false,
+            short_since: None,
             next_generation: 1,
             timers: Timers::default(),
             wake: None,
@@ -179,9 +213,11 @@ impl Core {
                 self.abandon_dependents(index);
             }
         }
-        if self.open > 0 {
-            self.commands.push(Command::Scale(self.options.workers));
+        self.lease_from(now);
+        if self.options.takes_over {
+            self.expect_workers_back();
         }
+        self.scale();
         self.conclude()
     }
 
@@ -189,16 +225,31 @@ impl Core {
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
         self.now = now;
         match event {
-            Event::Worker(worker, event) => self.worker(worker, event),
+            Event::Worker(worker, event) => {
+                if let Some(event) = self.keep_while_rejoining(worker, event) {
+                    self.worker(worker, event);
+                }
+            }
             Event::Launcher(event) => self.launcher(event),
             Event::Stored(ticket, result) => self.stored(ticket, result),
+            Event::Lease(event) => self.lease_event(event),
             Event::Tick => {}
+            Event::Drain => self.drain(),
             Event::Stop => self.conclude_with(Verdict::Stopped),
         }
         while let Some(timer) = self.timers.pop(now) {
             self.expired(timer);
         }
         self.conclude()
+    }
+
+    /// Trials that are neither done nor abandoned.
+    pub fn unfinished(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        self.open > 0
     }
 
     /// How it ended, if it has.
@@ -223,6 +274,7 @@ impl Core {
     /// What follows from any change: new generations, the next wake-up, the end.
     fn conclude(&mut self) -> Vec<Command> {
         self.schedule();
+        self.conclude_if_drained();
         if self.open == 0 && self.groups.is_empty() && self.pending.is_empty() {
             self.conclude_with(Verdict::Complete);
         }
@@ -240,9 +292,13 @@ impl Core {
         self.commands.push(Command::Publish(entry));
     }
 
-    fn worker(&mut self, worker: WorkerId, event: WorkerEvent) {
+    pub(super) fn worker(&mut self, worker: WorkerId, event: WorkerEvent) {
         match event {
-            WorkerEvent::Joined(inventory) => self.joined(worker, inventory),
+            WorkerEvent::Joined(inventory) => self.joined(worker, inventory, false),
+            WorkerEvent::Rejoined(inventory, membership) => {
+                self.rejoined(worker, inventory, membership);
+            }
+            WorkerEvent::Leaving => self.leaving(worker),
             WorkerEvent::Left => self.left(worker),
             WorkerEvent::Ready {
                 generation,
@@ -276,7 +332,10 @@ impl Core {
     pub(super) fn note_ready(&mut self, index: usize) {
         let trial = &self.trials[index];
         let done = |after: usize| self.trials[after].standing == Standing::Done;
-        if trial.standing == Standing::Waiting && trial.after.is_none_or(done) {
+        if trial.standing == Standing::Waiting
+            && trial.after.is_none_or(done)
+            && trial.not_before.is_none()
+        {
             self.ready.insert(trial.place, index);
         } else {
             self.ready.remove(&trial.place);
@@ -288,7 +347,16 @@ impl Core {
             Timer::Generation(generation) => self.late(generation),
             Timer::Fact(ticket) => self.fact_is_due(ticket),
             Timer::Joining(launch) => self.never_joined(launch),
-            Timer::Scaling => self.commands.push(Command::Scale(self.options.workers)),
+            Timer::Scaling => self.scale(),
+            Timer::Renewal => self.renew(),
+            Timer::LeaseEnd => self.lease_is_over(),
+            Timer::Settled => self.settled(),
+            Timer::Retry(index) => {
+                self.trials[index].not_before = None;
+                self.note_ready(index);
+            }
+            // Whatever follows is seen when the trials are looked at next.
+            Timer::Shrinking => {}
         }
     }
 
@@ -338,6 +406,8 @@ impl Trial {
             spent,
             overtaken: None,
             step: Step(0),
+            outages: 0,
+            not_before: None,
         })
     }
 }

@@ -153,7 +153,7 @@ impl Core {
 
     /// The index of a trial.
     pub(super) fn index_of(&self, trial: &TrialId) -> Option<usize> {
-        self.trials.iter().position(|t| t.job.trial == *trial)
+        self.names.get(trial).copied()
     }
 
     fn state_of(&self, trial: &Trial) -> TrialState {
@@ -196,6 +196,7 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Complete => f.write_str("every trial is done or abandoned"),
             Verdict::Stopped => f.write_str("it was asked to stop"),
+            Verdict::Fenced { leader } => write!(f, "another coordinator leads the run: {leader}"),
             Verdict::NoWorkers { failed, last } => write!(
                 f,
                 "{failed} worker processes in a row ended before they joined; the last said:\n{last}"

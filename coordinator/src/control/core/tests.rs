@@ -1,9 +1,11 @@
-//! Histories of a pool, event by event; virtual ones by the thousand in [`virtual_pool`].
+//! Histories of a pool, event by event; simulated ones by the thousand in [`simulation`].
 
 mod budgets;
-mod virtual_pool;
+mod handover;
+mod simulation;
 
 use super::*;
+use crate::run::{AbandonedTrial, Setback, Spent};
 use polestar_core::{Digest, Epoch, Step};
 use polestar_run::{
     Consumed,
@@ -11,6 +13,7 @@ use polestar_run::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
+const LEASE: Duration = Duration::from_secs(15);
 const LIMITS: Limits = Limits {
     failures: 1,
     losses: 5,
@@ -19,6 +22,8 @@ const LIMITS: Limits = Limits {
 fn options(workers: u32) -> Options {
     Options {
         epoch: Epoch(7),
+        lease: LEASE,
+        takes_over: false,
         workers,
         limits: LIMITS,
         deadlines: Deadlines::default(),
@@ -35,6 +40,7 @@ fn job(name: &str, cost: f64, world: u32, after: Option<&str>) -> Job {
         after: after.map(named),
         cost,
         world,
+        least_world: world,
         history: History::Missing(Spent::default()),
     }
 }
@@ -68,6 +74,16 @@ fn failure(message: &str, collateral: bool, retryable: bool) -> Failure {
         message: message.to_owned(),
         collateral,
         retryable,
+        last_operation: None,
+    }
+}
+
+fn inventory(worker: u64) -> Inventory {
+    Inventory {
+        host: "h".to_owned(),
+        pid: worker as u32,
+        launch: Some(LaunchId(format!("l{worker}"))),
+        machine: Default::default(),
     }
 }
 
@@ -79,6 +95,7 @@ struct Pool {
     said: VecDeque<Command>,
     facts: Vec<Fact>,
     store_is_down: bool,
+    lease_is_stuck: bool,
 }
 
 impl Pool {
@@ -91,6 +108,7 @@ impl Pool {
             said,
             facts: Vec::new(),
             store_is_down: false,
+            lease_is_stuck: false,
         }
     }
 
@@ -106,6 +124,9 @@ impl Pool {
                     self.facts.push(fact.clone());
                     events.push_back(Event::Stored(*ticket, Ok(())));
                 }
+                if command == Command::Renew && !self.lease_is_stuck {
+                    events.push_back(Event::Lease(LeaseEvent::Renewed { asked: now }));
+                }
                 self.said.push_back(command);
             }
         }
@@ -116,12 +137,7 @@ impl Pool {
     }
 
     fn join(&mut self, worker: u64) {
-        let inventory = Inventory {
-            host: "h".to_owned(),
-            pid: worker as u32,
-            launch: Some(LaunchId(format!("l{worker}"))),
-        };
-        self.worker(worker, WorkerEvent::Joined(inventory));
+        self.worker(worker, WorkerEvent::Joined(inventory(worker)));
     }
 
     fn ready(&mut self, worker: u64, number: u64) {
@@ -138,6 +154,7 @@ impl Pool {
             event: polestar_run::Event::Begun {
                 step: Step(0),
                 steps: 10,
+                from: polestar_run::ResumedFrom::Nothing,
                 seconds: 1.0,
                 passed_over: Vec::new(),
             },
@@ -330,7 +347,7 @@ fn whoever_is_stuck_while_preparing_is_retired_and_blamed() {
     let mut pool = Pool::two_at(Stage::Preparing);
     pool.ready(1, 1);
     pool.wait(Deadlines::default().preparing_seconds - 1);
-    assert!(pool.said().is_empty(), "there is a second left");
+    assert!(pool.retired().is_empty(), "there is a second left");
     pool.wait(1);
     let said = pool.said();
     assert!(said.contains(&Command::Retire {

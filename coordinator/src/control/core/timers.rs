@@ -16,6 +16,16 @@ pub(super) enum Timer {
     Joining(LaunchId),
     /// Another attempt to have enough processes.
     Scaling,
+    /// The lease is to be renewed.
+    Renewal,
+    /// The lease's time is over.
+    LeaseEnd,
+    /// Workers of an earlier coordinator had their time to come back.
+    Settled,
+    /// A trial may be tried again.
+    Retry(usize),
+    /// The pool had its time to become as large as a trial wants.
+    Shrinking,
 }
 
 /// At most one moment for each timer.

@@ -74,7 +74,7 @@ impl Folder {
     }
 
     /// The file that holds what lets workers in.
-    pub(super) fn token(&self) -> PathBuf {
+    pub fn token(&self) -> PathBuf {
         self.path.join("token")
     }
 

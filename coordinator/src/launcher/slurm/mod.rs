@@ -30,6 +30,7 @@ pub(crate) use status::{describe, is_at_work};
 
 use super::{LaunchEvent, LaunchId, Launcher};
 use keeper::{Habits, Keeper, Order};
+use polestar_run::pool::Token;
 use pool::{Pool, Start};
 use std::time::Duration;
 use tokio::{
@@ -46,7 +47,7 @@ pub struct Place {
     /// Where workers find it.
     pub url: String,
     /// What lets them in.
-    pub token: String,
+    pub token: Token,
     /// Threads of a worker; 0 leaves that to what its job has.
     pub threads: usize,
     /// Workers to have at first, for who submits the script by hand.
@@ -87,7 +88,7 @@ impl Slurm {
         let largest = parse::largest_array(&settings).unwrap_or(USUAL_LARGEST_ARRAY);
         let tasks = place.workers.div_ceil(table.workers_per_job());
         folder.make()?;
-        folder.write(&folder.token(), &format!("{}\n", place.token))?;
+        folder.write(&folder.token(), &format!("{}\n", place.token.to_hex()))?;
         folder.write(&folder.url(), &format!("{}\n", place.url))?;
         let script = worker_script(table, folder, place.threads, tasks.min(largest));
         folder.write(&folder.workers_script(), &script)?;

@@ -101,12 +101,9 @@ fn worker_command(table: &SlurmTable, folder: &Folder) -> String {
     let token = quoted(&folder.token().display().to_string());
     // The token itself is in no argument, which all users of a node can read.
     words.extend([
-        "bash -c".to_owned(),
-        quoted("POLESTAR_TOKEN=\"$(cat \"$1\")\" exec \"${@:2}\""),
-        "join".to_owned(),
-        token,
         program(table),
         "worker join".to_owned(),
+        format!("--token-file {token}"),
     ]);
     words.join(" ")
 }

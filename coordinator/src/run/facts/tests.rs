@@ -23,9 +23,8 @@ async fn budgets_and_abandoned_trials_survive_their_coordinator() {
     let run = Facts::new(store.clone());
     let name = TrialId("t".to_owned());
     let trial = RecipeId::of(b"a recipe");
-    let here = Launch::of_this_process("r");
-    let first = run.claim_epoch(&here).await.expect("a store");
-    let second = run.claim_epoch(&here).await.expect("a store");
+    let first = run.claim_epoch().await.expect("a store");
+    let second = run.claim_epoch().await.expect("a store");
     assert!(second > first, "two coordinators never share an epoch");
 
     let diverged = cause(Some(Failure {
@@ -33,6 +32,7 @@ async fn budgets_and_abandoned_trials_survive_their_coordinator() {
         message: "step 3: the loss is not finite".to_owned(),
         collateral: false,
         retryable: false,
+        last_operation: None,
     }));
     let setback = |epoch, number, cause: &Cause| {
         Setback::new(name.clone(), Generation { epoch, number }, cause.clone())
@@ -77,33 +77,4 @@ async fn budgets_and_abandoned_trials_survive_their_coordinator() {
     store.put(&key, newer.into()).await.expect("a store");
     let refused = run.abandoned(&trial).await.expect_err("a newer format");
     assert!(refused.to_string().contains("has format 2"), "{refused}");
-}
-
-#[tokio::test]
-async fn a_launch_that_may_be_at_work_is_told_of_and_no_other() {
-    let store = Store::open("memory://launches-at-work").expect("a store");
-    let run = Facts::new(store);
-    let here = Launch::of_this_process("r");
-    let elsewhere = Launch {
-        host: "another".to_owned(),
-        pid: u32::MAX,
-        ..here.clone()
-    };
-    // No process has this number.
-    let killed = Launch {
-        pid: u32::MAX,
-        ..here.clone()
-    };
-    let of_another_run = Launch::of_this_process("other");
-    for launch in [&killed, &of_another_run, &elsewhere] {
-        run.claim_epoch(launch).await.expect("a store");
-    }
-    let ours = run.claim_epoch(&here).await.expect("a store");
-    let at_work = run.at_work("r").await.expect("just written");
-    assert_eq!(at_work, [elsewhere.clone(), here]);
-
-    run.record_end(ours).await.expect("a store");
-    assert_eq!(run.at_work("r").await.expect("written"), [elsewhere]);
-    let next = run.claim_epoch(&killed).await.expect("a store");
-    assert!(next > ours, "an end is no epoch");
 }

@@ -52,6 +52,7 @@ impl Draw {
             0 => Event::Begun {
                 step,
                 steps: self.0.word(),
+                from: self.resumed_from(),
                 seconds: self.float(),
                 passed_over: self.list(Self::text),
             },
@@ -75,6 +76,15 @@ impl Draw {
                 parts: self.list(|draw| (draw.text(), draw.float())),
             },
         }
+    }
+
+    fn resumed_from(&mut self) -> ResumedFrom {
+        let all = [
+            ResumedFrom::Nothing,
+            ResumedFrom::Store,
+            ResumedFrom::Memory,
+        ];
+        all[self.0.index(all.len())]
     }
 
     fn outcome(&mut self) -> Outcome {
@@ -120,6 +130,11 @@ impl Draw {
             message: self.text(),
             collateral: self.flag(),
             retryable: self.flag(),
+            last_operation: self.flag().then(|| LastOperation {
+                kind: self.text(),
+                sequence: self.0.word(),
+                step: self.0.word(),
+            }),
         }
     }
 

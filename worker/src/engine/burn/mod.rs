@@ -88,6 +88,10 @@ impl Engine for BurnEngine {
         into.copy_from_slice(&vector[range]);
     }
 
+    fn into_host(&self, vector: HostBuffer, elements: usize) -> Vec<f32> {
+        vector.into_whole(elements, 0..elements)
+    }
+
     fn weights(&self, segment: usize, master: &HostBuffer) -> Weights {
         Weights::from_flat(&self.layout.segments[segment], master, &self.device, true)
     }

@@ -120,19 +120,42 @@ fn a_result_that_can_not_be_stored_is_told_of_and_never_forgotten() {
     );
     assert!(!cause.is_retryable());
 
-    // The store says nothing at all.
+    // The store says nothing at all: it is asked again for as long as it takes.
     let mut pool = Pool::new(1, vec![job("t", 1.0, 1, None)]);
     pool.join(1);
     pool.ready(1, 1);
     pool.store_is_down = true;
     pool.finished(1, 1);
-    pool.wait(Deadlines::default().saving_seconds);
-    let cause = &pool.core.abandoned()[&named("t")];
-    assert!(cause.to_string().contains("did not answer"), "{cause}");
-    assert!(cause.is_retryable(), "another launch may have more luck");
-    // That it is abandoned doesn't get through either; the loop still ends.
+    for _ in 0..100 {
+        pool.wait(Deadlines::default().saving_seconds);
+        assert_eq!(pool.state("t"), TrialState::Saving);
+    }
+    pool.store_is_down = false;
     pool.wait(Deadlines::default().saving_seconds);
     assert_eq!(pool.core.verdict(), Some(&Verdict::Complete));
+}
+
+#[test]
+fn a_store_that_is_away_costs_a_trial_time_and_no_budget() {
+    let mut pool = Pool::new(1, vec![job("t", 1.0, 1, None)]);
+    pool.join(1);
+    let away = Failure {
+        phase: Phase::Storage,
+        ..failure("503", false, true)
+    };
+    for number in 1..=20 {
+        pool.ready(1, number);
+        pool.failed(1, number, away.clone());
+        assert!(matches!(
+            pool.state("t"),
+            TrialState::WaitsForWorkers { .. }
+        ));
+        pool.wait(64);
+        assert!(
+            matches!(pool.state("t"), TrialState::Running { .. }),
+            "{number}"
+        );
+    }
 }
 
 #[test]

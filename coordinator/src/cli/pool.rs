@@ -1,0 +1,230 @@
+//! The pool of a launch: what the command line says of it, where it listens, and who starts its workers.
+
+use super::{Error, LaunchArgs};
+use crate::{
+    control::{Listen, ListenAddress, Server},
+    launcher::{
+        Chosen, Contact, Join, LauncherKind, Local, Logs, Slurm,
+        slurm::{Folder, Place},
+        threads_each,
+    },
+    sweep::Sweep,
+};
+use polestar_run::pool::Token;
+use std::path::{Path, PathBuf};
+
+/// All addresses of this host.
+const EVERYWHERE: &str = "0.0.0.0";
+
+/// What the command line says of the pool, in place of the file.
+pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {
+    let lanes = sweep.train.lanes;
+    let pool = &mut sweep.pool;
+    pool.launcher = args.launcher.or(pool.launcher);
+    pool.listen = args.listen.clone().or(pool.listen.take());
+    pool.token_file = args.token_file.clone().or(pool.token_file.take());
+    if let Some(workers) = args.workers {
+        if workers == 0 {
+            return Err("--workers 0: a launch needs at least one worker".into());
+        }
+        pool.workers = workers;
+        pool.workers_per_trial = pool.workers_per_trial.min(workers);
+    }
+    if let Some(world) = args.workers_per_trial {
+        if world == 0 || world > pool.workers || world > lanes {
+            let workers = pool.workers;
+            return Err(format!(
+                "--workers-per-trial {world}: the pool has {workers} workers and a batch {lanes} lanes"
+            )
+            .into());
+        }
+        pool.workers_per_trial = world;
+    }
+    Ok(())
+}
+
+/// How workers get into a pool, before it listens.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    /// `None` for a pool of this machine only.
+    open: Option<Open>,
+}
+
+/// A pool that other hosts can join.
+#[derive(Debug)]
+struct Open {
+    listen: Listen,
+    token: TokenFrom,
+}
+
+/// Where whoever starts a worker finds the token.
+#[derive(Debug)]
+enum TokenFrom {
+    File(PathBuf),
+    Environment,
+}
+
+impl Entrance {
+    /// As the sweep says. Makes the token's file if it names one that isn't there.
+    pub(super) fn of(sweep: &Sweep) -> Result<Entrance, Error> {
+        let pool = &sweep.pool;
+        let slurm = slurm_folder(sweep)?;
+        let listen = match (&pool.listen, &slurm) {
+            (Some(listen), _) => listen.as_str(),
+            // Its nodes are other hosts.
+            (None, Some(_)) => EVERYWHERE,
+            (None, None) => return Ok(Entrance { open: None }),
+        };
+        let address: ListenAddress = listen.parse()?;
+        let token_file = match (&pool.token_file, &slurm) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(folder)) => {
+                folder.make()?;
+                Some(folder.token())
+            }
+            (None, None) => None,
+        };
+        let (token, from) = match &token_file {
+            None => (Token::given(None)?, TokenFrom::Environment),
+            Some(file) => {
+                let (token, new) = Token::read_or_create(file)?;
+                let path = file.canonicalize().unwrap_or_else(|_| file.clone());
+                if new {
+                    println!(
+                        "made {}: whoever has this file can join the pool",
+                        path.display()
+                    );
+                }
+                (token, TokenFrom::File(path))
+            }
+        };
+        let listen = Listen::openly(&address, token)
+            .map_err(|error| format!("pool.listen (or --listen): {error}"))?;
+        let token = from;
+        Ok(Entrance {
+            open: Some(Open { listen, token }),
+        })
+    }
+
+    /// Listens, says how to join, and names who starts workers. `run` is where the run lies, for what is said.
+    pub(super) async fn open(
+        self,
+        sweep: &Sweep,
+        logs: Logs,
+        run: &str,
+    ) -> Result<(Server, Chosen), Error> {
+        let pool = &sweep.pool;
+        let server = match self.open {
+            None => Server::bind(Listen::here(logs.token_for(run)?)).await?,
+            Some(Open { listen, token }) => {
+                let server = Server::bind(listen).await?;
+                let program = std::env::current_exe()?;
+                print!("{}", how_to_join(&program, &server.contact(), &token, run));
+                server
+            }
+        };
+        let launcher = match pool.launcher_kind() {
+            LauncherKind::Join => {
+                eprintln!("waiting for workers; {} are expected", pool.workers);
+                Chosen::Join(Join)
+            }
+            LauncherKind::Local => {
+                let threads = match pool.threads {
+                    0 => threads_each(pool.workers),
+                    given => given,
+                };
+                Chosen::Local(Local::new(server.contact(), threads, logs))
+            }
+            LauncherKind::Slurm => {
+                let table = pool.slurm.clone().unwrap_or_default();
+                let folder = Folder::of(&table.folder, &sweep.name)?;
+                let contact = server.contact();
+                let place = Place {
+                    url: contact.url(),
+                    token: contact.token,
+                    threads: pool.threads,
+                    workers: pool.workers,
+                };
+                Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
+            }
+        };
+        Ok((server, launcher))
+    }
+}
+
+/// The folder of a pool whose workers are jobs of SLURM.
+fn slurm_folder(sweep: &Sweep) -> Result<Option<Folder>, Error> {
+    if sweep.pool.launcher_kind() != LauncherKind::Slurm {
+        return Ok(None);
+    }
+    let table = sweep.pool.slurm.clone().unwrap_or_default();
+    Ok(Some(Folder::of(&table.folder, &sweep.name)?))
+}
+
+/// What to type on another host.
+fn how_to_join(program: &Path, contact: &Contact, from: &TokenFrom, run: &str) -> String {
+    let urls = contact.urls();
+    let (token, needs) = match from {
+        TokenFrom::File(path) => (
+            format!(" --token-file {}", quoted(path)),
+            "the token's file",
+        ),
+        TokenFrom::Environment => (String::new(), "POLESTAR_TOKEN"),
+    };
+    let mut text = format!(
+        "workers join from any host that has {needs}, with\n  {} worker join --coordinator {}{token}\n",
+        quoted(program),
+        urls[0]
+    );
+    if urls.len() > 1 {
+        text += &format!("  (or --coordinator {})\n", urls[1..].join(", "));
+    }
+    if run.starts_with("file:") {
+        text += "every host has to see the folders of this run and its corpus under the same paths; where they share \
+                 none, use s3://\n";
+    }
+    text
+}
+
+/// As a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_paste_is_whole_and_survives_a_shell() {
+        let contact = Contact {
+            addresses: vec![([10, 1, 0, 5], 7317).into(), ([127, 0, 0, 1], 7317).into()],
+            token: Token::random().unwrap(),
+            tls: true,
+        };
+        let file = TokenFrom::File("/home/it's me/token".into());
+        let program = Path::new("/opt/coordinator");
+        let text = how_to_join(program, &contact, &file, "s3://runs/a");
+        assert!(
+            text.contains(
+                "\n  /opt/coordinator worker join --coordinator https://10.1.0.5:7317 --token-file \
+                 '/home/it'\\''s me/token'\n  (or --coordinator https://127.0.0.1:7317)\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            !text.contains(&contact.token.to_hex()) && !text.contains("folders"),
+            "{text}"
+        );
+        let text = how_to_join(program, &contact, &TokenFrom::Environment, "file:///runs/a");
+        assert!(
+            text.contains("has POLESTAR_TOKEN, with") && text.contains("folders"),
+            "{text}"
+        );
+    }
+}

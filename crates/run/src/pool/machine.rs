@@ -1,0 +1,84 @@
+//! What a worker has to train with, as it tells when it joins.
+
+use crate::proto;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// What a worker runs on. Everything is as far as known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its job in a batch system, as in `1234` or, of an array, `1234_5`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// What it computes with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Memory that it may use, in bytes: the machine's, or less where a control group says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// The address on which the other ranks of a trial reach it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_address: Option<IpAddr>,
+}
+
+/// Devices of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// As in `cpu`.
+    pub kind: String,
+    /// How many: of a CPU, threads that compute.
+    pub count: u32,
+}
+
+impl From<Machine> for proto::Machine {
+    fn from(machine: Machine) -> Self {
+        let devices = machine.devices.into_iter();
+        proto::Machine {
+            job: machine.job.unwrap_or_default(),
+            devices: devices
+                .map(|Device { kind, count }| proto::Device { kind, count })
+                .collect(),
+            memory_bytes: machine.memory_bytes.unwrap_or_default(),
+            data_address: machine
+                .data_address
+                .map_or(String::new(), |a| a.to_string()),
+        }
+    }
+}
+
+/// What isn't there or can't be read isn't known: nothing depends on it but what people are shown.
+impl From<proto::Machine> for Machine {
+    fn from(machine: proto::Machine) -> Self {
+        let devices = machine.devices.into_iter();
+        Machine {
+            job: Some(machine.job).filter(|job| !job.is_empty()),
+            devices: devices
+                .map(|proto::Device { kind, count }| Device { kind, count })
+                .collect(),
+            memory_bytes: Some(machine.memory_bytes).filter(|&bytes| bytes > 0),
+            data_address: machine.data_address.parse().ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_comes_out_of_a_message_as_it_went_in() {
+        let whole = Machine {
+            job: Some("12_3".to_owned()),
+            devices: vec![Device {
+                kind: "cpu".to_owned(),
+                count: 8,
+            }],
+            memory_bytes: Some(1 << 35),
+            data_address: Some([10, 0, 0, 7].into()),
+        };
+        for machine in [whole, Machine::default()] {
+            let message = proto::Machine::from(machine.clone());
+            assert_eq!(Machine::from(message), machine);
+        }
+    }
+}

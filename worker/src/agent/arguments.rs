@@ -1,0 +1,40 @@
+//! Arguments of `worker join`.
+
+use super::{AddressChoice, LAUNCH_VARIABLE, Options};
+use polestar_run::pool::{Token, TokenError};
+use std::path::PathBuf;
+use tokio::sync::watch;
+
+/// Arguments of `worker join`.
+#[derive(Debug, clap::Args)]
+pub struct JoinArgs {
+    /// Where the coordinator listens for workers: https://host:port, as `launch` prints it
+    #[arg(long, value_name = "URL")]
+    coordinator: String,
+    /// File with the pool's token, which only its owner can read; without it, POLESTAR_TOKEN holds the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where the other workers of a trial reach this one: an interface, a network such as 10.1.0.0/16, or an address
+    /// [default: the address that reaches the coordinator]
+    #[arg(long, value_name = "NAME|CIDR|ADDRESS")]
+    data_address: Option<AddressChoice>,
+    /// The launcher's name for this process
+    #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
+    launch: Option<String>,
+}
+
+impl JoinArgs {
+    /// What [`join`](super::join) takes.
+    ///
+    /// # Errors
+    /// [`TokenError`] when there is no token, or one that isn't safe.
+    pub fn into_options(self, leave: watch::Receiver<bool>) -> Result<Options, TokenError> {
+        Ok(Options {
+            coordinator: self.coordinator,
+            token: Token::given(self.token_file.as_deref())?,
+            data_address: self.data_address,
+            launch: self.launch,
+            leave,
+        })
+    }
+}
