@@ -2,7 +2,7 @@
 
 use super::{AddressChoice, LAUNCH_VARIABLE, Options};
 use polestar_run::pool::{Token, TokenError};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 /// Arguments of `worker join`.
@@ -18,12 +18,20 @@ pub struct JoinArgs {
     /// [default: the address that reaches the coordinator]
     #[arg(long, value_name = "NAME|CIDR|ADDRESS")]
     data_address: Option<AddressChoice>,
+    /// Seconds that leaving may take once SIGTERM or SIGUSR1 has warned of the end; then the process ends as it is
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    leave_within: u64,
     /// The launcher's name for this process
     #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
     launch: Option<String>,
 }
 
 impl JoinArgs {
+    /// How long a worker that was warned may take to leave in order.
+    pub fn leave_within(&self) -> Duration {
+        Duration::from_secs(self.leave_within)
+    }
+
     /// What [`join`](super::join) takes.
     ///
     /// # Errors

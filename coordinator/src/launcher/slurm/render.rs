@@ -99,13 +99,19 @@ fn worker_command(table: &SlurmTable, folder: &Folder) -> String {
         words.push(quoted(image));
     }
     let token = quoted(&folder.token().display().to_string());
-    // The token itself is in no argument, which all users of a node can read.
     words.extend([
         program(table),
         "worker join".to_owned(),
+        format!("--leave-within {}", leave_within(table)),
         format!("--token-file {token}"),
     ]);
     words.join(" ")
+}
+
+/// How long leaving may take: as long as the warning comes before the end, but for a moment to end in. A preemption may
+/// leave less; then SLURM ends it.
+fn leave_within(table: &SlurmTable) -> u32 {
+    table.warning_seconds.saturating_sub(5).max(5)
 }
 
 /// The script of the coordinator's job.
