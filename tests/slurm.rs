@@ -2,7 +2,7 @@
 //! or lose their node or their time, and coordinators that are. The answer is always that of a run on this machine
 //! that nobody disturbed.
 
-use crate::common::{Running, Sandbox, json, small_sweep, transcript};
+use crate::common::{Running, Sandbox, json, kill, pid_in, small_sweep, transcript};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
@@ -198,6 +198,30 @@ fn a_pool_larger_than_cluster_and_arrays_goes_on_with_what_it_gets() {
 }
 
 #[test]
+fn workers_of_one_node_have_a_gpu_each_and_are_replaced_together() {
+    let Some(cluster) = cluster() else { return };
+    let text =
+        sweep("main", "gres = \"gpu:2\"\n").replace("cpus_per_task = 2", "cpus_per_task = 1");
+    let mut launch = cluster.launch(&text);
+    let worker = cluster.a_worker();
+    let queue = cluster.queue();
+    assert_eq!(queue, [format!("{worker} RUNNING")], "both are in one task");
+    let mut joined = launch.seen.iter().filter(|line| line.contains(" joined"));
+    kill(pid_in(joined.next().expect("it has joined")));
+    launch.wait_for(&format!("job {worker}, FAILED"));
+    cluster.ends_well(launch);
+    let log = cluster.log_of(&worker);
+    for (process, gpu) in [(0, 0), (1, 1)] {
+        let start = format!("== slurm-{worker}.0.{process} starts on n");
+        let line = log.lines().find(|line| line.contains(&start));
+        assert!(
+            line.is_some_and(|line| line.ends_with(&format!("GPUs: {gpu}"))),
+            "{log}"
+        );
+    }
+}
+
+#[test]
 fn a_worker_that_is_cancelled_is_replaced() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));
@@ -293,7 +317,8 @@ fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
 #[test]
 fn a_coordinators_job_that_is_killed_is_submitted_again_and_goes_on() {
     let Some(cluster) = cluster() else { return };
-    cluster.sandbox.write("sweep.toml", &sweep("main", ""));
+    let text = sweep("main", "").replace("workers = 2\n", "workers = 2\nlease_seconds = 2\n");
+    cluster.sandbox.write("sweep.toml", &text);
     let submit = ["slurm", "submit", "sweep.toml", "--workers-per-trial", "2"];
     let first = job_of(&cluster.sandbox.succeed(&submit));
     let mut log = Log::follow(
@@ -318,7 +343,8 @@ fn a_coordinators_job_that_is_killed_is_submitted_again_and_goes_on() {
             .sandbox
             .path(&format!("slurm/small/logs/coordinator-{second}.log")),
     );
-    log.wait_for(" resumes after step");
+    // They went on without it.
+    log.wait_for("goes on: its 2 workers are back");
     log.wait_for("report ");
     until("its end", || {
         (!cluster.queue().iter().any(|job| job.starts_with(&second))).then_some(())

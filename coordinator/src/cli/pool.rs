@@ -16,8 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// All addresses of this host.
-const EVERYWHERE: &str = "0.0.0.0";
+/// All addresses of this host, and any port: several coordinators may share a login node.
+const EVERYWHERE: &str = "0.0.0.0:0";
 
 /// What the command line says of the pool, in place of the file.
 pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), Error> {

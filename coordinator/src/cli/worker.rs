@@ -8,13 +8,10 @@ use tokio::{
     sync::watch,
 };
 
-/// How long a worker that was warned may take to leave in order. Job schedulers kill it soon after.
-const LEAVING: Duration = Duration::from_secs(25);
-
 /// Serves a pool, and ends the process with an [exit code](exit) that says why. What it computes with may not end at
 /// once, so it isn't waited for.
 pub(super) async fn join(args: JoinArgs) -> ! {
-    let code = match leave_on_signal() {
+    let code = match leave_on_signal(args.leave_within()) {
         Ok(leave) => serve(args, leave).await,
         Err(error) => {
             print_error(&error);
@@ -46,8 +43,8 @@ async fn serve(args: JoinArgs, leave: watch::Receiver<bool>) -> u8 {
 }
 
 /// Becomes true with SIGTERM or SIGUSR1, with which job schedulers warn that a process will be ended. A second one, or
-/// too long a time after the first, ends it at once.
-fn leave_on_signal() -> std::io::Result<watch::Receiver<bool>> {
+/// more time than `patience` after the first, ends it at once.
+fn leave_on_signal(patience: Duration) -> std::io::Result<watch::Receiver<bool>> {
     let (mut terminate, mut user) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::user_defined1())?,
@@ -63,7 +60,7 @@ fn leave_on_signal() -> std::io::Result<watch::Receiver<bool>> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = user.recv() => {}
-            () = tokio::time::sleep(LEAVING) => {}
+            () = tokio::time::sleep(patience) => {}
         }
         std::process::exit(i32::from(exit::LEFT));
     });

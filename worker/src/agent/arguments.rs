@@ -2,7 +2,7 @@
 
 use super::{AddressChoice, LAUNCH_VARIABLE, Options};
 use polestar_run::pool::{CertificateFiles, Token, TokenError};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 /// Arguments of `worker join`.
@@ -27,12 +27,20 @@ pub struct JoinArgs {
     /// The authority's certificate
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_ca: Option<PathBuf>,
+    /// Seconds that leaving may take once SIGTERM or SIGUSR1 has warned of the end; then the process ends as it is
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    leave_within: u64,
     /// The launcher's name for this process
     #[arg(long, env = LAUNCH_VARIABLE, hide = true)]
     launch: Option<String>,
 }
 
 impl JoinArgs {
+    /// How long a worker that was warned may take to leave in order.
+    pub fn leave_within(&self) -> Duration {
+        Duration::from_secs(self.leave_within)
+    }
+
     /// What [`join`](super::join) takes.
     ///
     /// # Errors

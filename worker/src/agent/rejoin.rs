@@ -83,7 +83,8 @@ impl Agent {
             "the coordinator is lost ({lost}); another is looked for, for {} s",
             grace.as_secs()
         );
-        while begun.elapsed() < grace {
+        // One that was warned that it will be gone has nothing to come back for.
+        while begun.elapsed() < grace && !*self.options.leave.borrow() {
             for url in self.places(&known).await {
                 match self.connect(url).await {
                     Ok(incoming) => return Some(incoming),

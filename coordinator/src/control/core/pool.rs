@@ -17,10 +17,12 @@ use std::time::Duration;
 const MAX_FAILED_SPAWNS: u32 = 3;
 
 impl Core {
-    /// A worker joined. `from_before` are those that an earlier coordinator's launcher started, which this one's knows
-    /// nothing of.
+    /// A worker joined. `from_before` are those that an earlier coordinator's launcher started. This one's knows
+    /// nothing of them, unless it says that it does: jobs of a batch system are there for the next coordinator, too.
     pub(super) fn joined(&mut self, worker: WorkerId, inventory: Inventory, from_before: bool) {
         self.failed_spawns = 0;
+        let is_known = |launch| self.launches.contains_key(launch);
+        let from_before = from_before && !inventory.launch.as_ref().is_some_and(is_known);
         if let Some(launch) = &inventory.launch
             && !from_before
         {
@@ -116,6 +118,7 @@ impl Core {
     pub(super) fn launcher(&mut self, event: LaunchEvent) {
         match event {
             LaunchEvent::Started { launch } => {
+                self.take_over_launch(&launch);
                 // It may have been quick to join.
                 let since = Launched::Since(self.now);
                 if *self.launches.entry(launch.clone()).or_insert(since) != Launched::Joined {
@@ -149,6 +152,15 @@ impl Core {
                     self.timers.set(Timer::Scaling, self.now.after(wait));
                 }
             }
+        }
+    }
+
+    /// A worker that is back from an earlier coordinator is this launcher's from now on, if that has it, too.
+    fn take_over_launch(&mut self, launch: &LaunchId) {
+        let mut workers = self.workers.values_mut();
+        if let Some(back) = workers.find(|w| w.inventory.launch.as_ref() == Some(launch)) {
+            back.is_ours = true;
+            self.launches.insert(launch.clone(), true);
         }
     }
 

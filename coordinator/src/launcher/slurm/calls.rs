@@ -80,7 +80,6 @@ impl Call {
                 "--noheader",
                 "--parsable2",
                 "--allocations",
-                "--array",
                 "--duplicates",
                 "--format=JobID,JobName,State,ExitCode,NodeList",
                 &format!("--jobs={}", jobs.join(",")),

@@ -176,28 +176,36 @@ mod tests {
         assert!(said.to_string().contains("something new"), "{said}");
     }
 
+    /// As slurm-wlm 22.05.8 with accounts printed it: the tasks 0 and 2 were put back into the queue, by hand and
+    /// because their node went down, and all three were cancelled in the end.
+    const SACCT: &str = "\
+1_0|w|REQUEUED|0:0|n1
+1_1|w|CANCELLED by 0|0:0|n2
+1_2|w|NODE_FAIL|0:0|n1
+1_0|w|CANCELLED by 0|0:0|None assigned
+1_2|w|CANCELLED by 0|0:0|None assigned
+1_[3-4]|w|PENDING|0:0|None assigned
+";
+
     #[test]
     fn a_task_that_was_requeued_is_looked_up_start_by_start() {
-        let said = "\
-7_0|w|PREEMPTED|0:0|n1
-7_0|w|CANCELLED by 1000|0:0|None assigned
-7_1|w|FAILED|80:0|n2
-7_[2-3]|w|PENDING|0:0|None assigned
-";
-        let rows = history(said);
-        let short: Vec<(String, u32, &str)> = rows
+        let rows = history(SACCT);
+        let short: Vec<String> = rows
             .iter()
-            .map(|row| (row.id.to_string(), row.restarts, row.state.0.as_str()))
+            .map(|row| format!("{}.{} {}{}", row.id, row.restarts, row.state.0, row.nodes))
             .collect();
         assert_eq!(
             short,
             [
-                ("7_0".to_owned(), 0, "PREEMPTED"),
-                ("7_0".to_owned(), 1, "CANCELLED"),
-                ("7_1".to_owned(), 0, "FAILED"),
+                "1_0.0 REQUEUEDn1",
+                "1_1.0 CANCELLEDn2",
+                "1_2.0 NODE_FAILn1",
+                "1_0.1 CANCELLED",
+                "1_2.1 CANCELLED",
             ]
         );
-        assert_eq!(rows[2].exit.code, 80);
+        let failed = history("9_0|w|FAILED|80:0|n2\n");
+        assert_eq!(failed[0].exit.code, 80);
     }
 
     #[test]

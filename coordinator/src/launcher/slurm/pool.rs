@@ -96,8 +96,8 @@ struct Task {
 /// The tasks of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
-    /// Workers to have.
-    wanted: u32,
+    /// Workers to have; none before somebody has said.
+    wanted: Option<u32>,
     /// Workers of one task.
     each: u32,
     tasks: BTreeMap<TaskId, Task>,
@@ -107,7 +107,7 @@ impl Pool {
     /// One without tasks, each to be of so many workers.
     pub(super) fn new(each: u32) -> Pool {
         Pool {
-            wanted: 0,
+            wanted: None,
             each: each.max(1),
             tasks: BTreeMap::new(),
         }
@@ -120,7 +120,7 @@ impl Pool {
 
     /// Has so many workers from now on.
     pub(super) fn scale(&mut self, workers: u32) {
-        self.wanted = workers;
+        self.wanted = Some(workers);
     }
 
     /// Has a start's processes end, if it is still that start that runs.
@@ -238,7 +238,10 @@ impl Pool {
         if !due.is_empty() {
             actions.push(Action::End(due));
         }
-        let wanted = self.wanted.div_ceil(self.each);
+        let Some(wanted) = self.wanted.map(|workers| workers.div_ceil(self.each)) else {
+            // What an earlier coordinator left may be wanted.
+            return actions;
+        };
         let there = self.tasks.values().filter(|task| task.counts()).count() as u32;
         if there < wanted {
             actions.push(Action::Submit(wanted - there));

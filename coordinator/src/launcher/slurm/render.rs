@@ -85,7 +85,7 @@ pub fn worker_script(table: &SlurmTable, folder: &Folder, threads: usize, tasks:
         "  export {LAUNCH_VARIABLE}=\"slurm-${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}.${{SLURM_RESTART_COUNT:-0}}.${{SLURM_PROCID}}\""
     ));
     script.line(&format!(
-        "  echo \"== ${LAUNCH_VARIABLE} starts on $SLURMD_NODENAME at $(date -Is)\""
+        "  echo \"== ${LAUNCH_VARIABLE} starts on $SLURMD_NODENAME at $(date -Is), GPUs: ${{CUDA_VISIBLE_DEVICES:-none}}\""
     ));
     script.line("  exec \"$@\" --coordinator \"$POLESTAR_URL\"");
     script.line(&format!("' worker {}", worker_command(table, folder)));
@@ -100,13 +100,19 @@ fn worker_command(table: &SlurmTable, folder: &Folder) -> String {
         words.push(quoted(image));
     }
     let token = quoted(&folder.token().display().to_string());
-    // The token itself is in no argument, which all users of a node can read.
     words.extend([
         program(table),
         "worker join".to_owned(),
+        format!("--leave-within {}", leave_within(table)),
         format!("--token-file {token}"),
     ]);
     words.join(" ")
+}
+
+/// How long leaving may take: as long as the warning comes before the end, but for a moment to end in. A preemption may
+/// leave less; then SLURM ends it.
+fn leave_within(table: &SlurmTable) -> u32 {
+    table.warning_seconds.saturating_sub(5).max(5)
 }
 
 /// The script of the coordinator's job.

@@ -113,6 +113,25 @@ fn an_heir_waits_for_workers_before_it_starts_others() {
 }
 
 #[test]
+fn workers_whose_launcher_knows_them_again_are_its_own_whichever_is_told_first() {
+    let mut pool = Pool::heir(2, vec![job("t", 1.0, 2, None)]);
+    let started = |pool: &mut Pool, worker: u64| {
+        let launch = inventory(worker).launch.expect("it has a name");
+        pool.event(Event::Launcher(LaunchEvent::Started { launch }));
+    };
+    pool.rejoin(1, rank_of("t", 0, 2));
+    started(&mut pool, 1);
+    started(&mut pool, 2);
+    pool.rejoin(2, rank_of("t", 1, 2));
+    pool.said.clear();
+    pool.wait(Deadlines::default().joining_seconds);
+    let said = pool.said();
+    assert!(said.contains(&Command::Scale(2)), "{said:?}");
+    let retired = said.iter().any(|c| matches!(c, Command::Retire { .. }));
+    assert!(!retired, "nobody waits for them to join: {said:?}");
+}
+
+#[test]
 fn nothing_begins_without_the_lease_and_who_lost_it_stops() {
     let mut pool = Pool::new(2, vec![job("t", 1.0, 1, None), job("u", 1.0, 1, None)]);
     pool.lease_is_stuck = true;

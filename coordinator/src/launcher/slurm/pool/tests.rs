@@ -158,14 +158,17 @@ fn one_that_lived_between_two_looks_has_lived() {
 #[test]
 fn what_an_earlier_coordinator_left_is_taken_over() {
     let mut pool = Pool::new(1);
-    pool.scale(2);
     let happened = pool.observe(&[
         row(0, "RUNNING", 0),
         row(1, "PENDING", 0),
         row(2, "TIMEOUT", 0),
     ]);
     assert_eq!(happened, [Happened::Started(start(0, 0))]);
+    assert!(pool.plan(NOW).is_empty(), "nobody has said yet how many");
+    pool.scale(2);
     assert!(pool.plan(NOW).is_empty());
+    pool.scale(1);
+    assert_eq!(pool.plan(NOW), [Action::Withdraw(vec![id(1)])]);
 }
 
 #[test]
