@@ -111,9 +111,7 @@ impl Display {
             }
             Entry::Retried { trial, cause, .. } => {
                 self.over(trial, false);
-                self.line(&format!(
-                    "{trial} is tried again from its newest checkpoint: {cause}"
-                ));
+                self.line(&format!("{trial} is tried again: {cause}"));
             }
             Entry::Abandoned { trial, cause } => {
                 self.over(trial, true);
