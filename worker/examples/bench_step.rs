@@ -67,6 +67,9 @@ struct Args {
     zero: u8,
     #[arg(long)]
     recompute: bool,
+    /// Keep a copy of another worker's shard up to date, as trials do that can lose a worker
+    #[arg(long)]
+    copies: bool,
     /// Round the operands of matrix products to bf16
     #[arg(long)]
     bf16: bool,
@@ -119,6 +122,9 @@ fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
     }
     stepper.replicate(&mut collective)?;
     stepper.materialize(&mut collective);
+    if args.copies {
+        stepper.keep_copies(&mut collective)?;
+    }
 
     let adamw = AdamW {
         lr: 1e-4,
@@ -157,7 +163,7 @@ fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
             lanes,
             reduction: plan.reduction,
             recompute: args.recompute,
-            copies: false,
+            copies: args.copies,
         };
         println!(
             "{}",
