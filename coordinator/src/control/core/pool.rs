@@ -160,7 +160,7 @@ impl Core {
         let mut workers = self.workers.values_mut();
         if let Some(back) = workers.find(|w| w.inventory.launch.as_ref() == Some(launch)) {
             back.is_ours = true;
-            self.launches.insert(launch.clone(), true);
+            self.launches.insert(launch.clone(), Launched::Joined);
         }
     }
 
