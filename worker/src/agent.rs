@@ -7,31 +7,28 @@ pub mod exit;
 mod inventory;
 mod outbox;
 mod prepare;
+mod rank;
 mod rejoin;
 
 pub use address::{AddressChoice, AddressError, Place, places};
 pub use arguments::JoinArgs;
 
-use crate::{
-    collective::{self, Aborter},
-    engine::{self, Environment, Kept},
-};
+use crate::{collective, engine::Kept};
 use outbox::Outbox;
 use polestar_core::{Epoch, Generation, Rank, Step, TrialId};
 use polestar_run::{
-    Failure,
-    failure::Phase,
     pool::{CertificateFiles, CertificatesError, Tls, Token},
     proto::{self, Start, ToWorker, from_worker::Body, to_worker},
     protocol::{self, Membership, ProtocolError},
 };
-use prepare::{Meeting, PrepareError, prepare};
+use prepare::{Meeting, PrepareError};
+use rank::{Cancel, ThisRank, failed, panicked, train};
 use rejoin::KnownRun;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -208,40 +205,6 @@ struct Running {
     step: Arc<AtomicU64>,
     cancel: Cancel,
     done: tokio::task::JoinHandle<()>,
-}
-
-/// Stops a generation wherever it is: while it connects, inside a collective, between two steps.
-#[derive(Clone, Debug)]
-struct Cancel {
-    asked: watch::Sender<bool>,
-    flag: Arc<AtomicBool>,
-    /// Set to have it save and stop, instead.
-    drain: Arc<AtomicBool>,
-}
-
-impl Cancel {
-    fn new() -> Cancel {
-        Cancel {
-            asked: watch::Sender::new(false),
-            flag: Arc::default(),
-            drain: Arc::default(),
-        }
-    }
-
-    fn cancel(&self) {
-        self.flag.store(true, Ordering::SeqCst);
-        self.asked.send_replace(true);
-    }
-
-    /// Breaks a mesh when it is asked to, or at once if it has been.
-    fn break_when_asked(&self, aborter: Aborter) {
-        let mut asked = self.asked.subscribe();
-        tokio::spawn(async move {
-            if asked.wait_for(|&asked| asked).await.is_ok() {
-                aborter.abort();
-            }
-        });
-    }
 }
 
 impl Agent {
@@ -425,83 +388,5 @@ impl Agent {
             // The task itself can't panic; its work's panics are reported by it.
             let _ = running.done.await;
         }
-    }
-}
-
-/// What a rank tells, and is told.
-struct ThisRank {
-    generation: Generation,
-    cancel: Cancel,
-    /// Steps done.
-    step: Arc<AtomicU64>,
-    outbox: Outbox,
-    kept: Kept,
-}
-
-/// One rank of one generation, from the mesh to what it has to say in the end.
-async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
-    let ThisRank {
-        generation,
-        cancel,
-        step,
-        outbox,
-        kept,
-    } = rank;
-    let mut asked = cancel.asked.subscribe();
-    let prepared = tokio::select! {
-        prepared = prepare(start, meeting, &cancel) => prepared,
-        _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
-    };
-    let (trial, collective, run) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => return failed(generation, error.failure()),
-    };
-    let env = Environment {
-        collective,
-        run,
-        runtime: tokio::runtime::Handle::current(),
-        abort: Arc::clone(&cancel.flag),
-        drain: Arc::clone(&cancel.drain),
-        events: Box::new(move |event| {
-            if let Some(done) = event.step() {
-                step.store(done.0, Ordering::Relaxed);
-            }
-            let progress = proto::Progress {
-                generation: Some(generation.into()),
-                event: Some(event.into()),
-            };
-            outbox.say(Body::Progress(progress));
-        }),
-        slice: None,
-        kept,
-    };
-    let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
-    match engine.await {
-        Ok(Ok(outcome)) => Body::Finished(proto::Finished {
-            generation: Some(generation.into()),
-            outcome: Some(outcome.into()),
-        }),
-        Ok(Err(engine::Failure::Drained { .. })) => Body::Stopped(proto::Stopped {
-            generation: Some(generation.into()),
-        }),
-        Ok(Err(failure)) => failed(generation, failure.report()),
-        Err(panic) => failed(generation, panicked("the engine", &panic)),
-    }
-}
-
-fn failed(generation: Generation, failure: Failure) -> Body {
-    Body::Failed(proto::Failed {
-        generation: Some(generation.into()),
-        failure: Some(failure.into()),
-    })
-}
-
-fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
-    Failure {
-        phase: Phase::Compute,
-        message: format!("{what} panicked: {panic}"),
-        collateral: false,
-        retryable: true,
-        last_operation: None,
     }
 }

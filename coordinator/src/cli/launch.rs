@@ -108,8 +108,10 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
-    let (server, launcher) = entrance.open(sweep, logs, run.folder.url()).await?;
+    let (server, how_to_join) = entrance.listen(&logs, run.folder.url()).await?;
     let lead = lead(run, sweep, server.contact().url()).await?;
+    print!("{how_to_join}");
+    let launcher = Entrance::launcher(sweep, &server, logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
     let service = Service::begin(&options, run, lead, server, launcher).await?;

@@ -119,24 +119,30 @@ impl Entrance {
         })
     }
 
-    /// Listens, says how to join, and names who starts workers. `run` is where the run lies, for what is said.
-    pub(super) async fn open(
-        self,
-        sweep: &Sweep,
-        logs: Logs,
-        run: &str,
-    ) -> Result<(Server, Chosen), Error> {
-        let pool = &sweep.pool;
-        let server = match self.open {
-            None => Server::bind(Listen::here(logs.token_for(run)?)).await?,
+    /// Listens. Returns what to say of how to join, once somebody is let in. `run` is where the run lies.
+    pub(super) async fn listen(self, logs: &Logs, run: &str) -> Result<(Server, String), Error> {
+        match self.open {
+            None => {
+                let listen = Listen::here(logs.token_for(run)?);
+                Ok((Server::bind(listen).await?, String::new()))
+            }
             Some(Open { listen, token }) => {
                 let server = Server::bind(listen).await?;
                 let program = std::env::current_exe()?;
-                print!("{}", how_to_join(&program, &server.contact(), &token, run));
-                server
+                let notice = how_to_join(&program, &server.contact(), &token, run);
+                Ok((server, notice))
             }
-        };
-        let launcher = match pool.launcher_kind() {
+        }
+    }
+
+    /// Who starts the workers of a server.
+    pub(super) async fn launcher(
+        sweep: &Sweep,
+        server: &Server,
+        logs: Logs,
+    ) -> Result<Chosen, Error> {
+        let pool = &sweep.pool;
+        Ok(match pool.launcher_kind() {
             LauncherKind::Join => {
                 eprintln!("waiting for workers; {} are expected", pool.workers);
                 Chosen::Join(Join)
@@ -160,8 +166,7 @@ impl Entrance {
                 };
                 Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
             }
-        };
-        Ok((server, launcher))
+        })
     }
 }
 

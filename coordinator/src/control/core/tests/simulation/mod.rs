@@ -6,6 +6,7 @@
 //! `POLESTAR_SIMULATE=SEED cargo test --workspace --lib simulation`. Its list of faults is made as short as it can be.
 
 mod agents;
+mod coordinators;
 mod store;
 mod world;
 
