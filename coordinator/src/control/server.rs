@@ -349,8 +349,13 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polestar_run::{pool::Token, proto};
+    use polestar_run::{
+        pool::{CertificateFiles, Token},
+        proto,
+    };
     use polestar_worker::agent::{self, Options};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use std::{os::unix::fs::PermissionsExt, path::Path};
 
     fn options(contact: &Contact) -> Options {
         Options {
@@ -363,13 +368,39 @@ mod tests {
         }
     }
 
+    /// Certificates of this host, by an authority that issues no others.
+    fn certificates(folder: &Path) -> CertificateFiles {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = KeyPair::generate().unwrap();
+        let authority = CertifiedIssuer::self_signed(params, authority).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let host = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let host = host.signed_by(&key, &authority).unwrap();
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            path
+        };
+        CertificateFiles {
+            certificate: write("crt", host.pem()),
+            key: write("key", key.serialize_pem()),
+            ca: write("ca", authority.pem()),
+        }
+    }
+
     #[tokio::test]
     async fn a_worker_with_a_wrong_token_is_refused() {
         let token = || Token::random().unwrap();
-        let openly = Listen::openly(&"127.0.0.1:0".parse().unwrap(), token()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let openly = || Listen::openly(&"127.0.0.1:0".parse().unwrap(), token()).unwrap();
+        let certified = openly().certified(certificates(folder.path())).unwrap();
         for (listen, says) in [
             (Listen::here(token()), "not this pool's"),
-            (openly, "both are of one pool"),
+            (openly(), "both are of one pool"),
+            // Certificates alone let nobody in.
+            (certified, "not this pool's"),
         ] {
             let mut server = Server::bind(listen).await.unwrap();
             server.leads(Greeting {

@@ -95,7 +95,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Certificate
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
         .map_err(wrong)?
         .collect();
-    all.map_err(wrong)
+    match all.map_err(wrong)? {
+        none if none.is_empty() => Err(wrong(rustls::pki_types::pem::Error::NoItemsFound)),
+        some => Ok(some),
+    }
 }
 
 impl CertificateFiles {
@@ -305,7 +308,7 @@ mod tests {
         };
         assert!(refusal(&swapped).contains("head.example.key: no certificate can be read"));
         let lost = CertificateFiles {
-            key: nowhere.clone(),
+            key: nowhere,
             ..good.clone()
         };
         assert!(refusal(&lost).contains("nowhere: no key can be read"));
