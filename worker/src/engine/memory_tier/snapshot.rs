@@ -5,6 +5,7 @@ use crate::engine::corpora::OpenCorpus;
 use polestar_core::{RecipeId, Step, digest::checksum, tree::BLOCK};
 use polestar_run::{Consumed, Trial, metrics::Row};
 use polestar_store::Store;
+use rayon::prelude::*;
 use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -121,11 +122,14 @@ impl Piece {
 
 /// A sum over each [`BLOCK`] of some elements' state.
 pub(super) fn block_checksums(state: [&[f32]; 3]) -> Vec<u64> {
-    let mut sums = vec![0_u64; state[0].len().div_ceil(BLOCK)];
-    for vector in state {
-        for (sum, block) in sums.iter_mut().zip(vector.chunks(BLOCK)) {
-            *sum = sum.rotate_left(7).wrapping_add(checksum(block));
-        }
-    }
-    sums
+    let of_block = |block: usize| {
+        let sums = state.map(|vector| {
+            let end = vector.len().min((block + 1) * BLOCK);
+            checksum(&vector[end.min(block * BLOCK)..end])
+        });
+        sums.into_iter()
+            .fold(0_u64, |all, sum| all.rotate_left(7).wrapping_add(sum))
+    };
+    let blocks = state[0].len().div_ceil(BLOCK);
+    (0..blocks).into_par_iter().map(of_block).collect()
 }
