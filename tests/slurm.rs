@@ -13,6 +13,7 @@ use std::{
 };
 
 const STEPS: u64 = 400;
+const SUBMIT: [&str; 5] = ["slurm", "submit", "sweep.toml", "--workers-per-trial", "2"];
 /// Nothing here takes longer, unless it is broken.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -137,6 +138,16 @@ impl Cluster {
             let mut running = queue.iter().filter_map(|job| job.strip_suffix(" RUNNING"));
             running.find(|id| id.contains('_')).map(str::to_owned)
         })
+    }
+
+    /// Submits a coordinator; returns its job and its log.
+    fn submit(&self) -> (String, Log) {
+        let text = sweep("main", "").replace("workers = 2\n", "workers = 2\nlease_seconds = 2\n");
+        self.sandbox.write("sweep.toml", &text);
+        let job = job_of(&self.sandbox.succeed(&SUBMIT));
+        let log = format!("slurm/small/logs/coordinator-{job}.log");
+        let log = Log::follow(&self.sandbox.path(&log));
+        (job, log)
     }
 
     fn log_of(&self, task: &str) -> String {
@@ -289,76 +300,72 @@ fn a_requeue_by_hand_and_a_node_that_goes_down_are_survived() {
 #[test]
 fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
     let Some(cluster) = cluster() else { return };
-    // SLURM looks every half minute; the steps have to last longer than that.
-    let text = sweep("main", "time = \"1\"\nwarning_seconds = 55\n")
-        .replace("triplets = 32", "triplets = 32\nfinal_triplets = 512")
-        .replace("batch = 16", "batch = 64");
-    cluster.sandbox.write("sweep.toml", &text);
-    let local = text.replace("launcher = \"slurm\"", "launcher = \"local\"");
-    cluster
-        .sandbox
-        .write("local.toml", &local.replace("workers = 2", "workers = 1"));
+    // SLURM looks every half minute. A worker waits for the second one as long, which has no place.
+    let occupied = [
+        "--parsable",
+        "--exclusive",
+        "--nodes=1",
+        "--output=/dev/null",
+    ];
+    let occupied = output("sbatch", &[&occupied[..], &["--wrap=sleep 600"]].concat());
+    let whole = "time = \"1\"\nwarning_seconds = 55\nsbatch = [\"--exclusive\"]\n";
+    cluster.sandbox.write("sweep.toml", &sweep("main", whole));
     let arguments = ["launch", "sweep.toml", "--workers-per-trial", "2"];
     let mut launch = cluster.sandbox.start(&arguments);
+    launch.wait_for("will be gone soon");
     let ended = launch.wait_for("exit code 80: it was warned");
     assert!(ended.contains("FAILED"), "{ended}");
-    let (success, lines) = launch.finish();
-    assert!(success, "{}", lines.join("\n"));
-    let disturbed = digest(&cluster.sandbox);
-    cluster
-        .sandbox
-        .succeed(&["launch", "local.toml", "--store", "local"]);
-    let result = cluster
-        .sandbox
-        .result("local", &format!("pico-{STEPS}steps-s1"));
-    assert_eq!(disturbed, json(&result)["outcome"]["digest"]);
+    output("scancel", &[occupied.trim()]);
+    launch.wait_for(" begins");
+    cluster.ends_well(launch);
 }
 
 #[test]
-fn a_coordinators_job_that_is_killed_is_submitted_again_and_goes_on() {
+fn a_coordinators_job_that_is_cancelled_ends_in_order_and_goes_on_later() {
     let Some(cluster) = cluster() else { return };
-    let text = sweep("main", "").replace("workers = 2\n", "workers = 2\nlease_seconds = 2\n");
-    cluster.sandbox.write("sweep.toml", &text);
-    let submit = ["slurm", "submit", "sweep.toml", "--workers-per-trial", "2"];
-    let first = job_of(&cluster.sandbox.succeed(&submit));
-    let mut log = Log::follow(
-        &cluster
-            .sandbox
-            .path(&format!("slurm/small/logs/coordinator-{first}.log")),
-    );
+    let (first, mut log) = cluster.submit();
     log.wait_for("step 20:");
-    let refused = cluster.sandbox.refuse(&submit);
-    assert!(
-        refused.contains(&format!("job {first} is this sweep's coordinator already")),
-        "{refused}"
-    );
-    output("scancel", &["--signal=KILL", "--full", &first]);
-    until("its end", || {
-        (!cluster.queue().iter().any(|job| job.starts_with(&first))).then_some(())
+    let refused = cluster.sandbox.refuse(&SUBMIT);
+    let told = format!("job {first} is this sweep's coordinator already");
+    assert!(refused.contains(&told), "{refused}");
+    output("scancel", &[&first]);
+    log.wait_for("is saved at step");
+    until("an empty queue", || {
+        cluster.queue().is_empty().then_some(())
     });
 
-    let second = job_of(&cluster.sandbox.succeed(&submit));
-    let mut log = Log::follow(
-        &cluster
-            .sandbox
-            .path(&format!("slurm/small/logs/coordinator-{second}.log")),
-    );
-    // They went on without it.
-    log.wait_for("goes on: its 2 workers are back");
+    let (second, mut log) = cluster.submit();
+    log.wait_for(" resumes after step");
     log.wait_for("report ");
-    until("its end", || {
-        (!cluster.queue().iter().any(|job| job.starts_with(&second))).then_some(())
-    });
     cluster.is_right();
     let status = cluster.sandbox.succeed(&["slurm", "status", "sweep.toml"]);
-    assert!(
-        status.contains(&format!("coordinator {second}: COMPLETED")),
-        "{status}"
-    );
-    assert!(
-        status.contains(&format!("coordinator {first}: ")),
-        "{status}"
-    );
+    for job in [
+        format!("coordinator {first}: "),
+        format!("coordinator {second}: COMPLETED"),
+    ] {
+        assert!(status.contains(&job), "{status}");
+    }
+}
+
+#[test]
+fn workers_outlive_a_coordinator_that_is_killed_and_are_its_successors() {
+    let Some(cluster) = cluster() else { return };
+    let (first, mut log) = cluster.submit();
+    log.wait_for("step 20:");
+    kill(program_of(&first));
+    until("its end", || {
+        let queue = cluster.queue();
+        (!queue
+            .iter()
+            .any(|job| job.starts_with(&format!("{first} "))))
+        .then_some(())
+    });
+    let arrays = cluster.queue();
+    assert_eq!(arrays.len(), 2, "its workers are still there: {arrays:?}");
+    let (_, mut log) = cluster.submit();
+    log.wait_for("goes on: its 2 workers are back");
+    log.wait_for("report ");
+    cluster.is_right();
 }
 
 #[test]
@@ -367,6 +374,20 @@ fn a_partition_that_is_none_is_told_and_ends_the_launch() {
     cluster.sandbox.write("sweep.toml", &sweep("nowhere", ""));
     let said = cluster.sandbox.refuse(&["launch", "sweep.toml"]);
     assert!(said.contains("Invalid partition name specified"), "{said}");
+}
+
+/// The process of `launch` in a job.
+fn program_of(job: &str) -> u32 {
+    let processes = std::fs::read_dir("/proc").expect("a system with /proc");
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let has = |pid: &u32, file: &str, text: &str| {
+        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let mut parts = bytes.split(|&byte| byte == 0);
+        parts.any(|part| part == text.as_bytes())
+    };
+    let id = format!("SLURM_JOB_ID={job}");
+    let found = pids.find(|pid| has(pid, "environ", &id) && has(pid, "cmdline", "launch"));
+    found.expect("it runs")
 }
 
 /// The number in `job 12 is submitted`.

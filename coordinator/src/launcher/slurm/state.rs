@@ -90,6 +90,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Whether it is a coordinator's job, and not one of workers.
+    pub(crate) fn is_coordinator(&self) -> bool {
+        self.name.ends_with("-coordinator")
+    }
+
     /// How it is, or how it ended, for people.
     pub(crate) fn outcome(&self) -> String {
         let state = &self.state.0;
@@ -121,6 +126,9 @@ impl Row {
                 None => "it failed; its log says why".into(),
             },
             ("CANCELLED", _) => "somebody cancelled it".into(),
+            ("TIMEOUT", _) if self.is_coordinator() => {
+                "its time was over; `coordinator slurm submit` goes on, pool.slurm.coordinator.time gives it more".into()
+            }
             ("TIMEOUT", _) => "its time was over; a longer pool.slurm.time makes that rarer".into(),
             ("NODE_FAIL" | "BOOT_FAIL", _) => "its node broke; nothing to do".into(),
             ("PREEMPTED", _) => "another job took its nodes; nothing to do".into(),
