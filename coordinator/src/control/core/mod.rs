@@ -12,7 +12,7 @@
 //!               abandoned ◀──────────────────── it can't help to try again, or too often ◀────────────────────┘
 //! ```
 //! A generation is the workers of one trial, by rank. Any change of membership ends it; the trial waits and is
-//! regrouped, and its engine resumes from the newest checkpoint. Messages of ended generations are ignored. Each
+//! regrouped, and its engine resumes from what its workers have in memory, or from the newest checkpoint. Messages of ended generations are ignored. Each
 //! stage of a generation has a deadline, so a worker that lives but never answers holds nothing up for ever.
 //!
 //! Workers outlive a coordinator: what they train goes on, and they [rejoin](rejoin) the next one, which takes the

@@ -81,16 +81,12 @@ impl Core {
             return;
         }
         self.publish(Entry::Left { worker });
-        let others_start_it = self.workers.get(&worker).is_some_and(|w| !w.is_ours);
         let generation = self.retire(worker, RetireReason::Left);
         if let Some(generation) = generation {
             if self.rejoining.contains_key(&generation) {
                 self.give_up_rejoining(generation);
             }
             self.trouble(worker, generation, Trouble::Lost);
-        }
-        if others_start_it {
-            self.scale();
         }
     }
 
@@ -112,6 +108,10 @@ impl Core {
             launch,
             reason,
         });
+        if !entry.is_ours {
+            // No launcher will say that its process ended.
+            self.scale();
+        }
         entry.generation
     }
 
