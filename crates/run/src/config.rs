@@ -213,6 +213,7 @@ pub struct TrainConfig {
     /// Whether workers keep the state in memory for the case that one of them dies: `"auto"`, where there
     /// is room for copies of shards, or `"off"`.
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
+    #[schemars(extend("default" = "auto"))]
     pub memory_tier: MemoryTier,
 }
 

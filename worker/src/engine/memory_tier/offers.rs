@@ -225,7 +225,7 @@ mod tests {
                 }],
             }]
         };
-        assert_eq!(newest(&[none.clone(), whole(4), whole(5)], 0, 9), Some(5));
+        assert_eq!(newest(&[none, whole(4), whole(5)], 0, 9), Some(5));
         // What the generation before held and this one had just been given make one whole.
         let both = [[sharded(0, 7, false), sharded(1, 7, false)].concat()];
         assert_eq!(newest(&both, 0, 9), Some(7));
