@@ -149,3 +149,53 @@ fn one_trial_over_two_hosts_gives_the_digest_of_one() {
     let sent = [a.sent(), b.sent()];
     assert!(sent.iter().all(|&bytes| bytes > STEPS * 10_000), "{sent:?}");
 }
+
+#[test]
+fn a_trial_over_two_hosts_survives_a_partition() {
+    let [a, b] = match Host::two() {
+        Ok(hosts) => hosts,
+        Err(why) => return println!("skipped: no two hosts can be made here: {why}"),
+    };
+    let sandbox = Sandbox::new();
+    let pool = "workers = 1\ndeadline_seconds = 5.0";
+    let text = small_sweep(STEPS).replace("workers = 1", pool);
+    sandbox.write("sweep.toml", &text);
+    sandbox.succeed(&["launch", "sweep.toml", "--store", "alone"]);
+
+    let printed = sandbox.path("printed");
+    let program = env!("CARGO_BIN_EXE_coordinator");
+    let world = "--workers 2 --workers-per-trial 2";
+    let line = format!(
+        "{program} launch sweep.toml --store runs --listen {}:0 --token-file token {world}",
+        a.interface
+    );
+    let mut launch = a.shell(&sandbox, &line);
+    launch
+        .current_dir(sandbox.path(""))
+        .stdout(File::create(&printed).expect("writable"));
+    let mut launch = Running::start(launch);
+    launch.wait_for("waiting for workers");
+    let line = join_line(&std::fs::read_to_string(&printed).expect("it is there"));
+    let mut workers = [&a, &b].map(|host| {
+        let mut worker = host.shell(&sandbox, &line);
+        Running::start({
+            worker.current_dir("/");
+            worker
+        })
+    });
+    launch.wait_for("step 20:");
+    // Nothing is refused, nothing is closed: what is sent never arrives.
+    let cable = |state| ip(&["-n", &b.name, "link", "set", &b.interface, state]);
+    cable("down").expect("it was up");
+    launch.wait_for(" left");
+    cable("up").expect("it was down");
+    launch.wait_for(" joined");
+    let (success, lines) = launch.finish();
+    let lines = lines.join("\n");
+    assert!(success, "{lines}");
+    for worker in &mut workers {
+        worker.wait_for_end();
+    }
+    let digest = |store: &str| json(&sandbox.result(store, TRIAL))["outcome"]["digest"].clone();
+    assert_eq!(digest("runs"), digest("alone"));
+}

@@ -1,5 +1,6 @@
 //! Whole-system tests: the real program, its processes and its stores. One binary, so that it is linked once.
 
+mod chaos;
 mod common;
 mod damage;
 mod digest;

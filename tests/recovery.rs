@@ -6,11 +6,11 @@ const STEPS: u64 = 120;
 
 /// The last step whose scores were told.
 fn told(lines: &[String]) -> u64 {
-    let steps = lines.iter().filter_map(|line| {
+    let mut steps = lines.iter().filter_map(|line| {
         let rest = line.split(" step ").nth(1)?;
         rest.split_once(':')?.0.parse().ok()
     });
-    steps.last().expect("a step was told")
+    steps.next_back().expect("a step was told")
 }
 
 /// Kills a worker and returns where its trial was, and where it went on.

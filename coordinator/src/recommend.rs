@@ -3,7 +3,7 @@
 //! A law is only followed as far as it has held: a fit that failed its own checks is refused unless that is
 //! overruled, and how far beyond the data the budget lies is stated with the interval.
 
-use crate::sweep::{BatchAxis, GIB, LrAxis, Share, Sweep};
+use crate::sweep::{BatchAxis, GIB, LrAxis, Share, Sweep, WorkersPerTrial};
 use polestar_laws::{
     fits::{FinishedTrial, Fit, Interval, polar},
     report::{Analysis, ScalingLaw},
@@ -323,7 +323,10 @@ fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Opt
     };
     let share = found.unwrap_or(most);
     train.zero = share.zero;
-    sweep.pool.workers_per_trial = share.world;
+    sweep.pool.workers_per_trial = share
+        .world
+        .try_into()
+        .map_or(WorkersPerTrial::one(), WorkersPerTrial::Fixed);
     sweep.pool.workers = sweep.pool.workers.max(share.world);
     found.is_none().then(|| {
         format!(

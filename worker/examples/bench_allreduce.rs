@@ -13,7 +13,7 @@ use polestar_worker::{
     engine::BurnEngine,
     host::HostBuffer,
 };
-use ranks::Failure;
+use ranks::{Failure, Links};
 use std::time::Instant;
 
 #[derive(Parser)]
@@ -21,6 +21,9 @@ struct Args {
     /// Size of the vector
     #[arg(long, default_value_t = 1 << 26)]
     bytes: usize,
+    /// What the bytes go through
+    #[arg(long, value_enum, default_value = "shared")]
+    links: Links,
     /// Set by the program itself for its workers
     #[arg(long, hide = true)]
     rank: Option<u32>,
@@ -29,7 +32,7 @@ struct Args {
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
     match args.rank {
-        Some(rank) => time(&args, ranks::connect(Rank(rank))?),
+        Some(rank) => time(&args, ranks::connect(Rank(rank), args.links)?),
         None => ranks::spawn(2),
     }
 }

@@ -16,7 +16,7 @@ use polestar_run::{
 };
 use polestar_store::Store;
 use polestar_worker::collective::{MeshTransport, Peers};
-use ranks::Failure;
+use ranks::{Failure, Links};
 use std::{sync::Arc, time::Instant};
 use tokio::runtime::Runtime;
 
@@ -48,7 +48,7 @@ fn main() -> Result<(), Failure> {
     match (args.rank, args.workers) {
         (None, 1) => work(&args, MeshTransport::alone()),
         (None, workers) => ranks::spawn(workers),
-        (Some(rank), _) => work(&args, ranks::connect(Rank(rank))?),
+        (Some(rank), _) => work(&args, ranks::connect(Rank(rank), Links::Shared)?),
     }
 }
 

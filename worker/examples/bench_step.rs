@@ -22,7 +22,7 @@ use polestar_worker::{
     collective::{MeshTransport, Peers},
     engine::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepPlan, Stepper},
 };
-use ranks::Failure;
+use ranks::{Failure, Links};
 use std::time::Instant;
 
 #[derive(Parser)]
@@ -67,6 +67,9 @@ struct Args {
     zero: u8,
     #[arg(long)]
     recompute: bool,
+    /// Keep a copy of another worker's shard up to date, as trials do that can lose a worker
+    #[arg(long)]
+    copies: bool,
     /// Round the operands of matrix products to bf16
     #[arg(long)]
     bf16: bool,
@@ -81,7 +84,7 @@ fn main() -> Result<(), Failure> {
         .num_threads(args.threads)
         .build_global()?;
     match args.rank {
-        Some(rank) => train(&args, ranks::connect(Rank(rank))?),
+        Some(rank) => train(&args, ranks::connect(Rank(rank), Links::Shared)?),
         None => ranks::spawn(args.workers),
     }
 }
@@ -119,6 +122,9 @@ fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
     }
     stepper.replicate(&mut collective)?;
     stepper.materialize(&mut collective);
+    if args.copies {
+        stepper.keep_copies(&mut collective)?;
+    }
 
     let adamw = AdamW {
         lr: 1e-4,
@@ -157,7 +163,7 @@ fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
             lanes,
             reduction: plan.reduction,
             recompute: args.recompute,
-            copies: false,
+            copies: args.copies,
         };
         println!(
             "{}",

@@ -7,31 +7,28 @@ pub mod exit;
 mod inventory;
 mod outbox;
 mod prepare;
+mod rank;
 mod rejoin;
 
 pub use address::{AddressChoice, AddressError, Place, places};
 pub use arguments::JoinArgs;
 
-use crate::{
-    collective::{self, Aborter},
-    engine::{self, Environment, Kept},
-};
+use crate::{collective, engine::Kept};
 use outbox::Outbox;
 use polestar_core::{Epoch, Generation, Rank, Step, TrialId};
 use polestar_run::{
-    Failure,
-    failure::Phase,
-    pool::{Tls, Token},
+    pool::{CertificateFiles, CertificatesError, Tls, Token},
     proto::{self, Start, ToWorker, from_worker::Body, to_worker},
     protocol::{self, Membership, ProtocolError},
 };
-use prepare::{Meeting, PrepareError, prepare};
+use prepare::{Meeting, PrepareError};
+use rank::{Cancel, ThisRank, failed, panicked, train};
 use rejoin::KnownRun;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,6 +44,8 @@ pub struct Options {
     pub coordinator: String,
     /// The pool's token.
     pub token: Token,
+    /// A site's certificates, if the pool's TLS is by them.
+    pub certificates: Option<CertificateFiles>,
     /// Address on which peers of a trial reach this worker; by default, the one that reaches the coordinator.
     pub data_address: Option<AddressChoice>,
     /// The launcher's name for this process, if a launcher started it.
@@ -85,7 +84,7 @@ pub enum Error {
     },
     /// Whoever listens there is not of this pool.
     #[error(
-        "who listens at {url} could not agree with this worker that both have one token; is it this launch's coordinator, and the token file the same as there?"
+        "who listens at {url} could not agree with this worker that both are of one pool; is it this launch's coordinator, and the token the same as there?"
     )]
     Handshake {
         /// Where.
@@ -103,6 +102,9 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
+    /// The certificates can't be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     /// The other ranks couldn't reach this worker.
     #[error("--data-address can't be used")]
     DataAddress(#[from] AddressError),
@@ -203,40 +205,6 @@ struct Running {
     step: Arc<AtomicU64>,
     cancel: Cancel,
     done: tokio::task::JoinHandle<()>,
-}
-
-/// Stops a generation wherever it is: while it connects, inside a collective, between two steps.
-#[derive(Clone, Debug)]
-struct Cancel {
-    asked: watch::Sender<bool>,
-    flag: Arc<AtomicBool>,
-    /// Set to have it save and stop, instead.
-    drain: Arc<AtomicBool>,
-}
-
-impl Cancel {
-    fn new() -> Cancel {
-        Cancel {
-            asked: watch::Sender::new(false),
-            flag: Arc::default(),
-            drain: Arc::default(),
-        }
-    }
-
-    fn cancel(&self) {
-        self.flag.store(true, Ordering::SeqCst);
-        self.asked.send_replace(true);
-    }
-
-    /// Breaks a mesh when it is asked to, or at once if it has been.
-    fn break_when_asked(&self, aborter: Aborter) {
-        let mut asked = self.asked.subscribe();
-        tokio::spawn(async move {
-            if asked.wait_for(|&asked| asked).await.is_ok() {
-                aborter.abort();
-            }
-        });
-    }
 }
 
 impl Agent {
@@ -420,83 +388,5 @@ impl Agent {
             // The task itself can't panic; its work's panics are reported by it.
             let _ = running.done.await;
         }
-    }
-}
-
-/// What a rank tells, and is told.
-struct ThisRank {
-    generation: Generation,
-    cancel: Cancel,
-    /// Steps done.
-    step: Arc<AtomicU64>,
-    outbox: Outbox,
-    kept: Kept,
-}
-
-/// One rank of one generation, from the mesh to what it has to say in the end.
-async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
-    let ThisRank {
-        generation,
-        cancel,
-        step,
-        outbox,
-        kept,
-    } = rank;
-    let mut asked = cancel.asked.subscribe();
-    let prepared = tokio::select! {
-        prepared = prepare(start, meeting, &cancel) => prepared,
-        _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
-    };
-    let (trial, collective, run) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => return failed(generation, error.failure()),
-    };
-    let env = Environment {
-        collective,
-        run,
-        runtime: tokio::runtime::Handle::current(),
-        abort: Arc::clone(&cancel.flag),
-        drain: Arc::clone(&cancel.drain),
-        events: Box::new(move |event| {
-            if let Some(done) = event.step() {
-                step.store(done.0, Ordering::Relaxed);
-            }
-            let progress = proto::Progress {
-                generation: Some(generation.into()),
-                event: Some(event.into()),
-            };
-            outbox.say(Body::Progress(progress));
-        }),
-        slice: None,
-        kept,
-    };
-    let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
-    match engine.await {
-        Ok(Ok(outcome)) => Body::Finished(proto::Finished {
-            generation: Some(generation.into()),
-            outcome: Some(outcome.into()),
-        }),
-        Ok(Err(engine::Failure::Drained { .. })) => Body::Stopped(proto::Stopped {
-            generation: Some(generation.into()),
-        }),
-        Ok(Err(failure)) => failed(generation, failure.report()),
-        Err(panic) => failed(generation, panicked("the engine", &panic)),
-    }
-}
-
-fn failed(generation: Generation, failure: Failure) -> Body {
-    Body::Failed(proto::Failed {
-        generation: Some(generation.into()),
-        failure: Some(failure.into()),
-    })
-}
-
-fn panicked(what: &str, panic: &tokio::task::JoinError) -> Failure {
-    Failure {
-        phase: Phase::Compute,
-        message: format!("{what} panicked: {panic}"),
-        collateral: false,
-        retryable: true,
-        last_operation: None,
     }
 }

@@ -36,6 +36,8 @@ type Fate = Option<(Fault, usize)>;
 struct Ended {
     /// Every rank's outcome, if it had one.
     outcomes: Vec<Option<Outcome>>,
+    /// What the others reported.
+    failures: Vec<Option<polestar_run::Failure>>,
     /// Where it began, and from what.
     begun: Option<(Step, ResumedFrom)>,
     logs: Vec<Arc<Mutex<Log>>>,
@@ -85,7 +87,9 @@ fn generation(runtime: &Runtime, trial: &Trial, store: &Store, ranks: Vec<(Kept,
         }
     });
     let begun = *begun.lock().expect("no panic");
+    let failures = ends.iter().map(|end| Some(end.as_ref().err()?.report()));
     Ended {
+        failures: failures.collect(),
         outcomes: ends.into_iter().map(Result::ok).collect(),
         begun,
         logs,
@@ -261,6 +265,12 @@ fn a_second_death_while_ranks_begin_again_loses_no_more() {
             let ranks = kept.iter().cloned().enumerate().map(|(r, k)| (k, fate(r)));
             let died = generation(&runtime, &trial, &place, ranks.collect());
             assert!(died.fired(1));
+            // Whoever is left says what they had last done together.
+            for rank in [0, 2] {
+                let failure = died.failures[rank].as_ref().expect("it lost a rank");
+                let last = failure.last_operation.as_ref().expect("an operation");
+                assert!(failure.collateral && last.step >= died.done(), "{last}");
+            }
             // The one that came instead dies as well.
             let second = Kept::default();
             let seats = [

@@ -51,7 +51,7 @@ pub(super) fn describe(entry: &Entry) -> Vec<String> {
         }
         Entry::Done { trial, digest } => format!("{trial} done, digest {digest}"),
         Entry::Retried { trial, cause, .. } => {
-            format!("{trial} is tried again from its newest checkpoint: {cause}")
+            format!("{trial} is tried again: {cause}")
         }
         Entry::Abandoned { trial, cause } => format!("{trial} is abandoned: {cause}"),
         Entry::Leaving { worker } => {

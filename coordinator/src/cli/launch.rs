@@ -108,8 +108,10 @@ async fn train(
         println!("every trial is done already; writing the report again");
         return Ok(BTreeMap::new());
     }
-    let (server, launcher) = entrance.open(sweep, logs, run.folder.url()).await?;
+    let (server, how_to_join) = entrance.listen(&logs, run.folder.url()).await?;
     let lead = lead(run, sweep, server.contact().url()).await?;
+    print!("{how_to_join}");
+    let launcher = Entrance::launcher(sweep, &server, logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
     let service = Service::begin(&options, run, lead, server, launcher).await?;
@@ -122,6 +124,7 @@ async fn train(
     if summary.stopped {
         return Err("interrupted; the same command goes on from the newest checkpoints".into());
     }
+    println!("{}", summary.status.warmth);
     Ok(summary.abandoned)
 }
 
@@ -225,7 +228,8 @@ fn flops_per_worker(run: &Run, results: &BTreeMap<TrialId, TrialResult>) -> Opti
         flops += trial.own_flops();
         seconds += (all - shared.unwrap_or(0.0)).max(0.0);
     }
-    let world = f64::from(run.record.sweep.pool.workers_per_trial);
+    let sweep = &run.record.sweep;
+    let world = f64::from(sweep.pool.largest_world(sweep.train.lanes));
     (seconds > 0.0).then(|| flops / seconds / world)
 }
 

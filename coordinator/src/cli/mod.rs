@@ -20,7 +20,7 @@ mod table;
 mod verify;
 mod worker;
 
-use crate::{launcher::LauncherKind, output};
+use crate::{launcher::LauncherKind, output, sweep::WorkersPerTrial};
 use clap::{Parser, Subcommand};
 use polestar_run::pool::Token;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -138,9 +138,9 @@ struct LaunchArgs {
     /// Workers of the pool, instead of the file's
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
-    /// Workers that train one trial together, instead of the file's
-    #[arg(long, value_name = "N")]
-    workers_per_trial: Option<u32>,
+    /// Workers that train one trial together, instead of the file's: a number, or auto
+    #[arg(long, value_name = "N|auto")]
+    workers_per_trial: Option<WorkersPerTrial>,
     /// Wait for workers of other hosts on this address: 10.1.0.5, ib0:7317, 0.0.0.0, …; the line to start one is printed
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     listen: Option<String>,

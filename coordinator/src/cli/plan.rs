@@ -179,7 +179,7 @@ fn triplets(trial: &PlannedTrial) -> f64 {
 
 /// Workers that train a trial together.
 fn world(sweep: &Sweep) -> f64 {
-    f64::from(sweep.pool.workers_per_trial.min(sweep.train.lanes))
+    f64::from(sweep.pool.largest_world(sweep.train.lanes))
 }
 
 /// What sharing trunks spares.

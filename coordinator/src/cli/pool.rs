@@ -8,10 +8,13 @@ use crate::{
         slurm::{Folder, Place},
         threads_each,
     },
-    sweep::Sweep,
+    sweep::{Sweep, WorkersPerTrial},
 };
 use polestar_run::pool::Token;
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 /// All addresses of this host, and any port: several coordinators may share a login node.
 const EVERYWHERE: &str = "0.0.0.0:0";
@@ -21,17 +24,23 @@ pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), 
     let lanes = sweep.train.lanes;
     let pool = &mut sweep.pool;
     pool.launcher = args.launcher.or(pool.launcher);
-    pool.listen = args.listen.clone().or(pool.listen.take());
-    pool.token_file = args.token_file.clone().or(pool.token_file.take());
+    pool.listen = args.listen.clone().or_else(|| pool.listen.take());
+    pool.token_file = args.token_file.clone().or_else(|| pool.token_file.take());
     if let Some(workers) = args.workers {
         if workers == 0 {
             return Err("--workers 0: a launch needs at least one worker".into());
         }
         pool.workers = workers;
-        pool.workers_per_trial = pool.workers_per_trial.min(workers);
+        if let (WorkersPerTrial::Fixed(number), Some(most)) =
+            (pool.workers_per_trial, NonZeroU32::new(workers))
+        {
+            pool.workers_per_trial = WorkersPerTrial::Fixed(number.min(most));
+        }
     }
     if let Some(world) = args.workers_per_trial {
-        if world == 0 || world > pool.workers || world > lanes {
+        if let WorkersPerTrial::Fixed(number) = world
+            && number.get() > pool.workers.min(lanes)
+        {
             let workers = pool.workers;
             return Err(format!(
                 "--workers-per-trial {world}: the pool has {workers} workers and a batch {lanes} lanes"
@@ -100,30 +109,40 @@ impl Entrance {
         };
         let listen = Listen::openly(&address, token)
             .map_err(|error| format!("pool.listen (or --listen): {error}"))?;
+        let listen = match pool.tls.clone() {
+            Some(files) => listen.certified(files)?,
+            None => listen,
+        };
         let token = from;
         Ok(Entrance {
             open: Some(Open { listen, token }),
         })
     }
 
-    /// Listens, says how to join, and names who starts workers. `run` is where the run lies, for what is said.
-    pub(super) async fn open(
-        self,
-        sweep: &Sweep,
-        logs: Logs,
-        run: &str,
-    ) -> Result<(Server, Chosen), Error> {
-        let pool = &sweep.pool;
-        let server = match self.open {
-            None => Server::bind(Listen::here(logs.token_for(run)?)).await?,
+    /// Listens. Returns what to say of how to join, once somebody is let in. `run` is where the run lies.
+    pub(super) async fn listen(self, logs: &Logs, run: &str) -> Result<(Server, String), Error> {
+        match self.open {
+            None => {
+                let listen = Listen::here(logs.token_for(run)?);
+                Ok((Server::bind(listen).await?, String::new()))
+            }
             Some(Open { listen, token }) => {
                 let server = Server::bind(listen).await?;
                 let program = std::env::current_exe()?;
-                print!("{}", how_to_join(&program, &server.contact(), &token, run));
-                server
+                let notice = how_to_join(&program, &server.contact(), &token, run);
+                Ok((server, notice))
             }
-        };
-        let launcher = match pool.launcher_kind() {
+        }
+    }
+
+    /// Who starts the workers of a server.
+    pub(super) async fn launcher(
+        sweep: &Sweep,
+        server: &Server,
+        logs: Logs,
+    ) -> Result<Chosen, Error> {
+        let pool = &sweep.pool;
+        Ok(match pool.launcher_kind() {
             LauncherKind::Join => {
                 eprintln!("waiting for workers; {} are expected", pool.workers);
                 Chosen::Join(Join)
@@ -147,8 +166,7 @@ impl Entrance {
                 };
                 Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
             }
-        };
-        Ok((server, launcher))
+        })
     }
 }
 
@@ -171,11 +189,19 @@ fn how_to_join(program: &Path, contact: &Contact, from: &TokenFrom, run: &str) -
         ),
         TokenFrom::Environment => (String::new(), "POLESTAR_TOKEN"),
     };
+    let certificates: String = contact
+        .certificate_arguments()
+        .iter()
+        .map(|(flag, path)| format!(" {flag} {}", quoted(path)))
+        .collect();
     let mut text = format!(
-        "workers join from any host that has {needs}, with\n  {} worker join --coordinator {}{token}\n",
+        "workers join from any host that has {needs}, with\n  {} worker join --coordinator {}{token}{certificates}\n",
         quoted(program),
         urls[0]
     );
+    if !certificates.is_empty() {
+        text += "with certificates of their own\n";
+    }
     if urls.len() > 1 {
         text += &format!("  (or --coordinator {})\n", urls[1..].join(", "));
     }
@@ -206,6 +232,7 @@ mod tests {
             addresses: vec![([10, 1, 0, 5], 7317).into(), ([127, 0, 0, 1], 7317).into()],
             token: Token::random().unwrap(),
             tls: true,
+            certificates: None,
         };
         let file = TokenFrom::File("/home/it's me/token".into());
         let program = Path::new("/opt/coordinator");

@@ -9,7 +9,7 @@ use crate::{
             is_at_work, queue, submitted, worker_script,
         },
     },
-    sweep::Sweep,
+    sweep::{Sweep, WorkersPerTrial},
 };
 use std::path::PathBuf;
 
@@ -40,8 +40,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
     /// Workers that train one trial together, instead of the file's
-    #[arg(long, value_name = "N")]
-    workers_per_trial: Option<u32>,
+    #[arg(long, value_name = "N|auto")]
+    workers_per_trial: Option<WorkersPerTrial>,
 }
 
 pub(super) async fn run(command: Command) -> Result<(), Error> {

@@ -1,8 +1,10 @@
 //! Connections that have not said who they are: bounded in number and in time, so that strangers can't use up the
 //! descriptors that the store and the workers need.
 //!
-//! Under TLS, whoever is through the handshake has the token and is known by that; strangers never get to HTTP.
+//! Under TLS that follows from the token, whoever is through the handshake is known by that; strangers never get to
+//! HTTP. Otherwise a call has to show it.
 
+use polestar_run::pool::Tls;
 use std::{
     collections::VecDeque,
     io,
@@ -20,7 +22,7 @@ use tokio::{
     sync::oneshot,
     time::{Sleep, Timeout},
 };
-use tokio_rustls::{Accept, TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_rustls::{Accept, TlsAcceptor, server::TlsStream};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
@@ -52,6 +54,8 @@ impl Guest {
 pub(super) struct Door {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    /// Whether a handshake is all the proof that it takes.
+    proves_token: bool,
     /// Oldest first. Whoever is dropped here is shown out.
     unknown: VecDeque<(Guest, oneshot::Sender<()>)>,
     /// After a connection that could not be accepted.
@@ -59,10 +63,11 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Door {
+    pub(super) fn new(listener: TcpListener, tls: Option<&Tls>) -> Door {
         Door {
             listener,
-            tls: tls.map(TlsAcceptor::from),
+            tls: tls.map(|tls| TlsAcceptor::from(tls.control.server.clone())),
+            proves_token: tls.is_some_and(Tls::proves_token),
             unknown: VecDeque::new(),
             pause: None,
         }
@@ -108,6 +113,7 @@ impl Stream for Door {
                 Some(tls) => Wire::Greeting(Box::new(tls.accept(stream))),
             },
             guest,
+            proves_token: door.proves_token,
             end: Some(Box::pin(tokio::time::timeout(PATIENCE, shown_out))),
         })))
     }
@@ -127,6 +133,7 @@ enum Wire {
 pub(super) struct Visit {
     wire: Wire,
     guest: Guest,
+    proves_token: bool,
     /// `None` once it has come.
     end: Option<Pin<Box<Timeout<oneshot::Receiver<()>>>>>,
 }
@@ -164,7 +171,9 @@ impl Visit {
             match ready!(Pin::new(greeting.as_mut()).poll(context)) {
                 Ok(stream) => {
                     self.wire = Wire::Sealed(Box::new(stream));
-                    self.guest.admit();
+                    if self.proves_token {
+                        self.guest.admit();
+                    }
                 }
                 Err(error) => {
                     self.wire = Wire::Refused;
@@ -229,11 +238,11 @@ impl AsyncWrite for Visit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polestar_run::pool::{Tls, Token};
+    use polestar_run::pool::Token;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_stream::StreamExt;
 
-    async fn a_door(tls: Option<Arc<ServerConfig>>) -> (Door, std::net::SocketAddr) {
+    async fn a_door(tls: Option<&Tls>) -> (Door, std::net::SocketAddr) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         (Door::new(listener, tls), address)
@@ -278,9 +287,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stranger_at_a_sealed_door_gets_no_further_and_no_longer() {
-        let tls = |token: &Token| Tls::of(token).control;
         let ours = Token::random().unwrap();
-        let (mut door, address) = a_door(Some(tls(&ours).server)).await;
+        let (mut door, address) = a_door(Some(&Tls::of(&ours))).await;
         let mut visit = async || {
             let stream = TcpStream::connect(address).await.unwrap();
             (stream, door.next().await.unwrap().unwrap())
@@ -307,8 +315,8 @@ mod tests {
         // Another pool's worker, and one of this pool's.
         for (token, welcome) in [(Token::random().unwrap(), false), (ours, true)] {
             let (stream, mut visit) = visit().await;
-            let connector = tokio_rustls::TlsConnector::from(tls(&token).client);
-            let dialled = connector.connect(Tls::name(), stream);
+            let connector = tokio_rustls::TlsConnector::from(Tls::of(&token).control.client);
+            let dialled = connector.connect(Tls::data_name(), stream);
             let (dialled, read) = tokio::join!(
                 async {
                     let mut stream = dialled.await?;

@@ -113,7 +113,7 @@ pub enum Entry {
         /// Of its weights.
         digest: Digest,
     },
-    /// A trial had a setback and is tried again from its newest checkpoint.
+    /// A trial had a setback and is tried again.
     Retried {
         /// Which.
         trial: TrialId,

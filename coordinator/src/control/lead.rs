@@ -151,6 +151,8 @@ pub async fn take(
 }
 
 #[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
 mod tests {
     use super::*;
     use polestar_run::lease::Renewal;

@@ -1,7 +1,7 @@
 //! Where a pool listens, and how: on this machine only, or for other hosts, and then never without a token and TLS.
 
 use crate::launcher::Contact;
-use polestar_run::pool::{DEFAULT_PORT, Tls, Token};
+use polestar_run::pool::{CertificateFiles, CertificatesError, DEFAULT_PORT, Tls, Token};
 use polestar_worker::agent::{AddressChoice, AddressError, places};
 use std::{
     fmt,
@@ -60,6 +60,7 @@ pub struct Listen {
     pub(super) address: SocketAddr,
     pub(super) token: Token,
     pub(super) tls: Option<Tls>,
+    certificates: Option<CertificateFiles>,
 }
 
 impl Listen {
@@ -69,6 +70,7 @@ impl Listen {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             token,
             tls: None,
+            certificates: None,
         }
     }
 
@@ -80,7 +82,20 @@ impl Listen {
         Ok(Listen {
             address: (address.place.resolve()?, address.port).into(),
             tls: Some(Tls::of(&token)),
+            certificates: None,
             token,
+        })
+    }
+
+    /// The same, with a site's certificates for its TLS.
+    ///
+    /// # Errors
+    /// [`CertificatesError`] names a file that can't be used.
+    pub fn certified(self, files: CertificateFiles) -> Result<Listen, CertificatesError> {
+        Ok(Listen {
+            tls: Some(Tls::by_certificates(&files)?),
+            certificates: Some(files),
+            ..self
         })
     }
 
@@ -95,6 +110,7 @@ impl Listen {
             addresses: addresses.into_iter().map(|ip| (ip, port).into()).collect(),
             token: self.token.clone(),
             tls: self.tls.is_some(),
+            certificates: self.certificates.clone(),
         }
     }
 }

@@ -29,7 +29,7 @@ use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdic
 use crate::{
     launcher::Launcher,
     run::{EventLog, Run, RunError},
-    sweep::PoolTable,
+    sweep::{PoolTable, WorkersPerTrial, least_world},
 };
 use driver::Request;
 use effects::World;
@@ -49,7 +49,7 @@ pub struct Options {
     /// Worker processes to have.
     pub workers: u32,
     /// Workers that train one trial together.
-    pub workers_per_trial: u32,
+    pub workers_per_trial: WorkersPerTrial,
     /// Budgets of each trial.
     pub limits: Limits,
     /// How long to wait for answers.
@@ -279,6 +279,8 @@ async fn jobs(options: &Options, run: &Run) -> Result<Vec<Job>, RunError> {
     let mut jobs = Vec::with_capacity(run.record.plan.trials.len());
     for planned in &run.record.plan.trials {
         let config = &planned.config;
+        let lanes = config.recipe.batch.lanes;
+        let world = options.workers_per_trial.most(options.workers, lanes);
         let history = if results.contains_key(&config.id) {
             History::Done
         } else {
@@ -294,12 +296,9 @@ async fn jobs(options: &Options, run: &Run) -> Result<Vec<Job>, RunError> {
             trial: config.id.clone(),
             after: planned.after.clone(),
             cost: planned.own_flops(),
-            world: options.workers_per_trial,
-            least_world: match config.recipe.arithmetic.order {
-                polestar_run::Order::Canonical => 1,
-                // Its answer depends on the world.
-                polestar_run::Order::Fast { .. } => options.workers_per_trial,
-            },
+            world,
+            least_world: least_world(&run.record.sweep, config, world),
+            shares: options.workers_per_trial == WorkersPerTrial::Auto,
             history,
         });
     }

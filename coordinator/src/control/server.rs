@@ -110,14 +110,13 @@ impl Server {
             events,
             joined: AtomicU64::new(0),
         };
-        let tls = listen.tls.map(|tls| tls.control.server);
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(SILENCE))
             .http2_keepalive_timeout(Some(SILENCE))
             .max_concurrent_streams(CALLS)
             .http2_max_header_list_size(HEADERS)
             .add_service(PoolServer::new(service).max_decoding_message_size(MAX_MESSAGE))
-            .serve_with_incoming(Door::new(listener, tls));
+            .serve_with_incoming(Door::new(listener, listen.tls.as_ref()));
         Ok(Server {
             contact,
             greeting,
@@ -350,26 +349,58 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polestar_run::{pool::Token, proto};
+    use polestar_run::{
+        pool::{CertificateFiles, Token},
+        proto,
+    };
     use polestar_worker::agent::{self, Options};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use std::{os::unix::fs::PermissionsExt, path::Path};
 
     fn options(contact: &Contact) -> Options {
         Options {
             coordinator: contact.url(),
             token: contact.token.clone(),
+            certificates: contact.certificates.clone(),
             data_address: None,
             launch: Some("l".to_owned()),
             leave: tokio::sync::watch::Sender::new(false).subscribe(),
         }
     }
 
+    /// Certificates of this host, by an authority that issues no others.
+    fn certificates(folder: &Path) -> CertificateFiles {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = KeyPair::generate().unwrap();
+        let authority = CertifiedIssuer::self_signed(params, authority).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let host = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let host = host.signed_by(&key, &authority).unwrap();
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            path
+        };
+        CertificateFiles {
+            certificate: write("crt", host.pem()),
+            key: write("key", key.serialize_pem()),
+            ca: write("ca", authority.pem()),
+        }
+    }
+
     #[tokio::test]
     async fn a_worker_with_a_wrong_token_is_refused() {
         let token = || Token::random().unwrap();
-        let openly = Listen::openly(&"127.0.0.1:0".parse().unwrap(), token()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let openly = || Listen::openly(&"127.0.0.1:0".parse().unwrap(), token()).unwrap();
+        let certified = openly().certified(certificates(folder.path())).unwrap();
         for (listen, says) in [
             (Listen::here(token()), "not this pool's"),
-            (openly, "both have one token"),
+            (openly(), "both are of one pool"),
+            // Certificates alone let nobody in.
+            (certified, "not this pool's"),
         ] {
             let mut server = Server::bind(listen).await.unwrap();
             server.leads(Greeting {

@@ -80,10 +80,14 @@ impl Local {
             path: log.clone(),
             source,
         })?;
+        let certificates = self.contact.certificate_arguments().into_iter();
+        let certificates =
+            certificates.flat_map(|(flag, path)| [flag.into(), path.into_os_string()]);
         let child = Command::new(&program)
             .envs([allocator()])
             .args(["worker", "join", "--coordinator"])
             .arg(self.contact.url())
+            .args(certificates)
             // Not on the command line, where every user of the machine could read it.
             .env(TOKEN_VARIABLE, self.contact.token.to_hex())
             .env(LAUNCH_VARIABLE, &launch.0)

@@ -67,16 +67,15 @@ impl Logs {
         })
     }
 
-    /// The token of a run's pool on this machine: that of a launch of the same run that was killed, whose workers may
-    /// still be at work and look for their next coordinator, or else a new one. Removes what launches that are dead
-    /// have left.
+    /// The token of a run's pool on this machine: that of another launch of the same run, whose workers may still be at
+    /// work and look for their next coordinator, or else a new one. Removes what launches that are dead have left.
     ///
     /// # Errors
     /// When it can't be written down for the launch after this one.
     pub fn token_for(&self, run: &str) -> Result<Token, TokenError> {
         let parent = self.folder.path().parent();
-        let dead = parent.map(left_behind).unwrap_or_default();
-        let inherited = dead.iter().find_map(|folder| {
+        let all = parent.map(folders).unwrap_or_default();
+        let inherited = all.iter().find_map(|folder| {
             let pool = std::fs::read_to_string(folder.join(POOL)).ok()?;
             let (of, token) = pool.split_once('\n')?;
             (of == run).then(|| Token::parse(token.trim(), POOL).ok())?
@@ -86,7 +85,7 @@ impl Logs {
         let pool = self.folder.path().join(POOL);
         std::fs::write(&pool, format!("{run}\n{}\n", token.to_hex()))
             .map_err(|source| TokenError::Write { path: pool, source })?;
-        for folder in dead {
+        for folder in all.iter().filter(|folder| is_dead(folder)) {
             // What can't be removed belongs to somebody else.
             let _ = std::fs::remove_dir_all(folder);
         }
@@ -99,13 +98,11 @@ impl Logs {
     }
 }
 
-/// The folders whose launches have ended without removing them.
-fn left_behind(parent: &Path) -> Vec<PathBuf> {
+/// The folders of all launches.
+fn folders(parent: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     let ours = entries.filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX));
-    ours.map(|entry| entry.path())
-        .filter(|folder| is_dead(folder))
-        .collect()
+    ours.map(|entry| entry.path()).collect()
 }
 
 /// Whether the launch of a folder has let go of its lock, as every process does that ends, however it ends.
@@ -153,6 +150,9 @@ mod tests {
         kill(killed);
         let next = Logs::in_folder(parent.path()).unwrap();
         assert_eq!(next.token_for("file:///runs/a").unwrap(), token);
+        // One that only stands still is replaced as well.
+        let beside = Logs::in_folder(parent.path()).unwrap();
+        assert_eq!(beside.token_for("file:///runs/a").unwrap(), token);
         kill(next);
         let other = Logs::in_folder(parent.path()).unwrap();
         assert_ne!(other.token_for("file:///runs/b").unwrap(), token);

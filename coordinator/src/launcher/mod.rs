@@ -12,9 +12,9 @@ pub use local::{Local, threads_each};
 pub use logs::{Logs, LogsError};
 pub use slurm::{Slurm, SlurmTable};
 
-use polestar_run::pool::Token;
+use polestar_run::pool::{CertificateFiles, Token};
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A launcher's name for a process that it started, unique in a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,12 +35,27 @@ pub struct Contact {
     pub token: Token,
     /// Whether it speaks TLS, as every pool does that other hosts can reach.
     pub tls: bool,
+    /// A site's certificates, if its TLS is by them.
+    pub certificates: Option<CertificateFiles>,
 }
 
 impl Contact {
     /// The best address, as workers take it.
     pub fn url(&self) -> String {
         self.urls().swap_remove(0)
+    }
+
+    /// The arguments of `worker join` for its certificates.
+    pub fn certificate_arguments(&self) -> Vec<(&'static str, PathBuf)> {
+        let files = self.certificates.iter();
+        let each = files.flat_map(|files| {
+            [
+                ("--tls-certificate", files.certificate.clone()),
+                ("--tls-key", files.key.clone()),
+                ("--tls-ca", files.ca.clone()),
+            ]
+        });
+        each.collect()
     }
 
     /// All addresses, the best first.

@@ -261,7 +261,7 @@ impl Maker<'_> {
     fn config(&self, of: Family<'_>, stage: Stage) -> Trial {
         let sweep = self.sweep;
         let train = stage.train;
-        let world = sweep.pool.workers_per_trial.min(train.lanes);
+        let world = sweep.pool.largest_world(train.lanes);
         Trial {
             id: stage.id,
             recipe: Recipe {
@@ -294,7 +294,7 @@ impl Maker<'_> {
         let layout = &ModelLayout::new(model, HeadKind::of(stage.objective));
         let (pool, train) = (&self.sweep.pool, &stage.train);
         let own = Share {
-            world: pool.workers_per_trial.min(train.lanes),
+            world: pool.largest_world(train.lanes),
             zero: train.zero,
         };
         let (needs, least) = (own.bytes(layout, train), own.least_bytes(layout, train));
@@ -308,7 +308,7 @@ impl Maker<'_> {
         };
         let most = pool.workers.min(train.lanes);
         let gib = |share: Share| share.least_bytes(layout, train) as f64 / GIB;
-        let worlds = pool.workers_per_trial..=most;
+        let worlds = own.world..=most;
         let remedy = match Share::smallest(worlds, has * GIB, layout, train) {
             Some(share) => format!(
                 "train.zero = {} with pool.workers_per_trial = {} needs {:.1} GiB",

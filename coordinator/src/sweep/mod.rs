@@ -13,6 +13,7 @@ mod schema;
 mod sizes;
 mod trunk;
 mod variants;
+mod world;
 
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
@@ -20,6 +21,7 @@ pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
+pub use world::{WorkersPerTrial, least_world};
 
 use crate::{
     control::core::Deadlines,
@@ -28,7 +30,9 @@ use crate::{
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_model::ModelConfig;
-use polestar_run::{TrainConfig, config::OptimizerConfig, schedule::Schedule};
+use polestar_run::{
+    TrainConfig, config::OptimizerConfig, pool::CertificateFiles, schedule::Schedule,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -129,10 +133,15 @@ pub struct PoolTable {
     /// token; with `slurm`, a file in its folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// Workers that train one trial together.
-    pub workers_per_trial: u32,
+    /// Workers that train one trial together: a number, or `"auto"`. With `"auto"` each trial has a worker of its own
+    /// while there are more trials than workers, and towards the end they share what is free. If the pool stays
+    /// smaller than a trial wants, it begins with what there is, and is regrouped when more come.
+    pub workers_per_trial: WorkersPerTrial,
     /// Threads of a worker; 0 shares this machine's cores among the workers.
     pub threads: usize,
+    /// A site's certificates, for TLS that goes by them instead of by the token alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<CertificateFiles>,
     /// A collective that waits longer than this many seconds fails.
     pub deadline_seconds: f64,
     /// Failures (not losses of a worker) after which a trial is abandoned.
@@ -164,6 +173,11 @@ pub struct PoolTable {
 }
 
 impl PoolTable {
+    /// Most workers that train one trial of so many lanes together.
+    pub fn largest_world(&self, lanes: u32) -> u32 {
+        self.workers_per_trial.most(self.workers, lanes)
+    }
+
     /// Where workers come from, said or not.
     pub fn launcher_kind(&self) -> LauncherKind {
         let unsaid = match self.listen {
@@ -181,7 +195,8 @@ impl Default for PoolTable {
             launcher: None,
             listen: None,
             token_file: None,
-            workers_per_trial: 1,
+            tls: None,
+            workers_per_trial: WorkersPerTrial::one(),
             threads: 0,
             deadline_seconds: 600.0,
             failures: 2,

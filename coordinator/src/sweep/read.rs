@@ -1,7 +1,8 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::{PoolTable, Sweep, explain, variants::MAX_STEPS};
+use super::{PoolTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS};
 use crate::{control::ListenAddress, launcher::LauncherKind};
+use polestar_run::placement::Reduction;
 use std::path::{Path, PathBuf};
 
 /// Letters of a name: folders are named by it and a digest, and file systems end at 255.
@@ -130,21 +131,29 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
     sweep.sweep.check()?;
     sweep.train.validate().map_err(|e| e.to_string())?;
     let pool = &sweep.pool;
-    if pool.workers == 0 || pool.workers_per_trial == 0 {
-        return Err("pool.workers and pool.workers_per_trial must be at least 1".into());
-    }
-    if pool.workers_per_trial > pool.workers {
-        return Err(format!(
-            "pool.workers_per_trial = {} but the pool has only {} workers",
-            pool.workers_per_trial, pool.workers
-        ));
+    if pool.workers == 0 {
+        return Err("pool.workers must be at least 1".into());
     }
     check_entrance(pool)?;
-    if pool.workers_per_trial > sweep.train.lanes {
-        return Err(format!(
-            "pool.workers_per_trial = {} but train.lanes = {}; raise train.lanes",
-            pool.workers_per_trial, sweep.train.lanes
-        ));
+    match pool.workers_per_trial {
+        WorkersPerTrial::Fixed(number) if number.get() > pool.workers => {
+            return Err(format!(
+                "pool.workers_per_trial = {number} but the pool has only {} workers",
+                pool.workers
+            ));
+        }
+        WorkersPerTrial::Fixed(number) if number.get() > sweep.train.lanes => {
+            return Err(format!(
+                "pool.workers_per_trial = {number} but train.lanes = {}; raise train.lanes",
+                sweep.train.lanes
+            ));
+        }
+        WorkersPerTrial::Auto if sweep.train.reduction == Reduction::Fast => {
+            return Err(
+                "pool.workers_per_trial = \"auto\" with train.reduction = \"fast\": there the answer depends on the number of workers; give a number, or train.reduction = \"canonical\"".into(),
+            );
+        }
+        WorkersPerTrial::Fixed(_) | WorkersPerTrial::Auto => {}
     }
     let positive = |x: Option<f64>| x.is_none_or(|x| x.is_finite() && x > 0.0);
     if ![pool.memory_gib, pool.worker_flops, pool.worker_price]
@@ -197,9 +206,9 @@ fn check_entrance(pool: &PoolTable) -> Result<(), String> {
             "pool.launcher = \"join\" waits for workers of other hosts; say in pool.listen (or --listen) where"
                 .into(),
         );
-    } else if pool.token_file.is_some() {
+    } else if pool.token_file.is_some() || pool.tls.is_some() {
         return Err(
-            "pool.token_file lets workers of other hosts in; say in pool.listen (or --listen) where they join"
+            "pool.token_file and pool.tls let workers of other hosts in; say in pool.listen (or --listen) where they join"
                 .into(),
         );
     }

@@ -3,6 +3,7 @@
 use super::{CorpusFacts, Plan, PlanError, TrialRole, Work, plan, read_str};
 use polestar_core::{RecipeId, Step};
 use polestar_laws::{Length, Policies, Spread};
+use polestar_run::MemoryTier;
 
 const BASE: &str = r#"
 name = "t"
@@ -139,6 +140,28 @@ fn what_cant_fit_is_refused_with_what_would() {
     let text = refused(&format!("{sweep}memory_gib = {}\n", gib(0.001)));
     assert!(text.contains("leave the size out"), "{text}");
     planned(&format!("{sweep}memory_gib = {}\n", gib(1.1))).unwrap();
+}
+
+#[test]
+fn copies_of_shards_are_kept_where_there_is_room() {
+    let tier = |settings: &str, memory: Option<u64>| {
+        let memory = memory.map_or_else(String::new, |bytes| {
+            format!("memory_gib = {}\n", bytes as f64 / f64::from(1 << 30))
+        });
+        let sweep =
+            "sizes = [\"base\"]\nsteps = [10]\n[pool]\nworkers = 4\nworkers_per_trial = 4\n";
+        let text = format!("{BASE}{sweep}{memory}");
+        let text = text.replace("batch = 8\n", &format!("batch = 8\nzero = 1\n{settings}"));
+        let found = plan(&read_str("t.toml", &text).unwrap(), &facts()).unwrap();
+        let trial = &found.trials[0];
+        (trial.config.execution.memory_tier, trial.state_bytes)
+    };
+    let (kept, with) = tier("", None);
+    let (off, without) = tier("memory_tier = \"off\"\n", None);
+    assert_eq!((kept, off), (MemoryTier::Auto, MemoryTier::Off));
+    assert!(with > without);
+    assert_eq!(tier("", Some(with + 1_000_000)), (kept, with));
+    assert_eq!(tier("", Some(with - 1_000_000)), (off, without));
 }
 
 #[test]

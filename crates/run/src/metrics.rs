@@ -362,5 +362,7 @@ mod tests {
         ];
         let bytes = encode("x", &rows).unwrap();
         assert_eq!(decode("x", bytes.into()).unwrap(), rows);
+        let none = encode("x", &[]).unwrap();
+        assert_eq!(decode("x", none.into()).unwrap(), []);
     }
 }

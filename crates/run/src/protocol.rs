@@ -3,13 +3,16 @@
 //! Into a message always works. Out of one may not, as every field of a message may be absent: a
 //! [`ProtocolError`] names it.
 
+mod membership;
+
+pub use membership::Membership;
+
 use crate::{
     Consumed, Event, Outcome, ResumedFrom, SetScore,
     failure::{Blame, Cause, Failure, LastOperation, Member, Phase, Stage, Trouble},
     proto,
 };
 use polestar_core::{Digest, Epoch, Generation, Rank, Step, TrialId, WorkerId, digest::NotADigest};
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Version of a trial's bytes in [`proto::Trial`]: JSON of [`crate::Trial`].
@@ -59,47 +62,6 @@ impl From<Generation> for proto::Generation {
             epoch: generation.epoch.0,
             number: generation.number,
         }
-    }
-}
-
-/// A rank of a generation that goes on while its worker looks for a coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Membership {
-    /// The generation.
-    pub generation: Generation,
-    /// What it trains.
-    pub trial: TrialId,
-    /// The worker's place in it.
-    pub rank: Rank,
-    /// Ranks that it has.
-    pub world: u32,
-    /// Steps done, as far as the worker knows.
-    pub step: Step,
-}
-
-impl From<Membership> for proto::Membership {
-    fn from(membership: Membership) -> Self {
-        proto::Membership {
-            generation: Some(membership.generation.into()),
-            trial: membership.trial.0,
-            rank: membership.rank.0,
-            world: membership.world,
-            step: membership.step.0,
-        }
-    }
-}
-
-impl TryFrom<proto::Membership> for Membership {
-    type Error = ProtocolError;
-
-    fn try_from(message: proto::Membership) -> Result<Self, ProtocolError> {
-        Ok(Membership {
-            generation: generation(message.generation)?,
-            trial: TrialId(message.trial),
-            rank: Rank(message.rank),
-            world: message.world,
-            step: Step(message.step),
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A benchmark program as several ranks: it starts itself once for each.
 
 use polestar_core::Rank;
+use polestar_run::pool::{Tls, Token};
 use polestar_worker::{
     allocator::allocator,
     collective::{Join, Locality, Mesh, MeshTransport, Secret, listen},
@@ -55,8 +56,19 @@ pub(crate) fn spawn(workers: u32) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the bytes between ranks go through.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Links {
+    /// Memory, as on one host.
+    Shared,
+    /// Connections.
+    Plain,
+    /// Connections under TLS, as between hosts.
+    Sealed,
+}
+
 /// Joins the other ranks.
-pub(crate) fn connect(rank: Rank) -> Result<MeshTransport, Failure> {
+pub(crate) fn connect(rank: Rank, links: Links) -> Result<MeshTransport, Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -68,13 +80,18 @@ pub(crate) fn connect(rank: Rank) -> Result<MeshTransport, Failure> {
             .split_whitespace()
             .map(str::parse)
             .collect::<Result<Vec<SocketAddr>, _>>()?;
+        let token = Token::parse(&blake3::hash(b"bench").to_hex(), "the benchmark")?;
+        let tls = matches!(links, Links::Sealed).then(|| Tls::of(&token));
         let join = Join {
             rank,
             listener,
             peers: &peers,
             secret: &Secret([1; 32]),
-            tls: None,
-            locality: Locality::Machine,
+            tls: tls.as_ref(),
+            locality: match links {
+                Links::Shared => Locality::Machine,
+                Links::Plain | Links::Sealed => Locality::Apart,
+            },
             deadline: DEADLINE,
         };
         Ok(MeshTransport::new(Mesh::connect(join).await?, DEADLINE))

@@ -1,7 +1,7 @@
 //! Arguments of `worker join`.
 
 use super::{AddressChoice, LAUNCH_VARIABLE, Options};
-use polestar_run::pool::{Token, TokenError};
+use polestar_run::pool::{CertificateFiles, Token, TokenError};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
@@ -18,6 +18,15 @@ pub struct JoinArgs {
     /// [default: the address that reaches the coordinator]
     #[arg(long, value_name = "NAME|CIDR|ADDRESS")]
     data_address: Option<AddressChoice>,
+    /// This worker's certificate, where a site's authority gives them out (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "tls_ca")]
+    tls_key: Option<PathBuf>,
+    /// The authority's certificate
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_ca: Option<PathBuf>,
     /// Seconds that leaving may take once SIGTERM or SIGUSR1 has warned of the end; then the process ends as it is
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     leave_within: u64,
@@ -37,9 +46,19 @@ impl JoinArgs {
     /// # Errors
     /// [`TokenError`] when there is no token, or one that isn't safe.
     pub fn into_options(self, leave: watch::Receiver<bool>) -> Result<Options, TokenError> {
+        let files = (self.tls_certificate, self.tls_key, self.tls_ca);
+        let certificates = match files {
+            (Some(certificate), Some(key), Some(ca)) => Some(CertificateFiles {
+                certificate,
+                key,
+                ca,
+            }),
+            _ => None,
+        };
         Ok(Options {
             coordinator: self.coordinator,
             token: Token::given(self.token_file.as_deref())?,
+            certificates,
             data_address: self.data_address,
             launch: self.launch,
             leave,

@@ -1,8 +1,8 @@
 //! The connection to a coordinator: from its URL to a channel that messages go over.
 
-use super::{AddressChoice, AddressError, Error};
+use super::{AddressChoice, AddressError, Error, Options};
 use hyper_util::rt::TokioIo;
-use polestar_run::pool::{DEFAULT_PORT, Tls, Token};
+use polestar_run::pool::{DEFAULT_PORT, Tls};
 use std::{
     io::ErrorKind,
     net::IpAddr,
@@ -73,29 +73,31 @@ pub(super) struct Connection {
 }
 
 /// Connects, and proves to the other end that it is of the same pool, and the other way round.
-pub(super) async fn connect(
-    url: &str,
-    token: &Token,
-    data_address: Option<&AddressChoice>,
-) -> Result<Connection, Error> {
+pub(super) async fn connect(url: &str, options: &Options) -> Result<Connection, Error> {
     let target = Target::parse(url)?;
+    let tls = match &options.certificates {
+        _ if !target.sealed => None,
+        Some(files) => Some(Tls::by_certificates(files)?),
+        None => Some(Tls::of(&options.token)),
+    };
+    let data_address = options.data_address.as_ref();
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {
-        match connect_once(&target, token, data_address).await {
+        match connect_once(&target, tls.as_ref(), data_address).await {
             Err(Error::Handshake { source, .. }) if was_broken(&source) => {
-                tracing::debug!(url, %source, "the handshake broke; trying again");
+                tracing::debug!(url = target.url, %source, "the handshake broke; trying again");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }
             other => return other,
         }
     }
-    connect_once(&target, token, data_address).await
+    connect_once(&target, tls.as_ref(), data_address).await
 }
 
 async fn connect_once(
     target: &Target,
-    token: &Token,
+    tls: Option<&Tls>,
     data_address: Option<&AddressChoice>,
 ) -> Result<Connection, Error> {
     let failed = |source| Error::Connect {
@@ -115,12 +117,14 @@ async fn connect_once(
         });
     }
     let data_address = data_address_of(here, data_address)?;
-    let tls = target.sealed.then(|| Tls::of(token));
-    let wire: Box<dyn Wire> = match &tls {
+    let wire: Box<dyn Wire> = match tls {
         None => Box::new(stream),
         Some(tls) => {
             let connector = TlsConnector::from(tls.control.client.clone());
-            let shaken = tokio::time::timeout(PATIENCE, connector.connect(Tls::name(), stream));
+            let name = tls.control_name(&target.host).map_err(|_| Error::Url {
+                url: target.url.clone(),
+            })?;
+            let shaken = tokio::time::timeout(PATIENCE, connector.connect(name, stream));
             let shaken = shaken
                 .await
                 .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
@@ -141,7 +145,7 @@ async fn connect_once(
             url: target.url.clone(),
             source,
         })?,
-        tls,
+        tls: tls.cloned(),
         data_address,
     })
 }

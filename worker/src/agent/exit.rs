@@ -33,6 +33,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Url { .. }
         | Error::Handshake { .. }
         | Error::Plain { .. }
+        | Error::Certificates(_)
         | Error::DataAddress(_)
         | Error::Protocol { .. }
         | Error::Refused { .. } => REFUSED,

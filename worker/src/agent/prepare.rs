@@ -1,6 +1,6 @@
 //! From a coordinator's `Start` to a rank that can train.
 
-use super::Cancel;
+use super::rank::Cancel;
 use crate::collective::{Join, Locality, Mesh, MeshError, MeshTransport, Peers, Secret};
 use polestar_core::{Rank, chain};
 use polestar_run::{

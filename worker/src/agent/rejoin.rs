@@ -1,6 +1,6 @@
 //! Joining a coordinator, and finding another one when it is lost.
 
-use super::{Agent, Error, Options, connect::connect, inventory};
+use super::{Agent, Error, connect::connect, inventory};
 use polestar_core::{Epoch, Step};
 use polestar_run::{
     lease::{self, host_name},
@@ -38,12 +38,7 @@ impl Agent {
         &mut self,
         url: String,
     ) -> Result<tonic::Streaming<ToWorker>, Error> {
-        let Options {
-            token,
-            data_address,
-            ..
-        } = &self.options;
-        let connection = connect(&url, token, data_address.as_ref()).await?;
+        let connection = connect(&url, &self.options).await?;
         // Peers of what is trained know this worker by its first address.
         let data_address = *self.data_address.get_or_insert(connection.data_address);
         let outgoing = self.outbox.attach(self.hello(data_address));

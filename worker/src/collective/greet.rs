@@ -133,7 +133,7 @@ impl Join<'_> {
             return Ok(agreed.over(stream, None));
         };
         let connector = TlsConnector::from(data.client.clone());
-        let stream = connector.connect(Tls::name(), stream).await;
+        let stream = connector.connect(Tls::data_name(), stream).await;
         let mut stream = TlsStream::from(stream.map_err(of_tls)?);
         let channel = channel(&stream)?;
         let agreed = self.ask_over(&mut stream, me, peer, channel).await?;

@@ -236,6 +236,48 @@ fn what_is_gathered_to_one_rank_goes_to_nobody_else() {
 }
 
 #[test]
+fn each_gets_what_is_for_it_and_passes_on_what_it_has() {
+    for locality in [Locality::Machine, Locality::Apart] {
+        for world in [2, 3, 5] {
+            let ranks = each(
+                meshes(world, move |_| locality),
+                DEADLINE,
+                move |mut transport| {
+                    let me = transport.rank().0;
+                    // Of lengths that differ, and nothing at all for some.
+                    let to = |rank: u32| vec![me as u8; (10_000 * rank * me) as usize];
+                    let to: Vec<_> = (0..world).map(to).collect();
+                    let got = transport.all_to_all(&to).unwrap();
+                    let length = |rank: u32| 70_000 + rank as usize;
+                    let from = (me + world - 1) % world;
+                    let neighbours = Neighbours {
+                        to: Rank((me + 1) % world),
+                        from: Rank(from),
+                    };
+                    let own: HostBuffer = vec![me as f32; length(me)].into();
+                    let passed =
+                        transport.pass_on(&engine(), neighbours, own.clone(), length(from));
+                    // Behind what was started.
+                    transport.barrier().unwrap();
+                    let Passed {
+                        own: back,
+                        received,
+                    } = passed.wait().unwrap();
+                    assert!(back == own, "it comes back");
+                    assert_eq!(received.to_vec(), vec![from as f32; length(from)]);
+                    got
+                },
+            );
+            for (me, got) in ranks.into_iter().enumerate() {
+                for (from, bytes) in got.into_iter().enumerate() {
+                    assert_eq!(bytes, vec![from as u8; 10_000 * from * me]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_panic_in_a_started_operation_ends_every_wait() {
     for locality in [Locality::Machine, Locality::Apart] {
         let errors = each(meshes(3, move |_| locality), HOUR, |mut transport| {

@@ -154,7 +154,7 @@ pub trait Engine: Send + Sized + 'static {
     fn read(&self, vector: &Self::Flat, range: Range<usize>, into: &mut [f32]);
 
     /// The values of a vector of so many elements, in host memory: the vector's own, if it lies there.
-    fn into_host(&self, vector: Self::Flat, elements: usize) -> Vec<f32> {
+    fn to_host(&self, vector: Self::Flat, elements: usize) -> Vec<f32> {
         let mut values = vec![0.0; elements];
         self.read(&vector, 0..elements, &mut values);
         values

@@ -2,6 +2,7 @@
 
 mod burn;
 mod contract;
+mod corpora;
 mod figures;
 mod gradient;
 mod input;

@@ -113,8 +113,9 @@ impl Candidate {
 #[derive(Serialize, Deserialize)]
 struct Told {
     offers: Vec<Offer>,
-    /// Of the store, from rank 0: the newest step, and the one that memory may not go beyond.
-    stored: Option<[Step; 2]>,
+    /// As this rank sees the store: the newest step in it, and the one that memory may not go beyond. Rank 0 has
+    /// looked.
+    stored: [Step; 2],
 }
 
 /// Tries candidates, best last, until one is whole.
@@ -227,13 +228,13 @@ fn offers<E: Engine, T: Transport<E>>(
     let limit = beyond.find(|step| trial.is_milestone(*step));
     let told = Told {
         offers: held.iter().map(Offer::of).collect(),
-        stored: Some([newest, limit.unwrap_or(Step(u64::MAX))]),
+        stored: [newest, limit.unwrap_or(Step(u64::MAX))],
     };
     let told = serde_json::to_vec(&told).expect("numbers and lists can be serialized");
     let all = env.collective.exchange(&told)?;
     let all: Result<Vec<Told>, _> = all.iter().map(|b| serde_json::from_slice(b)).collect();
     let all = all.map_err(|error| checkpoint::Error::Entry(error.to_string()))?;
-    let [floor, limit] = all.first().and_then(|told| told.stored).unwrap_or_default();
+    let [floor, limit] = all.first().map(|told| told.stored).unwrap_or_default();
     let offers: Vec<Vec<Offer>> = all.into_iter().map(|told| told.offers).collect();
     let layout = stepper.layout();
     let segments: Vec<usize> = layout.segments.iter().map(|s| s.elements).collect();

@@ -4,6 +4,7 @@ mod scoring;
 
 use super::{
     BurnEngine, Engine, Failure, Kept, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
+    corpora,
     figures::{Figures, StepFigures, sum_figures},
     input::inputs,
     memory_tier::{Key, Snapshot},
@@ -176,23 +177,8 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
     ) -> Result<Trainer<'a, E, T>, Failure> {
         let begun = Instant::now();
         let mut observers = observers::<T, E>(trial, &mut env);
-        let corpus = env
-            .runtime
-            .block_on(Corpus::open_with(
-                &trial.execution.corpus,
-                &trial.recipe.data.quarantine,
-                trial.recipe.data.policies.clone(),
-            ))
-            .map_err(data)?;
+        let corpus = corpora::open(trial, &env.runtime, &env.kept)?;
         observers.on(Moment::Prepared("corpus"));
-        let found = corpus.fingerprint().to_string();
-        if found != trial.recipe.data.fingerprint {
-            return Err(Failure::OtherCorpus {
-                url: trial.execution.corpus.clone(),
-                found,
-                expected: trial.recipe.data.fingerprint.clone(),
-            });
-        }
         let sharding = Sharding {
             zero: trial.execution.zero,
             world: env.collective.world(),

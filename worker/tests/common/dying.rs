@@ -54,7 +54,7 @@ impl Dying {
     }
 
     /// Counts an operation. Returns what happens at it.
-    fn next(&mut self, name: &'static str) -> Option<Fault> {
+    fn next(&self, name: &'static str) -> Option<Fault> {
         let mut log = self.log.lock().expect("no panic");
         let number = log.operations.len();
         log.operations.push(name);

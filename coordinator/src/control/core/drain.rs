@@ -58,6 +58,7 @@ impl Core {
         if std::mem::replace(&mut entry.leaving, true) {
             return;
         }
+        self.leaving += 1;
         let generation = entry.generation;
         self.publish(Entry::Leaving { worker });
         match generation {

@@ -37,7 +37,7 @@ mod tests;
 mod timers;
 
 pub use state::{Core, JobError, Options};
-pub use status::{Status, TrialState, TrialStatus};
+pub use status::{Status, TrialState, TrialStatus, Warmth};
 
 use super::journal::Entry;
 use crate::{
@@ -113,6 +113,9 @@ pub struct Deadlines {
     pub rejoining_seconds: u64,
     /// For a pool to become as large as a trial wants before fewer workers begin it.
     pub shrinking_seconds: u64,
+    /// For workers that nothing else needs to stay free before a trial that began with fewer than it wants is
+    /// regrouped to have them.
+    pub growing_seconds: u64,
     /// For a trial that needs many workers to be overtaken by smaller ones. Then the next free workers are kept
     /// for it.
     pub overtaking_seconds: u64,
@@ -130,6 +133,7 @@ impl Default for Deadlines {
             saving_seconds: 120,
             rejoining_seconds: 5,
             shrinking_seconds: 30,
+            growing_seconds: 10,
             overtaking_seconds: 600,
         }
     }
@@ -162,6 +166,8 @@ pub struct Job {
     pub world: u32,
     /// Fewest workers that can, if the pool has no more.
     pub least_world: u32,
+    /// Whether it shares the pool with other trials that could run, rather than to have all that it wants.
+    pub shares: bool,
     /// What is known of it from before.
     pub history: History,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Command, Inventory, RetireReason, Verdict,
-    state::{Core, Worker},
+    state::{Core, Launched, Worker},
     timers::Timer,
 };
 use crate::{
@@ -26,7 +26,12 @@ impl Core {
         if let Some(launch) = &inventory.launch
             && !from_before
         {
-            self.launches.insert(launch.clone(), true);
+            if let Some(Launched::Since(started)) =
+                self.launches.insert(launch.clone(), Launched::Joined)
+            {
+                self.warmth.boots += 1;
+                self.warmth.booting += self.now.since(started);
+            }
             self.timers.clear(&Timer::Joining(launch.clone()));
         }
         self.publish(Entry::Joined {
@@ -92,6 +97,7 @@ impl Core {
     /// Takes a worker out of the pool. Returns its generation, which has to be told.
     pub(super) fn retire(&mut self, worker: WorkerId, reason: RetireReason) -> Option<Generation> {
         let entry = self.workers.remove(&worker)?;
+        self.leaving -= usize::from(entry.leaving);
         self.idle.remove(&worker);
         let launch = entry.inventory.launch;
         if reason != RetireReason::Left {
@@ -114,7 +120,8 @@ impl Core {
             LaunchEvent::Started { launch } => {
                 self.take_over_launch(&launch);
                 // It may have been quick to join.
-                if !*self.launches.entry(launch.clone()).or_insert(false) {
+                let since = Launched::Since(self.now);
+                if *self.launches.entry(launch.clone()).or_insert(since) != Launched::Joined {
                     let limit = Duration::from_secs(self.options.deadlines.joining_seconds);
                     self.timers
                         .set(Timer::Joining(launch), self.now.after(limit));
@@ -126,7 +133,7 @@ impl Core {
                 log_tail,
             } => {
                 self.timers.clear(&Timer::Joining(launch.clone()));
-                let joined = self.launches.remove(&launch).unwrap_or(false);
+                let joined = self.launches.remove(&launch) == Some(Launched::Joined);
                 self.publish(Entry::ProcessEnded {
                     launch,
                     status,
@@ -153,7 +160,7 @@ impl Core {
         let mut workers = self.workers.values_mut();
         if let Some(back) = workers.find(|w| w.inventory.launch.as_ref() == Some(launch)) {
             back.is_ours = true;
-            self.launches.insert(launch.clone(), true);
+            self.launches.insert(launch.clone(), Launched::Joined);
         }
     }
 

@@ -47,9 +47,18 @@ impl Core {
     /// smaller for long enough.
     fn world_of(&mut self, index: usize) -> usize {
         let Job {
-            world, least_world, ..
+            world,
+            least_world,
+            shares,
+            ..
         } = self.trials[index].job;
-        let pool = self.workers.values().filter(|w| !w.leaving).count();
+        if shares {
+            // Those before it have taken theirs.
+            let others = self.ready.len().max(1);
+            let part = u32::try_from(self.idle.len() / others).unwrap_or(u32::MAX);
+            return part.clamp(least_world.min(world), world) as usize;
+        }
+        let pool = self.workers.len() - self.leaving;
         if pool >= world as usize {
             self.short_since = None;
             return world as usize;
@@ -61,6 +70,27 @@ impl Core {
             return world as usize;
         }
         pool.max(least_world as usize)
+    }
+
+    /// Has a trial that began with fewer workers than it wants regrouped, once there are more that nobody else needs.
+    pub(super) fn grow(&mut self) {
+        let is_calm = self.verdict().is_none() && !self.lease.paused && !self.draining;
+        let spare = is_calm && !self.idle.is_empty() && self.ready.is_empty();
+        let is_small = |group: &Group| {
+            let members = group.members().count();
+            group.stage == Stage::Running && members < self.trials[group.trial].job.world as usize
+        };
+        let mut small = self.groups.iter().filter(|_| spare);
+        let Some((&generation, _)) = small.find(|(_, group)| is_small(group)) else {
+            self.spare_since = None;
+            return;
+        };
+        let limit = Duration::from_secs(self.options.deadlines.growing_seconds);
+        let since = *self.spare_since.get_or_insert(self.now);
+        match self.now.since(since) >= limit {
+            true => self.drain_generation(generation),
+            false => self.timers.set(Timer::Growing, since.after(limit)),
+        }
     }
 
     /// Makes a generation of the first idle workers.
@@ -88,6 +118,7 @@ impl Core {
             let order = Order::Prepare { generation };
             self.commands.push(Command::Send(worker, order));
         }
+        self.warmth.ranks += world as u32;
         self.trials[index].overtaken = None;
         self.stand(index, Standing::Running(generation));
         self.groups.insert(generation, Group::new(index, members));

@@ -7,6 +7,7 @@ use super::{
     lease::LeaseState,
     persist::Pending,
     rejoin::Rejoining,
+    status::Warmth,
     timers::{Timer, Timers},
 };
 use crate::{control::journal::Entry, launcher::LaunchId, run::Spent};
@@ -70,8 +71,8 @@ pub struct Core {
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     /// Those that are in no generation.
     pub(super) idle: BTreeSet<WorkerId>,
-    /// Processes that a launcher started, and whether their worker has joined.
-    pub(super) launches: BTreeMap<LaunchId, bool>,
+    /// Processes that a launcher started.
+    pub(super) launches: BTreeMap<LaunchId, Launched>,
     /// Processes in a row that ended before their worker joined.
     pub(super) failed_spawns: u32,
     pub(super) trials: Vec<Trial>,
@@ -91,6 +92,11 @@ pub struct Core {
     pub(super) draining: bool,
     /// Since when the pool is too small for the trial that is next.
     pub(super) short_since: Option<Moment>,
+    /// Since when there are workers that only a trial that began with too few could use.
+    pub(super) spare_since: Option<Moment>,
+    /// Workers of the pool that will be gone soon.
+    pub(super) leaving: usize,
+    pub(super) warmth: Warmth,
     pub(super) next_generation: u64,
     pub(super) timers: Timers,
     /// What the driver was last asked to wake us for.
@@ -98,6 +104,15 @@ pub struct Core {
     pub(super) pending: BTreeMap<Ticket, Pending>,
     pub(super) next_ticket: u64,
     verdict: Option<Verdict>,
+}
+
+/// A process that a launcher started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Launched {
+    /// Its worker hasn't joined since then.
+    Since(Moment),
+    /// It has.
+    Joined,
 }
 
 #[derive(Clone, Debug)]
@@ -192,6 +207,9 @@ impl Core {
             lease: LeaseState::default(),
             draining: false,
             short_since: None,
+            spare_since: None,
+            leaving: 0,
+            warmth: Warmth::default(),
             next_generation: 1,
             timers: Timers::default(),
             wake: None,
@@ -274,6 +292,7 @@ impl Core {
     /// What follows from any change: new generations, the next wake-up, the end.
     fn conclude(&mut self) -> Vec<Command> {
         self.schedule();
+        self.grow();
         self.conclude_if_drained();
         if self.open == 0 && self.groups.is_empty() && self.pending.is_empty() {
             self.conclude_with(Verdict::Complete);
@@ -356,7 +375,7 @@ impl Core {
                 self.note_ready(index);
             }
             // Whatever follows is seen when the trials are looked at next.
-            Timer::Shrinking => {}
+            Timer::Shrinking | Timer::Growing => {}
         }
     }
 

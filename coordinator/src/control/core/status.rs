@@ -20,8 +20,37 @@ pub struct Status {
     pub idle: usize,
     /// Facts on their way to the store.
     pub unsaved: usize,
+    /// What warm workers saved.
+    pub warmth: Warmth,
     /// The trials, in the order of the plan.
     pub trials: Vec<TrialStatus>,
+}
+
+/// What it is worth that workers stay between generations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Warmth {
+    /// Ranks of all generations so far.
+    pub ranks: u32,
+    /// Processes that were started and joined.
+    pub boots: u32,
+    /// How long those took to join, all together.
+    pub booting: Duration,
+}
+
+impl fmt::Display for Warmth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Warmth {
+            ranks,
+            boots,
+            booting,
+        } = *self;
+        let each = booting.as_secs_f64() / f64::from(boots.max(1));
+        let saved = each * f64::from(ranks.saturating_sub(boots));
+        write!(
+            f,
+            "{ranks} ranks in {boots} processes, which took {each:.2} s each to start: warm workers saved {saved:.1} s"
+        )
+    }
 }
 
 /// A trial and how far it is. Displayed, it is a sentence.
@@ -147,6 +176,7 @@ impl Core {
             workers: self.workers.len(),
             idle: self.idle.len(),
             unsaved: self.pending.len(),
+            warmth: self.warmth,
             trials: trials.collect(),
         }
     }

@@ -41,6 +41,7 @@ fn job(name: &str, cost: f64, world: u32, after: Option<&str>) -> Job {
         cost,
         world,
         least_world: world,
+        shares: false,
         history: History::Missing(Spent::default()),
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Retry(usize),
     /// The pool had its time to become as large as a trial wants.
     Shrinking,
+    /// Workers that nobody needs had their time to be needed.
+    Growing,
 }
 
 /// At most one moment for each timer.

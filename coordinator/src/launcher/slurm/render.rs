@@ -1,6 +1,7 @@
 //! Batch scripts: what is submitted, as a person would write it.
 
 use super::{CoordinatorJob, Folder, SlurmTable};
+use crate::sweep::WorkersPerTrial;
 use polestar_worker::{agent::LAUNCH_VARIABLE, allocator::allocator};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ pub struct LaunchOptions {
     /// `--workers`, if given.
     pub workers: Option<u32>,
     /// `--workers-per-trial`, if given.
-    pub workers_per_trial: Option<u32>,
+    pub workers_per_trial: Option<WorkersPerTrial>,
 }
 
 /// The script of the workers' jobs: a job array of so many tasks.
@@ -168,13 +169,10 @@ fn launch_command(table: &SlurmTable, options: &LaunchOptions) -> String {
     if let Some(store) = &options.store {
         words.push(format!("--store {}", quoted(store)));
     }
-    let numbers = [
-        ("--workers", options.workers),
-        ("--workers-per-trial", options.workers_per_trial),
-    ];
-    for (flag, number) in numbers {
-        words.extend(number.map(|number| format!("{flag} {number}")));
-    }
+    let workers = options.workers;
+    words.extend(workers.map(|number| format!("--workers {number}")));
+    let together = options.workers_per_trial;
+    words.extend(together.map(|number| format!("--workers-per-trial {number}")));
     words.join(" ")
 }
 

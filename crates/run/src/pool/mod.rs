@@ -1,11 +1,14 @@
-//! What lets the processes of a pool find and trust each other: the [`Token`], the [`Tls`] that follows from it, and
+//! What lets the processes of a pool find and trust each other: the [`Token`], the [`Tls`] that follows from it or from
+//! a site's certificates, and
 //! which versions understand one another.
 
+mod certificates;
 mod machine;
 mod tls;
 mod token;
 mod version;
 
+pub use certificates::{CertificateFiles, CertificatesError};
 pub use machine::{Device, Machine};
 pub use tls::{Ends, Tls};
 pub use token::{TOKEN_VARIABLE, Token, TokenError};

@@ -15,7 +15,8 @@ use rustls::{
     },
     crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key},
     pki_types::{
-        CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+        CertificateDer, InvalidDnsNameError, PrivatePkcs8KeyDer, ServerName,
+        SubjectPublicKeyInfoDer, UnixTime,
     },
     server::{
         AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
@@ -33,8 +34,11 @@ const PKCS8: [u8; 16] = [
 /// The name that clients ask for: the pool's key is what counts, whatever its hosts are called.
 const NAME: &str = "pool.polestar.internal";
 /// What is spoken on the control port, and on the ports between ranks: who asks one for the other is refused.
-const CONTROL: &[u8] = b"h2";
-const DATA: &[u8] = b"polestar-data";
+pub(super) const CONTROL: &[u8] = b"h2";
+pub(super) const DATA: &[u8] = b"polestar-data";
+
+/// Why a configuration can always be made.
+pub(super) const MODERN: &str = "ring speaks TLS 1.3";
 
 /// Both ends of one kind of connection.
 #[derive(Clone)]
@@ -45,6 +49,22 @@ pub struct Ends {
     pub server: Arc<ServerConfig>,
 }
 
+impl Ends {
+    /// Those of one protocol. Sessions last as long as the processes: there is nothing to resume.
+    pub(super) fn of(mut client: ClientConfig, mut server: ServerConfig, protocol: &[u8]) -> Ends {
+        client.alpn_protocols = vec![protocol.to_vec()];
+        client.resumption = Resumption::disabled();
+        client.enable_sni = false;
+        server.alpn_protocols = vec![protocol.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ends {
+            client: Arc::new(client),
+            server: Arc::new(server),
+        }
+    }
+}
+
 /// How the processes of a pool talk when others could listen or join in. Cheap to clone.
 #[derive(Clone)]
 pub struct Tls {
@@ -52,6 +72,8 @@ pub struct Tls {
     pub control: Ends,
     /// Ranks to ranks.
     pub data: Ends,
+    /// Whether a coordinator is known by its name, and not by the pool's key.
+    pub(super) by_name: bool,
 }
 
 impl fmt::Debug for Tls {
@@ -70,11 +92,28 @@ impl Tls {
         Tls {
             control: ends(CONTROL),
             data: ends(DATA),
+            by_name: false,
         }
     }
 
-    /// The name that a client gives to the TLS library.
-    pub fn name() -> ServerName<'static> {
+    /// Whether whoever is through a handshake has shown that it has the token.
+    pub fn proves_token(&self) -> bool {
+        !self.by_name
+    }
+
+    /// What a worker calls the coordinator on this host.
+    ///
+    /// # Errors
+    /// A host's name that can't be one.
+    pub fn control_name(&self, host: &str) -> Result<ServerName<'static>, InvalidDnsNameError> {
+        match self.by_name {
+            true => ServerName::try_from(host.to_owned()),
+            false => Ok(Tls::data_name()),
+        }
+    }
+
+    /// What ranks call each other.
+    pub fn data_name() -> ServerName<'static> {
         ServerName::try_from(NAME).expect("it is a DNS name")
     }
 }
@@ -90,8 +129,7 @@ fn ends(key: &Arc<dyn SigningKey>, protocol: &[u8]) -> Ends {
         public: SubjectPublicKeyInfoDer::from(public),
         provider: Arc::clone(&provider),
     });
-    const MODERN: &str = "ring speaks TLS 1.3";
-    let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])
         .expect(MODERN)
         .dangerous()
@@ -99,22 +137,12 @@ fn ends(key: &Arc<dyn SigningKey>, protocol: &[u8]) -> Ends {
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
             shown.clone(),
         )));
-    client.alpn_protocols = vec![protocol.to_vec()];
-    client.resumption = Resumption::disabled();
-    client.enable_sni = false;
-    let mut server = ServerConfig::builder_with_provider(provider)
+    let server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .expect(MODERN)
         .with_client_cert_verifier(only)
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(shown)));
-    server.alpn_protocols = vec![protocol.to_vec()];
-    server.session_storage = Arc::new(NoServerSessionStorage {});
-    // Sessions last as long as the processes: there is nothing to resume.
-    server.send_tls13_tickets = 0;
-    Ends {
-        client: Arc::new(client),
-        server: Arc::new(server),
-    }
+    Ends::of(client, server, protocol)
 }
 
 /// Trusts one key, whoever shows it.
@@ -228,13 +256,17 @@ impl ClientCertVerifier for OnlyKey {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use rustls::{ClientConnection, ServerConnection};
 
     /// A handshake in memory. The server's last word counts: in TLS 1.3 the client is done before it is accepted.
-    fn shake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<(), rustls::Error> {
-        let mut client = ClientConnection::new(Arc::clone(client), Tls::name())?;
+    pub(in crate::pool) fn shake(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+        name: ServerName<'static>,
+    ) -> Result<(), rustls::Error> {
+        let mut client = ClientConnection::new(Arc::clone(client), name)?;
         let mut server = ServerConnection::new(Arc::clone(server))?;
         while client.is_handshaking() || server.is_handshaking() {
             let mut wire = Vec::new();
@@ -258,6 +290,7 @@ mod tests {
         let token = Token::random().unwrap();
         // Each end derives its key for itself, as two processes do, or one that was started again.
         let (ours, theirs) = (Tls::of(&token), Tls::of(&token));
+        let shake = |client: &_, server: &_| shake(client, server, Tls::data_name());
         shake(&ours.control.client, &theirs.control.server).unwrap();
         shake(&ours.data.client, &theirs.data.server).unwrap();
         shake(&ours.data.client, &theirs.control.server).unwrap_err();

@@ -14,7 +14,7 @@ pub const TOKEN_VARIABLE: &str = "POLESTAR_TOKEN";
 /// Bytes of a token.
 const BYTES: usize = 32;
 /// Bits of a file's mode that let others than its owner in.
-const OTHERS: u32 = 0o077;
+pub(super) const OTHERS: u32 = 0o077;
 
 /// What lets a process into a pool. Everything that the pool's processes prove to each other follows from it, so it
 /// is as long as a key, and random; nothing that a person could think of is taken for one.
@@ -138,7 +138,7 @@ impl Token {
             source,
         };
         let file = std::fs::File::open(path).map_err(read)?;
-        let mode = file.metadata().map_err(read)?.permissions().mode() & 0o7777;
+        let mode = mode_in(&file.metadata().map_err(read)?);
         if mode & OTHERS != 0 {
             let path = path.to_owned();
             return Err(TokenError::Open { path, mode });
@@ -175,6 +175,15 @@ impl Token {
     pub(super) fn derive(&self, purpose: &str) -> [u8; BYTES] {
         blake3::derive_key(purpose, &self.0)
     }
+}
+
+fn mode_in(metadata: &std::fs::Metadata) -> u32 {
+    metadata.permissions().mode() & 0o7777
+}
+
+/// Who may do what with a file.
+pub(super) fn mode_of(path: &Path) -> std::io::Result<u32> {
+    std::fs::metadata(path).map(|metadata| mode_in(&metadata))
 }
 
 /// Whether no source of randomness gave this: of 32 random bytes, 16 or fewer different ones don't happen.

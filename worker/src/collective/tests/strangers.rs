@@ -173,7 +173,7 @@ fn strangers_at_a_data_port_change_nothing() {
                     // One who has the token, and not the generation's secret.
                     let stream = TcpStream::connect(port).await.unwrap();
                     let connector = TlsConnector::from(tls.data.client.clone());
-                    let mut stream = connector.connect(Tls::name(), stream).await.unwrap();
+                    let mut stream = connector.connect(Tls::data_name(), stream).await.unwrap();
                     stream.write_all(&[1; 200]).await.unwrap();
                     let mut rest = Vec::new();
                     let _ = stream.read_to_end(&mut rest).await;

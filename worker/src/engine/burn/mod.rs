@@ -88,7 +88,7 @@ impl Engine for BurnEngine {
         into.copy_from_slice(&vector[range]);
     }
 
-    fn into_host(&self, vector: HostBuffer, elements: usize) -> Vec<f32> {
+    fn to_host(&self, vector: HostBuffer, elements: usize) -> Vec<f32> {
         vector.into_whole(elements, 0..elements)
     }
 

@@ -130,7 +130,7 @@ fn piece<E: Engine>(
     state: SegmentState<E::Flat>,
     gradient: Option<E::Flat>,
 ) -> Piece {
-    let host = |vector| engine.into_host(vector, range.len());
+    let host = |vector| engine.to_host(vector, range.len());
     Piece {
         segment,
         start: range.start,

@@ -97,7 +97,7 @@ fn catch_up<E: Engine>(snapshot: &mut Snapshot, engine: &E, update: &Update) {
         let elements = gradient.len();
         let mut state = std::mem::take(&mut piece.state).map(|vector| engine.flat(vector));
         engine.adamw(&mut state, &engine.flat(gradient), update);
-        piece.state = state.map(|vector| engine.into_host(vector, elements));
+        piece.state = state.map(|vector| engine.to_host(vector, elements));
     }
     snapshot.step.0 += 1;
 }
@@ -164,12 +164,12 @@ impl Sums {
         for Held { rank, extent, .. } in &offers.held {
             let Range { start, end } = extent.range;
             let name = &layout.segments[extent.segment].name;
-            for block in start / BLOCK..end.div_ceil(BLOCK) {
+            let blocks = sums[extent.segment][..end.div_ceil(BLOCK)].iter_mut();
+            for (block, known) in blocks.enumerate().skip(start / BLOCK) {
                 let found = readers[rank.0 as usize].next();
                 let found = found.ok_or_else(|| format!("{rank} is silent about {name}"))?;
                 let found = u64::from_le_bytes(*found);
-                let known = sums[extent.segment][block].get_or_insert(found);
-                if *known != found {
+                if *known.get_or_insert(found) != found {
                     let which = format!("block {block} of {name}");
                     return Err(format!("{rank} and another one differ in {which}"));
                 }

@@ -1,9 +1,11 @@
 //! What a rank held when its generation ended.
 
 use super::super::SegmentState;
+use crate::engine::corpora::OpenCorpus;
 use polestar_core::{RecipeId, Step, digest::checksum, tree::BLOCK};
 use polestar_run::{Consumed, Trial, metrics::Row};
 use polestar_store::Store;
+use rayon::prelude::*;
 use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,27 +13,43 @@ use std::{
 
 /// What a process keeps from one generation to the next. Clones are one and the same.
 #[derive(Clone, Debug, Default)]
-pub struct Kept(Arc<Mutex<Vec<Snapshot>>>);
+pub struct Kept(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    snapshots: Vec<Snapshot>,
+    corpus: Option<OpenCorpus>,
+}
 
 impl Kept {
     /// The steps of which something is kept.
     pub fn steps(&self) -> Vec<Step> {
-        self.lock().iter().map(|snapshot| snapshot.step).collect()
+        let memory = self.lock();
+        memory.snapshots.iter().map(|s| s.step).collect()
     }
 
     pub(in crate::engine) fn put(&self, snapshots: Vec<Snapshot>) {
-        self.lock().extend(snapshots);
+        self.lock().snapshots.extend(snapshots);
     }
 
     /// Takes what is of this trial out, and drops the rest: a process has room for one trial.
     pub(in crate::engine) fn take(&self, key: &Key) -> Vec<Snapshot> {
-        let mut kept = std::mem::take(&mut *self.lock());
+        let mut kept = std::mem::take(&mut self.lock().snapshots);
         kept.retain(|snapshot| snapshot.key == *key);
         kept
     }
 
-    /// Who panicked while holding it left a list of whole snapshots.
-    fn lock(&self) -> MutexGuard<'_, Vec<Snapshot>> {
+    pub(in crate::engine) fn corpus(&self) -> Option<OpenCorpus> {
+        self.lock().corpus.clone()
+    }
+
+    /// Keeps a corpus open, in place of the one before.
+    pub(in crate::engine) fn keep_corpus(&self, corpus: OpenCorpus) {
+        self.lock().corpus = Some(corpus);
+    }
+
+    /// Who panicked while holding it left whole snapshots, and a whole corpus.
+    fn lock(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,11 +122,14 @@ impl Piece {
 
 /// A sum over each [`BLOCK`] of some elements' state.
 pub(super) fn block_checksums(state: [&[f32]; 3]) -> Vec<u64> {
-    let mut sums = vec![0_u64; state[0].len().div_ceil(BLOCK)];
-    for vector in state {
-        for (sum, block) in sums.iter_mut().zip(vector.chunks(BLOCK)) {
-            *sum = sum.rotate_left(7).wrapping_add(checksum(block));
-        }
-    }
-    sums
+    let of_block = |block: usize| {
+        let sums = state.map(|vector| {
+            let end = vector.len().min((block + 1) * BLOCK);
+            checksum(&vector[end.min(block * BLOCK)..end])
+        });
+        sums.into_iter()
+            .fold(0_u64, |all, sum| all.rotate_left(7).wrapping_add(sum))
+    };
+    let blocks = state[0].len().div_ceil(BLOCK);
+    (0..blocks).into_par_iter().map(of_block).collect()
 }

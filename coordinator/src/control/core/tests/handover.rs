@@ -232,3 +232,68 @@ fn a_pool_that_stays_small_trains_with_what_it_has() {
     assert!(matches!(pool.state("t"), TrialState::Running { .. }));
     assert_eq!(pool.core.groups[&generation(1)].members().count(), 2);
 }
+
+#[test]
+fn a_trial_that_began_small_grows_when_workers_come_that_nobody_else_needs() {
+    let mut wide = job("t", 1.0, 2, None);
+    wide.least_world = 1;
+    let mut pool = Pool::new(2, vec![wide]);
+    pool.join(1);
+    pool.wait(Deadlines::default().shrinking_seconds);
+    pool.ready(1, 1);
+    pool.begun(1, 1);
+    pool.join(2);
+    let drained = |pool: &mut Pool| {
+        let said = pool.said();
+        let drains = said
+            .iter()
+            .filter(|c| matches!(c, Command::Send(_, Order::Drain { .. })));
+        drains.count()
+    };
+    pool.wait(Deadlines::default().growing_seconds - 1);
+    assert_eq!(drained(&mut pool), 0);
+    pool.wait(1);
+    assert_eq!(drained(&mut pool), 1);
+    pool.stopped(1, 1);
+    assert_eq!(pool.core.groups[&generation(2)].members().count(), 2);
+    assert!(pool.setbacks().is_empty());
+}
+
+#[test]
+fn trials_that_share_a_pool_are_alone_while_there_are_many_and_together_in_the_end() {
+    let sharing = |name| {
+        let mut job = job(name, 1.0, 4, None);
+        (job.least_world, job.shares) = (1, true);
+        job
+    };
+    let jobs = ["t", "u", "v", "w", "x"].map(sharing);
+    let mut core = Core::new(options(4), jobs.to_vec()).expect("jobs that can be scheduled");
+    core.begin(Moment::default());
+    let mut pool = Pool::new(4, Vec::new());
+    pool.core = core;
+    for worker in 1..=4 {
+        pool.join(worker);
+    }
+    let worlds = |pool: &Pool| -> Vec<usize> {
+        pool.core
+            .groups
+            .values()
+            .map(|group| group.members().count())
+            .collect()
+    };
+    assert_eq!(worlds(&pool), [1, 1, 1, 1]);
+    for number in 1..=4 {
+        pool.ready(number, number);
+        pool.begun(number, number);
+    }
+    // The last trial begins on the first worker that is free, and has the others when nobody else needs them.
+    for number in 1..=4 {
+        pool.finished(number, number);
+    }
+    pool.ready(1, 5);
+    pool.begun(1, 5);
+    assert_eq!(worlds(&pool), [1]);
+    pool.wait(Deadlines::default().growing_seconds);
+    pool.stopped(1, 5);
+    assert_eq!(worlds(&pool), [4]);
+}

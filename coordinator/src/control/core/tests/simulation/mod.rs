@@ -6,6 +6,7 @@
 //! `POLESTAR_SIMULATE=SEED cargo test --workspace --lib simulation`. Its list of faults is made as short as it can be.
 
 mod agents;
+mod coordinators;
 mod store;
 mod world;
 
@@ -27,6 +28,16 @@ const COLLECTIVE: Millis = 60_000;
 const TROUBLED: Millis = 200_000;
 /// By then everything is over, whatever happened.
 const END: Millis = 40_000_000;
+
+/// What is wrong with a world, to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flaw {
+    None,
+    /// A leader goes on past its lease.
+    IgnoredLease,
+    /// Every generation of a trial comes to something else.
+    ManyAnswers,
+}
 
 /// A fault, and when it strikes.
 #[derive(Clone, Copy, Debug)]
@@ -181,12 +192,12 @@ fn faults(seed: u64) -> Vec<Fault> {
     (0..count).map(fault).collect()
 }
 
-/// Plays a history to its end. Returns what struck.
+/// Plays a history to its end. Returns what the world has become.
 ///
 /// # Panics
 /// When a promise is broken.
-fn play(seed: u64, faults: &[Fault]) -> BTreeMap<&'static str, u32> {
-    let mut world = World::new(seed);
+fn play(seed: u64, faults: &[Fault], flaw: Flaw) -> World {
+    let mut world = World::new(seed, flaw);
     for &fault in faults {
         world.schedule(fault.at, Happening::Fault(fault));
     }
@@ -217,12 +228,13 @@ fn play(seed: u64, faults: &[Fault]) -> BTreeMap<&'static str, u32> {
             assert!(spent, "{trial} is abandoned without need: {cause}");
         }
     }
-    world.struck
+    world
 }
 
 /// The first few faults that still break a promise.
 fn shrunk(seed: u64, mut faults: Vec<Fault>) -> Vec<Fault> {
-    let breaks = |faults: &[Fault]| std::panic::catch_unwind(|| play(seed, faults)).is_err();
+    let breaks =
+        |faults: &[Fault]| std::panic::catch_unwind(|| play(seed, faults, Flaw::None)).is_err();
     let mut i = 0;
     while i < faults.len() {
         let mut fewer = faults.clone();
@@ -241,7 +253,7 @@ fn ten_thousand_histories_keep_every_promise() {
         let seed = seed.parse().expect("POLESTAR_SIMULATE is a seed");
         let faults = shrunk(seed, faults(seed));
         println!("seed {seed}, {faults:#?}");
-        play(seed, &faults);
+        play(seed, &faults, Flaw::None);
         return;
     }
     const HISTORIES: u64 = 10_000;
@@ -251,7 +263,9 @@ fn ten_thousand_histories_keep_every_promise() {
             scope.spawn(move || {
                 let mut struck = BTreeMap::<&str, u32>::new();
                 for seed in (thread..HISTORIES).step_by(threads as usize) {
-                    let Ok(of_it) = std::panic::catch_unwind(|| play(seed, &faults(seed))) else {
+                    let Ok(of_it) =
+                        std::panic::catch_unwind(|| play(seed, &faults(seed), Flaw::None).struck)
+                    else {
                         panic!("POLESTAR_SIMULATE={seed} plays this again");
                     };
                     for (fault, count) in of_it {
@@ -283,6 +297,22 @@ fn ten_thousand_histories_keep_every_promise() {
 #[test]
 fn equal_histories_are_played_alike() {
     for seed in 0..20 {
-        assert_eq!(play(seed, &faults(seed)), play(seed, &faults(seed)));
+        let once = || play(seed, &faults(seed), Flaw::None).said;
+        assert_eq!(once(), once());
+    }
+}
+
+#[test]
+fn worlds_with_a_flaw_are_found_out() {
+    for (flaw, says) in [
+        (Flaw::IgnoredLease, "has led since"),
+        (Flaw::ManyAnswers, "has two answers"),
+    ] {
+        let panics = |seed| {
+            let panic = std::panic::catch_unwind(|| play(seed, &faults(seed), flaw)).err()?;
+            panic.downcast_ref::<String>().cloned()
+        };
+        let found = (0..2000).filter_map(panics).any(|said| said.contains(says));
+        assert!(found, "{flaw:?} goes unnoticed");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     store::VirtualStore,
     *,
 };
-use crate::control::lead::{Decision, Watch};
+use crate::control::lead::Watch;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -47,13 +47,13 @@ pub(super) enum Happening {
 pub(super) struct Coordinator {
     pub(super) core: Option<Core>,
     pub(super) epoch: Epoch,
-    watch: Watch,
+    pub(super) watch: Watch,
     /// When its clock began.
-    began: Millis,
+    pub(super) began: Millis,
     /// Stands still until then.
-    still_until: Millis,
-    wake: Option<Moment>,
-    next_worker: u64,
+    pub(super) still_until: Millis,
+    pub(super) wake: Option<Moment>,
+    pub(super) next_worker: u64,
 }
 
 impl Coordinator {
@@ -84,7 +84,7 @@ pub(super) struct World {
     number: u64,
     pub(super) store: VirtualStore,
     pub(super) coordinators: BTreeMap<u64, Coordinator>,
-    next_coordinator: u64,
+    pub(super) next_coordinator: u64,
     pub(super) processes: BTreeMap<u64, Process>,
     pub(super) next_process: u64,
     connections: BTreeMap<u64, Connection>,
@@ -95,18 +95,21 @@ pub(super) struct World {
     /// Trials whose loss stops being finite.
     pub(super) diverging: BTreeSet<TrialId>,
     /// Whether dead coordinators are seen to be dead, as on one machine.
-    sees_death: bool,
+    pub(super) sees_death: bool,
     /// The highest epoch that has begun a generation.
     leads: Epoch,
     /// Generations that have begun, and with which workers.
     begun: BTreeSet<(Generation, WorkerId)>,
     pub(super) is_over: bool,
+    pub(super) flaw: Flaw,
+    /// Everything that coordinators said.
+    pub(super) said: Vec<Command>,
     /// How often each kind of fault has struck.
     pub(super) struck: BTreeMap<&'static str, u32>,
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> World {
+    pub(super) fn new(seed: u64, flaw: Flaw) -> World {
         let mut random = Stream::new("simulated pool", &[seed]);
         let workers = 1 + random.below(4) as u32;
         let trials = 1 + random.below(5);
@@ -146,6 +149,8 @@ impl World {
             leads: Epoch(0),
             begun: BTreeSet::new(),
             is_over: false,
+            flaw,
+            said: Vec::new(),
             struck: BTreeMap::new(),
             random,
         };
@@ -157,7 +162,7 @@ impl World {
         self.at(self.now + later, happening);
     }
 
-    fn at(&mut self, at: Millis, happening: Happening) {
+    pub(super) fn at(&mut self, at: Millis, happening: Happening) {
         self.number += 1;
         self.coming.insert((at, self.number), happening);
     }
@@ -209,242 +214,6 @@ impl World {
         true
     }
 
-    // Coordinators.
-
-    /// Starts a coordinator if there is none, until the run is over.
-    fn relaunch(&mut self) {
-        if self.is_over {
-            return;
-        }
-        if self.coordinators.is_empty() {
-            self.launch();
-        }
-        self.schedule(30_000, Happening::Relaunch);
-    }
-
-    pub(super) fn launch(&mut self) {
-        let number = self.next_coordinator;
-        self.next_coordinator += 1;
-        let coordinator = Coordinator {
-            core: None,
-            epoch: Epoch(0),
-            watch: Watch::default(),
-            began: self.now,
-            still_until: 0,
-            wake: None,
-            next_worker: 1,
-        };
-        self.coordinators.insert(number, coordinator);
-        self.schedule(1, Happening::Look(number));
-    }
-
-    fn moment(&self, coordinator: &Coordinator) -> Moment {
-        Moment(Duration::from_millis(self.now - coordinator.began))
-    }
-
-    /// A candidate looks whether it can lead.
-    fn look(&mut self, number: u64) {
-        let Some(coordinator) = self.coordinators.get(&number) else {
-            return;
-        };
-        if coordinator.stands_still(self.now) || self.store.is_down(self.now) {
-            return self.schedule(1000, Happening::Look(number));
-        }
-        let now = self.moment(coordinator);
-        let seen = self.store.lease.clone();
-        let is_free = seen.as_ref().is_some_and(|lease| {
-            let leader: u64 = lease.leader.address.parse().expect("a number of ours");
-            lease.released || (self.sees_death && !self.coordinators.contains_key(&leader))
-        });
-        let coordinator = self.coordinators.get_mut(&number).expect("just seen");
-        match coordinator.watch.look(now, seen.as_ref(), is_free) {
-            Decision::Led => {
-                self.coordinators.remove(&number);
-            }
-            Decision::Wait => self.schedule(500, Happening::Look(number)),
-            Decision::Take => {
-                let takes_over = seen.as_ref().is_some_and(|lease| !lease.released);
-                match self.store.take_lease(seen.as_ref(), number) {
-                    Some(epoch) => self.lead(number, epoch, takes_over),
-                    None => self.schedule(1, Happening::Look(number)),
-                }
-            }
-        }
-    }
-
-    fn lead(&mut self, number: u64, epoch: Epoch, takes_over: bool) {
-        let jobs = self.jobs.iter().map(|job| Job {
-            history: self.store.history(&job.trial),
-            ..job.clone()
-        });
-        let options = Options {
-            epoch,
-            takes_over,
-            ..options(self.workers)
-        };
-        let mut core = Core::new(options, jobs.collect()).expect("jobs that fit");
-        let coordinator = self.coordinators.get_mut(&number).expect("it looked");
-        coordinator.began = self.now;
-        coordinator.epoch = epoch;
-        let commands = core.begin(Moment::default());
-        coordinator.core = Some(core);
-        self.perform(number, commands);
-        self.end_if_over(number);
-    }
-
-    fn event(&mut self, number: u64, event: Event) {
-        let Some(coordinator) = self.coordinators.get_mut(&number) else {
-            return;
-        };
-        if coordinator.stands_still(self.now) {
-            let later = coordinator.still_until - self.now;
-            return self.tell(number, later, event);
-        }
-        let now = Moment(Duration::from_millis(self.now - coordinator.began));
-        let Some(core) = &mut coordinator.core else {
-            return;
-        };
-        let commands = core.handle(now, event);
-        self.perform(number, commands);
-        self.end_if_over(number);
-    }
-
-    fn wake(&mut self, number: u64, moment: Moment) {
-        if self
-            .coordinators
-            .get(&number)
-            .is_some_and(|c| c.wake == Some(moment))
-        {
-            self.event(number, Event::Tick);
-        }
-    }
-
-    fn end_if_over(&mut self, number: u64) {
-        let Some(coordinator) = self.coordinators.get(&number) else {
-            return;
-        };
-        let Some(verdict) = coordinator.core.as_ref().and_then(Core::verdict).cloned() else {
-            return;
-        };
-        let epoch = coordinator.epoch;
-        match verdict {
-            Verdict::Fenced { .. } => return self.end_coordinator(number, true),
-            Verdict::Complete => self.is_over = true,
-            Verdict::Stopped | Verdict::NoWorkers { .. } => {}
-        }
-        for stream in self.streams_of(number) {
-            self.send_down(stream, None);
-        }
-        let of_it = |process: &Process| process.launch.0 == number;
-        let left: Vec<u64> = self
-            .processes
-            .iter()
-            .filter(|(_, p)| of_it(p))
-            .map(|(&n, _)| n)
-            .collect();
-        for process in left {
-            self.end_process(process);
-        }
-        if !self.store.is_down(self.now)
-            && let Some(lease) = self.store.lease_of(epoch)
-        {
-            lease.released = true;
-        }
-        self.end_coordinator(number, true);
-    }
-
-    /// A coordinator's process ends. If not in order, its workers notice at their own time.
-    pub(super) fn end_coordinator(&mut self, number: u64, in_order: bool) {
-        for stream in self.streams_of(number) {
-            let within = if in_order { 10 } else { 12_000 };
-            self.break_stream(stream, within);
-        }
-        self.coordinators.remove(&number);
-    }
-
-    fn renew(&mut self, number: u64, asked: Moment) {
-        let Some(epoch) = self.coordinators.get(&number).map(|c| c.epoch) else {
-            return;
-        };
-        let is_down = self.store.is_down(self.now);
-        let event = match (is_down, self.store.lease_of(epoch)) {
-            (true, _) => LeaseEvent::Trouble {
-                message: "503".to_owned(),
-            },
-            (false, Some(lease)) => {
-                lease.renewals += 1;
-                LeaseEvent::Renewed { asked }
-            }
-            (false, None) => LeaseEvent::Lost {
-                leader: "another".to_owned(),
-            },
-        };
-        let later = self.random.below(if is_down { 20_000 } else { 300 });
-        self.tell(number, later, Event::Lease(event));
-    }
-
-    fn perform(&mut self, number: u64, commands: Vec<Command>) {
-        for command in commands {
-            match command {
-                Command::Send(worker, order) => {
-                    self.check_order(number, worker, &order);
-                    if let Some(stream) = self.stream_of(number, worker) {
-                        self.send_down(stream, Some(order));
-                    }
-                }
-                Command::Persist(ticket, fact) => {
-                    let later = self.random.below(2000);
-                    let fact = Box::new(fact);
-                    self.schedule(later, Happening::Persist(number, ticket, fact));
-                }
-                Command::Renew => {
-                    let asked = self.moment(&self.coordinators[&number]);
-                    let later = self.random.below(300);
-                    self.schedule(later, Happening::Renew(number, asked));
-                }
-                Command::Scale(count) => {
-                    let ours = self
-                        .processes
-                        .values()
-                        .filter(|p| p.launch.0 == number)
-                        .count();
-                    for _ in ours..count as usize {
-                        self.start_process(number);
-                    }
-                }
-                Command::Retire { worker, launch, .. } => {
-                    if let Some(stream) = worker.and_then(|w| self.stream_of(number, w)) {
-                        self.break_stream(stream, 100);
-                    }
-                    let process = launch.and_then(|launch| {
-                        let of_it = |p: &Process| p.launch == (number, launch.clone());
-                        self.processes
-                            .iter()
-                            .find(|(_, p)| of_it(p))
-                            .map(|(&n, _)| n)
-                    });
-                    if let Some(process) = process {
-                        self.end_process(process);
-                    }
-                }
-                Command::Dismiss(worker) => {
-                    if let Some(stream) = self.stream_of(number, worker) {
-                        self.send_down(stream, None);
-                    }
-                }
-                Command::WakeAt(moment) => {
-                    let coordinator = self.coordinators.get_mut(&number).expect("it speaks");
-                    coordinator.wake = Some(moment);
-                    let at = coordinator.began + moment.0.as_millis() as Millis + 1;
-                    self.at(at.max(self.now), Happening::Wake(number, moment));
-                }
-                Command::Publish(_) => {}
-            }
-        }
-    }
-
-    // Connections.
-
     pub(super) fn open_stream(&mut self, process: u64, number: u64) -> u64 {
         let coordinator = self.coordinators.get_mut(&number).expect("it accepts");
         let worker = WorkerId(coordinator.next_worker);
@@ -462,13 +231,13 @@ impl World {
         stream
     }
 
-    fn stream_of(&self, number: u64, worker: WorkerId) -> Option<u64> {
+    pub(super) fn stream_of(&self, number: u64, worker: WorkerId) -> Option<u64> {
         let of_it = |c: &&Connection| c.coordinator == number && c.worker == worker;
         let mut streams = self.connections.iter();
         streams.find(|(_, c)| of_it(c)).map(|(&stream, _)| stream)
     }
 
-    fn streams_of(&self, number: u64) -> Vec<u64> {
+    pub(super) fn streams_of(&self, number: u64) -> Vec<u64> {
         let of_it = self
             .connections
             .iter()
@@ -485,7 +254,7 @@ impl World {
         }
     }
 
-    fn send_down(&mut self, stream: u64, order: Option<Order>) {
+    pub(super) fn send_down(&mut self, stream: u64, order: Option<Order>) {
         let latency = self.random.below(50);
         if let Some(connection) = self.connections.get_mut(&stream) {
             connection.down = connection.down.max(self.now + latency);
@@ -521,6 +290,18 @@ impl World {
         self.connections.keys().nth(chosen as usize).copied()
     }
 
+    /// What a trial comes to: the same for everybody, unless that is the flaw.
+    pub(super) fn answer(&self, trial: &TrialId, generation: Generation) -> Outcome {
+        let text = match self.flaw {
+            Flaw::ManyAnswers => format!("{trial} {generation}"),
+            _ => trial.0.clone(),
+        };
+        Outcome {
+            digest: Digest::of(text.as_bytes()),
+            ..outcome(trial)
+        }
+    }
+
     pub(super) fn describe(&self) -> String {
         let status = |(number, c): (&u64, &Coordinator)| match &c.core {
             Some(core) => format!("coordinator {number}: {}", core.status()),
@@ -533,7 +314,7 @@ impl World {
     // What holds at every moment.
 
     /// No two lead at once: whoever has begun a generation is followed by higher epochs only.
-    fn check_order(&mut self, number: u64, worker: WorkerId, order: &Order) {
+    pub(super) fn check_order(&mut self, number: u64, worker: WorkerId, order: &Order) {
         let epoch = self.coordinators[&number].epoch;
         if let Order::Prepare { generation } = order {
             assert_eq!(generation.epoch, epoch);
