@@ -139,7 +139,9 @@ impl Pool {
                 job,
                 task: Some(task),
             };
-            self.tasks.entry(id).or_insert(Task::new(Phase::Waiting));
+            self.tasks
+                .entry(id)
+                .or_insert_with(|| Task::new(Phase::Waiting));
         }
     }
 
@@ -165,7 +167,7 @@ impl Pool {
                 // Of an earlier launch, or told of already.
                 continue;
             }
-            let task = self.tasks.entry(row.id).or_insert(Task::new(phase));
+            let task = self.tasks.entry(row.id).or_insert_with(|| Task::new(phase));
             happened.extend(task.observe(row));
             if phase == Phase::Over {
                 if !task.has_run && !task.withdrawn {
