@@ -152,7 +152,7 @@ impl Entrance {
                     0 => threads_each(pool.workers),
                     given => given,
                 };
-                Chosen::Local(Local::new(server.contact(), threads, logs))
+                Chosen::Local(Box::new(Local::new(server.contact(), threads, logs)))
             }
             LauncherKind::Slurm => {
                 let table = pool.slurm.clone().unwrap_or_default();

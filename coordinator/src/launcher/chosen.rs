@@ -23,7 +23,7 @@ pub enum LauncherKind {
 #[derive(Debug)]
 pub enum Chosen {
     /// Processes on this machine.
-    Local(Local),
+    Local(Box<Local>),
     /// Processes that join by themselves.
     Join(Join),
     /// Jobs of a SLURM cluster.

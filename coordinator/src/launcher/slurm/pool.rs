@@ -139,7 +139,9 @@ impl Pool {
                 job,
                 task: Some(task),
             };
-            self.tasks.entry(id).or_insert(Task::new(Phase::Waiting));
+            self.tasks
+                .entry(id)
+                .or_insert_with(|| Task::new(Phase::Waiting));
         }
     }
 
@@ -158,13 +160,14 @@ impl Pool {
     pub(super) fn observe(&mut self, rows: &[Row]) -> Vec<Happened> {
         let mut happened = Vec::new();
         let mut never_ran: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.id.task.is_some()) {
+        let rows = self.by_task(rows);
+        for row in &rows {
             let phase = row.state.phase();
             if phase == Phase::Over && !self.tasks.contains_key(&row.id) {
                 // Of an earlier launch, or told of already.
                 continue;
             }
-            let task = self.tasks.entry(row.id).or_insert(Task::new(phase));
+            let task = self.tasks.entry(row.id).or_insert_with(|| Task::new(phase));
             happened.extend(task.observe(row));
             if phase == Phase::Over {
                 if !task.has_run && !task.withdrawn {
@@ -186,6 +189,22 @@ impl Pool {
             }
         }
         happened
+    }
+
+    /// A row for each task. An array that was cancelled before any of it ran is one row without a task.
+    fn by_task(&self, rows: &[Row]) -> Vec<Row> {
+        let (arrays, mut tasks): (Vec<Row>, Vec<Row>) =
+            rows.iter().cloned().partition(|row| row.id.task.is_none());
+        let listed: BTreeSet<TaskId> = tasks.iter().map(|row| row.id).collect();
+        for array in arrays {
+            let of_array = self.tasks.keys().filter(|id| id.job == array.id.job);
+            let unlisted = of_array.filter(|id| !listed.contains(id));
+            tasks.extend(unlisted.map(|&id| Row {
+                id,
+                ..array.clone()
+            }));
+        }
+        tasks
     }
 
     /// Tasks that the queue has forgotten.

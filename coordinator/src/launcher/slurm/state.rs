@@ -97,9 +97,8 @@ impl Row {
 
     /// How it is, or how it ended, for people.
     pub(crate) fn outcome(&self) -> String {
-        let state = &self.state.0;
-        let mut text = state.clone();
-        if self.exit != Exit::default() || state == "COMPLETED" {
+        let mut text = self.state.0.clone();
+        if self.exit != Exit::default() || text == "COMPLETED" {
             text += &format!(", {}", self.exit);
         }
         if !self.nodes.is_empty() {
@@ -121,11 +120,14 @@ impl Row {
     fn ended(&self) -> String {
         match (self.state.0.as_str(), self.exit.code) {
             ("COMPLETED", _) => "done; nothing to do".into(),
-            ("FAILED", code) => match exit::meaning(code) {
+            ("FAILED", code) => match exit::meaning(code).filter(|_| !self.is_coordinator()) {
                 Some(meaning) => meaning.into(),
                 None => "it failed; its log says why".into(),
             },
-            ("CANCELLED", _) => "somebody cancelled it".into(),
+            ("CANCELLED", _) if self.is_coordinator() => {
+                "somebody cancelled it; `coordinator slurm submit` goes on".into()
+            }
+            ("CANCELLED", _) => "its coordinator, or somebody else, cancelled it".into(),
             ("TIMEOUT", _) if self.is_coordinator() => {
                 "its time was over; `coordinator slurm submit` goes on, pool.slurm.coordinator.time gives it more".into()
             }

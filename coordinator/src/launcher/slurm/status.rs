@@ -36,13 +36,12 @@ pub(crate) fn describe(rows: &[Row], name: &str) -> String {
         text += &format!("{role} {}: {place}: {advice}\n", some_of(rows));
     }
     for row in over.iter().rev().take(MOST_OVER).rev() {
-        text += &format!(
-            "{} {}: {}: {}\n",
-            role(row),
-            row.id,
-            row.outcome(),
-            row.advice()
-        );
+        let place = match row.nodes.as_str() {
+            "" => String::new(),
+            nodes => format!(" on {nodes}"),
+        };
+        let (role, id, state) = (role(row), row.id, &row.state.0);
+        text += &format!("{role} {id}: {state}{place}: {}\n", row.advice());
     }
     if over.len() > MOST_OVER {
         text += &format!("… and {} more that are over\n", over.len() - MOST_OVER);
@@ -96,7 +95,7 @@ mod tests {
         for line in [
             "workers 7_0, 7_1, 7_2, 7_3 and 5 more: PENDING: waits behind jobs of higher priority\n",
             "workers 6_0: RUNNING on n1, 3:10:00 left: at work\n",
-            "coordinator 5: TIMEOUT, on n2: its time was over",
+            "coordinator 5: TIMEOUT on n2: its time was over; `coordinator slurm submit` goes on",
             "no coordinator has a job here",
             "`scancel --name=s-workers`",
         ] {

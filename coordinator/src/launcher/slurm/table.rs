@@ -133,7 +133,7 @@ impl SlurmTable {
     /// Workers on each node.
     pub fn workers_per_node(&self) -> u32 {
         let gpus = self.gres.as_deref().map_or(0, gpus);
-        self.tasks_per_node.unwrap_or(gpus.max(1))
+        self.tasks_per_node.unwrap_or_else(|| gpus.max(1))
     }
 
     /// Workers of one job, or of one task of a job array.

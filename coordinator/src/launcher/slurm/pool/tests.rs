@@ -133,6 +133,14 @@ fn whatever_ends_before_it_ran_is_told_once_for_all() {
         [Happened::NeverRan(vec![id(0), id(1)], "CANCELLED".into())]
     );
     assert_eq!(pool.plan(NOW), [Action::Submit(2)]);
+    // As squeue lists an array of which nothing ever ran.
+    let whole = Row {
+        id: TaskId { job: 7, task: None },
+        ..cancelled(0)
+    };
+    let mut pool = pool_of_two();
+    assert_eq!(pool.observe(std::slice::from_ref(&whole)), happened);
+    assert!(pool.observe(&[whole]).is_empty());
     // They stay listed for minutes.
     assert!(pool.observe(&[cancelled(0), cancelled(1)]).is_empty());
 }
