@@ -163,10 +163,11 @@ impl Core {
             .remove(&generation)
             .expect("it was there a line ago");
         self.timers.clear(&Timer::Generation(generation));
+        self.trials[group.trial].survivors = group.members().map(|m| m.worker).collect();
         for member in group.members() {
             if let Some(worker) = self.workers.get_mut(&member.worker) {
                 worker.generation = None;
-                self.to_idle(member.worker);
+                self.free(member.worker);
             }
         }
         match group.outcome() {

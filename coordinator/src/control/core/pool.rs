@@ -65,7 +65,7 @@ impl Core {
     }
 
     /// A worker has nothing to do any more.
-    pub(super) fn to_idle(&mut self, worker: WorkerId) {
+    pub(super) fn free(&mut self, worker: WorkerId) {
         match self.workers.get(&worker) {
             Some(entry) if entry.leaving => self.dismiss(worker),
             Some(_) => {

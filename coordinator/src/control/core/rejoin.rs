@@ -178,7 +178,7 @@ impl Core {
                 cause: None,
             };
             self.commands.push(Command::Send(worker, order));
-            self.to_idle(worker);
+            self.free(worker);
         }
         let cause = Cause::Stalled {
             stage: Stage::Rejoining,

@@ -12,7 +12,7 @@ use super::{
 };
 use polestar_core::{Generation, Rank, WorkerId};
 use polestar_run::failure::{Member, Stage};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 impl Core {
     /// Groups idle workers around waiting trials.
@@ -93,14 +93,28 @@ impl Core {
         }
     }
 
-    /// Makes a generation of the first idle workers.
+    /// Idle workers for a trial: first those that trained it last, which may have its state in memory.
+    fn choose(&mut self, index: usize, world: usize) -> Vec<WorkerId> {
+        let survivors = std::mem::take(&mut self.trials[index].survivors);
+        let back = survivors.iter().filter(|worker| self.idle.contains(worker));
+        let mut chosen: Vec<WorkerId> = back.copied().take(world).collect();
+        let others = self
+            .idle
+            .iter()
+            .filter(|worker| !survivors.contains(worker));
+        let missing = world - chosen.len();
+        chosen.extend(others.take(missing));
+        chosen
+    }
+
+    /// Makes a generation of idle workers.
     fn form(&mut self, index: usize, world: usize) {
         let generation = Generation {
             epoch: self.options.epoch,
             number: self.next_generation,
         };
         self.next_generation += 1;
-        let chosen: Vec<WorkerId> = self.idle.iter().copied().take(world).collect();
+        let chosen = self.choose(index, world);
         let mut members = Vec::with_capacity(world);
         for (rank, worker) in chosen.into_iter().enumerate() {
             self.idle.remove(&worker);

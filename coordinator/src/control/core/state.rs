@@ -144,6 +144,8 @@ pub(super) struct Trial {
     pub(super) outages: u32,
     /// When it may be tried again.
     pub(super) not_before: Option<Moment>,
+    /// Workers of its last generation, which may have its state in memory.
+    pub(super) survivors: Vec<WorkerId>,
 }
 
 /// How far a trial is.
@@ -427,6 +429,7 @@ impl Trial {
             step: Step(0),
             outages: 0,
             not_before: None,
+            survivors: Vec::new(),
         })
     }
 }

@@ -114,7 +114,7 @@ impl World {
         let lost = *self
             .processes
             .get_mut(&number)
-            .and_then(|p| Some(p.lost.get_or_insert(self.now)))
+            .map(|p| p.lost.get_or_insert(self.now))
             .expect("it is there");
         if self.now - lost > GRACE {
             self.end_process(number);
