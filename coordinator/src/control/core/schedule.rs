@@ -98,6 +98,7 @@ impl Core {
         let survivors = std::mem::take(&mut self.trials[index].survivors);
         let back = survivors.iter().filter(|worker| self.idle.contains(worker));
         let mut chosen: Vec<WorkerId> = back.copied().take(world).collect();
+        let survivors: BTreeSet<WorkerId> = survivors.into_iter().collect();
         let others = self
             .idle
             .iter()
