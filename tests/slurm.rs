@@ -463,7 +463,7 @@ impl Log {
         Log { tail, lines }
     }
 
-    fn wait_for(&mut self, text: &str) {
+    fn wait_for(&self, text: &str) {
         let mut seen = Vec::new();
         loop {
             match self.lines.recv_timeout(DEADLINE) {
