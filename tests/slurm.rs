@@ -322,7 +322,7 @@ fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
 #[test]
 fn a_coordinators_job_that_is_cancelled_ends_in_order_and_goes_on_later() {
     let Some(cluster) = cluster() else { return };
-    let (first, mut log) = cluster.submit();
+    let (first, log) = cluster.submit();
     log.wait_for("step 20:");
     let refused = cluster.sandbox.refuse(&SUBMIT);
     let told = format!("job {first} is this sweep's coordinator already");
@@ -333,7 +333,7 @@ fn a_coordinators_job_that_is_cancelled_ends_in_order_and_goes_on_later() {
         cluster.queue().is_empty().then_some(())
     });
 
-    let (second, mut log) = cluster.submit();
+    let (second, log) = cluster.submit();
     log.wait_for(" resumes after step");
     log.wait_for("report ");
     cluster.is_right();
@@ -349,7 +349,7 @@ fn a_coordinators_job_that_is_cancelled_ends_in_order_and_goes_on_later() {
 #[test]
 fn workers_outlive_a_coordinator_that_is_killed_and_are_its_successors() {
     let Some(cluster) = cluster() else { return };
-    let (first, mut log) = cluster.submit();
+    let (first, log) = cluster.submit();
     log.wait_for("step 20:");
     kill(program_of(&first));
     until("its end", || {
@@ -361,7 +361,7 @@ fn workers_outlive_a_coordinator_that_is_killed_and_are_its_successors() {
     });
     let arrays = cluster.queue();
     assert_eq!(arrays.len(), 2, "its workers are still there: {arrays:?}");
-    let (_, mut log) = cluster.submit();
+    let (_, log) = cluster.submit();
     log.wait_for("goes on: its 2 workers are back");
     log.wait_for("report ");
     cluster.is_right();
