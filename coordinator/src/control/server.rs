@@ -91,7 +91,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Listens for workers that have the token. They are let in once it [leads](Server::leads).
+    /// Listens for workers that have the token. They are let in once it leads.
     ///
     /// # Errors
     /// When the address can't be bound.

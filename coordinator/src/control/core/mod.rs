@@ -12,12 +12,12 @@
 //!               abandoned ◀──────────────────── it can't help to try again, or too often ◀────────────────────┘
 //! ```
 //! A generation is the workers of one trial, by rank. Any change of membership ends it; the trial waits and is
-//! regrouped, and its engine resumes from what its workers have in memory, or from the newest checkpoint. Messages of ended generations are ignored. Each
-//! stage of a generation has a deadline, so a worker that lives but never answers holds nothing up for ever.
+//! regrouped, and its engine resumes from what its workers have in memory, or from the newest checkpoint. Messages of
+//! ended generations are ignored. Each stage of a generation has a deadline, so a worker that lives but never answers holds nothing up for ever.
 //!
-//! Workers outlive a coordinator: what they train goes on, and they [rejoin](rejoin) the next one, which takes the
-//! generation over. A coordinator forms generations only while it holds the run's [lease](lease). A generation can
-//! be [drained](drain): it saves a checkpoint and ends, which is no setback.
+//! Workers outlive a coordinator: what they train goes on, and they rejoin the next one, which takes the
+//! generation over. A coordinator forms generations only while it holds the run's lease. A generation can
+//! be drained: it saves a checkpoint and ends, which is no setback.
 //!
 //! Nothing here reads a clock, a socket, the store or a random number: time comes with each event, and what a
 //! command comes to is an event again. So every history can be replayed, and equal histories give equal commands.
