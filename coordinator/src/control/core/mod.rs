@@ -13,7 +13,8 @@
 //! ```
 //! A generation is the workers of one trial, by rank. Any change of membership ends it; the trial waits and is
 //! regrouped, and its engine resumes from what its workers have in memory, or from the newest checkpoint. Messages of
-//! ended generations are ignored. Each stage of a generation has a deadline, so a worker that lives but never answers holds nothing up for ever.
+//! ended generations are ignored. Each stage of a generation has a deadline, so a worker that lives but never answers
+//! holds nothing up for ever.
 //!
 //! Workers outlive a coordinator: what they train goes on, and they rejoin the next one, which takes the
 //! generation over. A coordinator forms generations only while it holds the run's lease. A generation can
