@@ -100,13 +100,25 @@ impl<L: Launcher> World<L> {
     /// Ends workers in order, lets what is on its way to the store arrive, and gives the lease back.
     pub(super) async fn close(mut self, grace: Duration) {
         self.end_workers(grace).await;
-        if self.lease.is_none()
-            && let Some(Ok((lease, _))) = self.renewals.join_next().await
-        {
-            self.lease = Some(lease);
-        }
-        let Some(lease) = self.lease else { return };
-        let released = tokio::time::timeout(grace, lease.release()).await;
+        let release = async {
+            // It is where it was left, unless it is being renewed.
+            let renewed = async {
+                self.renewals
+                    .join_next()
+                    .await?
+                    .ok()
+                    .map(|(lease, _)| lease)
+            };
+            let lease = match self.lease {
+                Some(lease) => Some(lease),
+                None => renewed.await,
+            };
+            match lease {
+                Some(lease) => lease.release().await,
+                None => Ok(()),
+            }
+        };
+        let released = tokio::time::timeout(grace, release).await;
         if !matches!(released, Ok(Ok(()))) {
             // All that comes of it is that the next launch waits for a while.
             tracing::warn!("the lease of the run could not be given back");

@@ -20,13 +20,8 @@ impl Core {
         }
     }
 
-    /// Whether it was asked to drain, and has.
-    pub(super) fn is_drained(&self) -> bool {
-        self.draining && self.groups.is_empty() && self.pending.is_empty()
-    }
-
     pub(super) fn conclude_if_drained(&mut self) {
-        if self.is_drained() {
+        if self.draining && self.groups.is_empty() && self.pending.is_empty() {
             self.conclude_with(Verdict::Stopped);
         }
     }

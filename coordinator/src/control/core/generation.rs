@@ -60,16 +60,17 @@ impl Core {
             group.stage,
             Stage::Connecting | Stage::Running | Stage::Draining
         ) {
-            let stage = match group.stage {
-                Stage::Draining => Stage::Draining,
-                _ => Stage::Running,
-            };
+            let drains = group.stage == Stage::Draining;
             let trial = &mut self.trials[group.trial];
             trial.step = event.step().unwrap_or(trial.step);
+            if matches!(event, Event::Saved { .. }) {
+                // The store has answered.
+                trial.outages = 0;
+            }
             let trial = trial.job.trial.clone();
             // A drain has one deadline, however much is heard meanwhile.
-            if stage == Stage::Running {
-                self.enter(generation, stage);
+            if !drains {
+                self.enter(generation, Stage::Running);
             }
             self.publish(Entry::Progress {
                 trial,
@@ -192,7 +193,7 @@ impl Core {
     }
 
     /// A trial's generation ended before it: try it again, or not.
-    fn setback(&mut self, index: usize, generation: Generation, cause: Cause) {
+    pub(super) fn setback(&mut self, index: usize, generation: Generation, cause: Cause) {
         let limits = self.options.limits;
         let trial = &mut self.trials[index];
         trial.spent.add(&cause);

@@ -42,8 +42,10 @@ impl Core {
 
     /// The lease's time is over and no renewal has come through.
     pub(super) fn lease_is_over(&mut self) {
-        self.lease.paused = true;
-        self.publish(Entry::Paused);
+        // A renewal that came too late runs out at once.
+        if !std::mem::replace(&mut self.lease.paused, true) {
+            self.publish(Entry::Paused);
+        }
     }
 
     pub(super) fn lease_event(&mut self, event: LeaseEvent) {

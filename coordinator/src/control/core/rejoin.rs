@@ -5,12 +5,12 @@
 //! regrouped, which counts as the loss of a worker.
 
 use super::{
-    Command, Fact, Inventory, Order, WorkerEvent,
+    Command, Inventory, Order, WorkerEvent,
     group::Group,
     state::{Core, Standing},
     timers::Timer,
 };
-use crate::{control::journal::Entry, run::Setback};
+use crate::control::journal::Entry;
 use polestar_core::{Generation, Rank, WorkerId};
 use polestar_run::{
     Cause,
@@ -184,18 +184,6 @@ impl Core {
             stage: Stage::Rejoining,
             seconds: self.options.deadlines.rejoining_seconds,
         };
-        let name = self.trials[rejoining.trial].job.trial.clone();
-        self.trials[rejoining.trial].spent.add(&cause);
-        self.persist(Fact::Ended(Setback::new(
-            name.clone(),
-            generation,
-            cause.clone(),
-        )));
-        self.stand(rejoining.trial, Standing::Waiting);
-        self.publish(Entry::Retried {
-            trial: name,
-            generation,
-            cause,
-        });
+        self.setback(rejoining.trial, generation, cause);
     }
 }
