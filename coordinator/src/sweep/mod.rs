@@ -18,7 +18,9 @@ mod world;
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
 pub use memory::{GIB, Share};
-pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
+pub use plan::{
+    CorpusFacts, Plan, PlannedTrial, StartFacts, TrialRole, Work, longest_sequence, plan,
+};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 pub use world::{WorkersPerTrial, least_world};
@@ -64,6 +66,8 @@ pub struct Sweep {
     /// Models of this file's own, by name, for `sweep.sizes`.
     #[serde(default)]
     pub models: BTreeMap<String, ModelConfig>,
+    /// Weights of a language or reward model that every trial, or its warm start, begins with.
+    pub start: Option<StartTable>,
     /// A first stage for every size and seed, from whose weights its trials start.
     pub warm_start: Option<WarmStart>,
     /// The workers.
@@ -89,6 +93,16 @@ pub struct CorpusTable {
     /// function of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
+}
+
+/// Weights from elsewhere.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartTable {
+    /// Folder or object store URL with `config.json` and safetensors of a Llama, Mistral or InternLM2 model, as
+    /// Hugging Face's libraries save them. `sweep.sizes = ["start"]` names its shape. A digest of the files belongs
+    /// to what the trained weights are a function of; where they lie doesn't.
+    pub weights: String,
 }
 
 /// The stage before: usually language modelling on the same trajectories.
