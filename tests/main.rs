@@ -5,6 +5,7 @@ mod common;
 mod damage;
 mod digest;
 mod faults;
+mod fine_tuning;
 mod hosts;
 mod kills;
 mod known_laws;

@@ -1,14 +1,14 @@
 //! Having a sweep's corpus and plan before anything runs.
 
-use super::{Error, corpus::watched_import};
+use super::{Error, corpus::watched_import, starts::starts};
 use crate::{
     run::{cutting, training_sample},
     sweep::{CorpusFacts, Plan, Sweep, Work, plan},
 };
 use polestar_core::Objective;
 use polestar_dataset::{
-    Accounts, Corpus, ImportOptions, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
-    manifest::MANIFEST_KEY, synth,
+    Accounts, Corpus, CorpusKind, ImportOptions, Origin, PackCost, Packer, SynthOptions,
+    SynthOrigin, manifest::MANIFEST_KEY, synth,
 };
 use polestar_laws::report::Cutting;
 use polestar_store::Store;
@@ -107,8 +107,40 @@ pub(crate) struct OnCorpus {
     pub(crate) cutting: Cutting,
 }
 
+/// Whether the corpus holds what the sweep is to learn from.
+fn check_kind(sweep: &Sweep, corpus: &Corpus) -> Result<(), Error> {
+    let url = corpus.url();
+    let warm = sweep.warm_start.as_ref().map(|warm| warm.objective);
+    for objective in [Some(sweep.sweep.objective), warm].into_iter().flatten() {
+        match (objective, corpus.kind()) {
+            (Objective::Sft, CorpusKind::Trajectories) => {
+                return Err(format!(
+                    "objective = \"sft\" learns from labelled pairs, and the corpus at {url} holds trajectories; import labelled data with `coordinator corpus import --labelled` (corpus.import.labelled)"
+                )
+                .into());
+            }
+            (Objective::Polar, CorpusKind::Labelled) => {
+                return Err(format!(
+                    "objective = \"polar\" learns from trajectories, and the corpus at {url} holds labelled pairs; say sweep.objective = \"sft\""
+                )
+                .into());
+            }
+            _ => {}
+        }
+    }
+    match corpus.kind() == CorpusKind::Labelled && !sweep.sweep.policies.is_empty() {
+        true => Err(format!(
+            "sweep.policies: the corpus at {url} is labelled and has no policies to choose among"
+        )
+        .into()),
+        false => Ok(()),
+    }
+}
+
 /// Plans a sweep on its corpus, and looks at what it cuts there.
 pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCorpus, Error> {
+    check_kind(sweep, corpus)?;
+    let starts = starts(sweep, corpus).await?;
     let distances = match sweep.sweep.needs_distances() {
         true => Some(corpus.policy_distances().await?),
         false => None,
@@ -136,6 +168,7 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
         polar: work(polar),
         lm: work(lm),
         distances,
+        starts,
     };
     let planned = plan(sweep, &facts)?;
     Ok(OnCorpus {

@@ -16,6 +16,7 @@ mod reference;
 mod scores;
 mod slurm;
 mod speed;
+mod starts;
 mod table;
 mod verify;
 mod worker;

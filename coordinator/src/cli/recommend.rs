@@ -34,6 +34,9 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
         return Err("--flops and --memory-gib must be above zero".into());
     }
     let run = inspect_run::open(&args.run).await?;
+    if run.record.sweep.start.is_some() {
+        return Err("this run starts from weights of other trials ([start]); recommend a sweep from the run that trained these".into());
+    }
     // The laws rest on results alone: the corpus need not be there.
     let report = report_of(&run, None).await?;
     let trials = run.record.plan.trials.iter();

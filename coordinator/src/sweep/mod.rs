@@ -11,6 +11,7 @@ mod plan;
 mod read;
 mod schema;
 mod sizes;
+mod start;
 mod trunk;
 mod variants;
 mod world;
@@ -21,6 +22,7 @@ pub use memory::{GIB, Share};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
+pub use start::{Pretraining, StartTable, StartTrial};
 pub use world::{WorkersPerTrial, least_world};
 
 use crate::{
@@ -64,6 +66,9 @@ pub struct Sweep {
     /// Models of this file's own, by name, for `sweep.sizes`.
     #[serde(default)]
     pub models: BTreeMap<String, ModelConfig>,
+    /// Weights that every trial starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartTable>,
     /// A first stage for every size and seed, from whose weights its trials start.
     pub warm_start: Option<WarmStart>,
     /// The workers.

@@ -189,6 +189,9 @@ pub struct Execution {
     pub zero: Zero,
     /// Whether segments are run again in the backward pass instead of kept.
     pub recompute: bool,
+    /// Where the weights lie that the recipe starts from, if they come from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Loading.
     pub loader: LoaderConfig,
     /// Checkpoints.

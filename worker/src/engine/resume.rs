@@ -17,6 +17,7 @@ use polestar_run::{
     metrics::{self, Row},
     placement::Sharding,
 };
+use polestar_store::Store;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -345,8 +346,11 @@ fn fresh<E: Engine, T>(
     env: &Environment<T>,
     stepper: &mut Stepper<E>,
 ) -> Result<(), Failure> {
+    let elsewhere = trial.execution.weights.as_deref().map(Store::open);
+    let elsewhere = elsewhere.transpose().map_err(checkpoint::Error::from)?;
+    let store = elsewhere.as_ref().unwrap_or(&env.run);
     let origin = match &trial.recipe.start {
-        Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
+        Some(start) => Some(env.runtime.block_on(Origin::open(store, start))?),
         None => None,
     };
     let layout = stepper.layout().clone();
