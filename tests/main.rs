@@ -6,6 +6,7 @@ mod damage;
 mod digest;
 mod faults;
 mod fine_tuning;
+mod handed_on;
 mod hosts;
 mod kills;
 mod known_laws;

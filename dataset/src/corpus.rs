@@ -327,6 +327,27 @@ impl Corpus {
         &self.tokenizer
     }
 
+    /// The text of its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The store's; [`Error::TokenizerDigest`] if it is another one than the manifest says.
+    pub async fn tokenizer_json(&self) -> Result<Vec<u8>, Error> {
+        let url = self.url();
+        let entry = &self.manifest.tokenizer;
+        let bytes = self.store.get(&entry.path).await;
+        let bytes = bytes.map_err(|source| Error::Store {
+            url: url.into(),
+            source,
+        })?;
+        match hex(&bytes) == entry.digest {
+            true => Ok(bytes.to_vec()),
+            false => Err(Error::TokenizerDigest {
+                url: url.into(),
+                path: entry.path.clone(),
+            }),
+        }
+    }
+
     /// Which answers make a pair.
     pub fn pairs(&self) -> Pairs {
         self.manifest.pairing().pairs

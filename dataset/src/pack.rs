@@ -102,6 +102,17 @@ impl Packer<'_> {
         packs
     }
 
+    /// The two sequences of a triplet, each whole, as its positive and its negative are read: what the reward at
+    /// the end of each is a function of.
+    pub fn sequences(&self, triplet: &TokenTriplet) -> [Vec<u32>; 2] {
+        let Pieces {
+            prefix,
+            positive,
+            negative,
+        } = Pieces::new(triplet, self.samples, self.special);
+        [positive, negative].map(|candidate| [&*prefix, &*candidate].concat())
+    }
+
     /// What `triplets` come to as the `packs` that [`Packer::pack`] made of them.
     pub fn cost(&self, triplets: &[TokenTriplet], packs: &[Pack]) -> PackCost {
         let plain = triplets.iter().map(|triplet| self.plain_tokens(triplet));

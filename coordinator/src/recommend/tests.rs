@@ -103,6 +103,7 @@ fn a_recommendation_is_a_sweep_that_spends_the_budget_on_the_best_size() {
             lm: sweep::Work::default(),
             distances: None,
             starts: vec![],
+            start: None,
         },
     )
     .unwrap();

@@ -11,7 +11,7 @@ use polestar_dataset::{PolicyChoice, PolicyDistances};
 use polestar_laws::{Coordinates, Length, Policies, Spread};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
 use polestar_run::{
-    DataRecipe, Execution, MemoryTier, Recipe, StartFrom, TrainConfig, Trial, Trunk,
+    DataRecipe, MemoryTier, Recipe, StartFrom, StartPoint, StartWeights, TrainConfig, Trial, Trunk,
     config::ConfigError, placement::Zero,
 };
 
@@ -78,7 +78,7 @@ pub(super) struct Stage {
     /// `policies` on the sweep's axis.
     pub chosen: Option<Policies>,
     pub policies: Option<PolicyChoice>,
-    pub start: Option<StartFrom>,
+    pub start: Option<StartPoint>,
     pub trunk: Option<Trunk>,
     /// The trial that `trunk`, or else `start`, speaks of.
     pub after: Option<TrialId>,
@@ -90,6 +90,13 @@ impl Maker<'_> {
     /// Mean tokens of a triplet, plain layout.
     pub(super) fn tokens_per_triplet(&self) -> f64 {
         self.corpus.tokens_per_triplet
+    }
+
+    /// The weights from elsewhere that the sweep starts from.
+    fn imported(&self) -> Option<StartPoint> {
+        let start = self.corpus.start.as_ref()?;
+        let weights = start.digest;
+        Some(StartPoint::Weights(StartWeights { weights }))
     }
 
     /// Policies that lie as they should, by name where the seed doesn't draw them.
@@ -138,7 +145,7 @@ impl Maker<'_> {
             length: Length::Steps(warm.steps),
             chosen: None,
             policies: None,
-            start: None,
+            start: self.imported(),
             trunk: None,
             after: None,
             leaves: None,
@@ -171,7 +178,10 @@ impl Maker<'_> {
             length: duration.length,
             chosen: variant.policies,
             policies: policies.clone(),
-            start: start.map(|start| start.weights.clone()),
+            start: match start {
+                Some(start) => Some(StartPoint::Trial(start.weights.clone())),
+                None => self.imported(),
+            },
             trunk: None,
             after: start.and_then(|start| start.trial.clone()),
             leaves: None,
@@ -274,6 +284,11 @@ impl Maker<'_> {
         let sweep = self.sweep;
         let train = stage.train;
         let world = sweep.pool.largest_world(train.lanes);
+        let mut execution = train.execution(&sweep.corpus.url, stage.trunk);
+        execution.weights = match (&stage.start, &sweep.start) {
+            (Some(StartPoint::Weights(_)), Some(table)) => table.weights.clone(),
+            _ => of.start.map(|start| start.store.clone()),
+        };
         Trial {
             id: stage.id,
             recipe: Recipe {
@@ -296,10 +311,7 @@ impl Maker<'_> {
                 start: stage.start,
             },
             measurement: train.validation.measurement(),
-            execution: Execution {
-                weights: of.start.map(|start| start.store.clone()),
-                ..train.execution(&sweep.corpus.url, stage.trunk)
-            },
+            execution,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::{PoolTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS};
+use super::{PoolTable, StartTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS};
 use crate::{control::ListenAddress, launcher::LauncherKind};
 use polestar_core::Objective;
 use polestar_dataset::Wrapper;
@@ -203,22 +203,24 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
 /// Where the shape of models comes from, and where their first weights.
 fn check_start(sweep: &Sweep) -> Result<(), String> {
     let sizes = &sweep.sweep.sizes;
-    let Some(start) = &sweep.start else {
+    if let Some(start) = &sweep.start {
+        start.check()?;
+    }
+    if !sweep.start.as_ref().is_some_and(StartTable::names_trials) {
         return match sizes.is_empty() {
             true => Err("sweep.sizes needs at least one entry".into()),
             false => Ok(()),
         };
-    };
-    start.check()?;
+    }
     if !sizes.is_empty() {
         return Err(
-            "sweep.sizes: with [start] the models' shapes come with their weights; leave sizes out"
+            "sweep.sizes: the shapes of start.checkpoint and start.run come with their weights; leave sizes out"
                 .into(),
         );
     }
     if sweep.warm_start.is_some() {
         return Err(
-            "[warm_start] makes weights to start from, and [start] names some; keep one".into(),
+            "[warm_start] makes weights to start from, and start.checkpoint and start.run name some; keep one".into(),
         );
     }
     Ok(())

@@ -7,12 +7,17 @@ use polestar_run::StartFrom;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Weights that trials start from, instead of fresh ones. The shape of the model comes with them, so
-/// `sweep.sizes` stays away.
+/// Weights that trials start from, instead of fresh ones. With `checkpoint` and `run` the shape of the model comes
+/// along, and `sweep.sizes` stays away; with `weights`, `sweep.sizes = ["start"]` names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StartTable {
-    /// A trial: object store URL of its folder (`STORE/trials/NAME`), for its last checkpoint, or of a checkpoint
+    /// A model from elsewhere: folder or object store URL with `config.json` and safetensors of a Llama, Mistral or
+    /// InternLM2 model, as Hugging Face's libraries save them. `sweep.sizes = ["start"]` names its shape. A digest of
+    /// the files belongs to what the trained weights are a function of; where they lie doesn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Or a trial: object store URL of its folder (`STORE/trials/NAME`), for its last checkpoint, or of a checkpoint
     /// in it (`STORE/trials/NAME/checkpoints/STEP`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
@@ -23,18 +28,24 @@ pub struct StartTable {
 }
 
 impl StartTable {
+    /// Whether it names trials, whose shapes come along.
+    pub fn names_trials(&self) -> bool {
+        self.checkpoint.is_some() || self.run.is_some()
+    }
+
     /// Checks what serde can't.
     ///
     /// # Errors
     /// A sentence that names the key.
     pub(super) fn check(&self) -> Result<(), String> {
-        match (&self.checkpoint, &self.run) {
-            (Some(_), Some(_)) => Err("start.checkpoint and start.run are both there; keep one".into()),
-            (None, None) => Err(
-                "[start] says nothing: give start.checkpoint (a trial's weights) or start.run (those of each trial of a run)"
+        let given = [&self.weights, &self.checkpoint, &self.run];
+        match given.into_iter().flatten().count() {
+            1 => Ok(()),
+            0 => Err(
+                "[start] says nothing: give start.weights (a model from elsewhere), start.checkpoint (a trial's) or start.run (those of each trial of a run)"
                     .into(),
             ),
-            _ => Ok(()),
+            _ => Err("start.weights, start.checkpoint and start.run exclude each other; keep one".into()),
         }
     }
 }

@@ -32,6 +32,7 @@ fn facts() -> CorpusFacts {
         },
         distances: None,
         starts: vec![],
+        start: None,
     }
 }
 
