@@ -5,6 +5,7 @@ mod common;
 mod damage;
 mod digest;
 mod faults;
+mod fine_tuning;
 mod handed_on;
 mod hosts;
 mod kills;

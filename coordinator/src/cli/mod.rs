@@ -19,6 +19,7 @@ mod reference;
 mod scores;
 mod slurm;
 mod speed;
+mod starts;
 mod table;
 mod verify;
 mod worker;

@@ -11,6 +11,7 @@ mod plan;
 mod read;
 mod schema;
 mod sizes;
+mod start;
 mod trunk;
 mod variants;
 mod world;
@@ -23,6 +24,7 @@ pub use plan::{
 };
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
+pub use start::{Pretraining, StartTable, StartTrial};
 pub use world::{WorkersPerTrial, least_world};
 
 use crate::{
@@ -66,7 +68,8 @@ pub struct Sweep {
     /// Models of this file's own, by name, for `sweep.sizes`.
     #[serde(default)]
     pub models: BTreeMap<String, ModelConfig>,
-    /// Weights of a language or reward model that every trial, or its warm start, begins with.
+    /// Weights that every trial, or its warm start, begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartTable>,
     /// A first stage for every size and seed, from whose weights its trials start.
     pub warm_start: Option<WarmStart>,
@@ -93,16 +96,6 @@ pub struct CorpusTable {
     /// function of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
-}
-
-/// Weights from elsewhere.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StartTable {
-    /// Folder or object store URL with `config.json` and safetensors of a Llama, Mistral or InternLM2 model, as
-    /// Hugging Face's libraries save them. `sweep.sizes = ["start"]` names its shape. A digest of the files belongs
-    /// to what the trained weights are a function of; where they lie doesn't.
-    pub weights: String,
 }
 
 /// The stage before: usually language modelling on the same trajectories.
