@@ -16,6 +16,7 @@ mod options;
 mod prepare;
 mod quarantine;
 mod read;
+mod records;
 mod scatter;
 mod spill;
 
@@ -39,6 +40,7 @@ use polestar_store::Store;
 pub use prepare::{Detection, Prepared};
 use read::Input;
 pub use read::InputError;
+pub use records::{FileRecord, RecordsError, records};
 use spill::Partitions;
 
 /// Where the records that were set aside lie, beside the corpus.
