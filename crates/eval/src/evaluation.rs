@@ -9,19 +9,16 @@ use crate::{
     rewards::{Group, RewardError, Rewards},
     summary::{Accuracy, Row, Tasks},
 };
+use polestar_core::Digest;
 use serde::{Deserialize, Serialize};
 
-/// What to evaluate.
+/// What a model is called, and how it is asked.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What the benchmark is called.
-    pub name: String,
     /// What the model is called.
     pub model: String,
     /// Whether to score without references, too, where there are any.
     pub without_reference: bool,
-    /// Whether to score the baselines.
-    pub baselines: bool,
 }
 
 /// What is being done.
@@ -56,6 +53,9 @@ pub struct Evaluation {
     pub differences: Vec<Difference>,
     /// Numbers of others, for context: none of them was measured here.
     pub published: Vec<Published>,
+    /// What else is to be known of it, in sentences.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What a scorer came to, by row.
@@ -85,61 +85,124 @@ pub struct Difference {
 /// Answers that are scored before progress is told.
 const CHUNK: usize = 256;
 
-/// Scores a benchmark with a model and the baselines.
-///
-/// # Errors
-/// The model's; or a reward that is no finite number, or isn't one an answer.
-pub fn evaluate(
+/// Tells how far a scorer is.
+pub type Progress<'a> = &'a mut dyn FnMut(Phase<'_>);
+
+/// A benchmark that models can be evaluated on, one after another.
+#[derive(Debug)]
+pub struct Evaluator {
+    name: String,
     format: Format,
-    bench: &Bench,
-    model: &mut dyn Rewards,
-    options: &Options,
-    progress: &mut dyn FnMut(Phase<'_>),
-) -> Result<Evaluation, RewardError> {
-    let tasks = Tasks::of(format, bench);
-    let has_references = bench.account.references > 0;
-    let mut scored: Vec<(ScorerResult, Vec<Judged>)> = Vec::new();
-    let mut score = |name: &str, rewards: &mut dyn Rewards, is_model: bool, with: bool| {
-        let judged = judge_all(format, bench, rewards, (name, with), progress)?;
+    bench: Bench,
+    tasks: Tasks,
+    baselines: Vec<(ScorerResult, Vec<Judged>)>,
+}
+
+impl Evaluator {
+    /// With what a benchmark is called, and what was read of it. `baselines` says whether to score them, which is
+    /// done here, once.
+    pub fn new(
+        name: &str,
+        format: Format,
+        bench: Bench,
+        baselines: bool,
+        progress: Progress<'_>,
+    ) -> Evaluator {
+        let mut evaluator = Evaluator {
+            name: name.to_owned(),
+            format,
+            tasks: Tasks::of(format, &bench),
+            bench,
+            baselines: Vec::new(),
+        };
+        if baselines {
+            let mut tf_idf = TfIdf::of(&evaluator.bench);
+            let scorers: [(&str, &mut dyn Rewards); 2] =
+                [("length", &mut Length), ("TF-IDF", &mut tf_idf)];
+            for (name, scorer) in scorers {
+                let scored = evaluator.score(scorer, (name, false, true), progress);
+                let scored = scored.expect("baselines give finite rewards, one an answer");
+                evaluator.baselines.push(scored);
+            }
+        }
+        evaluator
+    }
+
+    /// What the benchmark is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What was read.
+    pub fn bench(&self) -> &Bench {
+        &self.bench
+    }
+
+    /// Identity of what is asked: of all texts and judgements, whatever file they came in.
+    pub fn digest(&self) -> Digest {
+        let all = serde_json::to_vec(&(self.format, &self.bench.questions));
+        Digest::of(&all.expect("texts and numbers serialize"))
+    }
+
+    /// Scores the benchmark with a model, beside the baselines.
+    ///
+    /// # Errors
+    /// The model's; or a reward that is no finite number, or isn't one an answer.
+    pub fn evaluate(
+        &self,
+        model: &mut dyn Rewards,
+        options: &Options,
+        progress: Progress<'_>,
+    ) -> Result<Evaluation, RewardError> {
+        let name = &options.model;
+        let mut scored = vec![self.score(model, (name, true, true), progress)?];
+        if self.bench.account.references > 0 && options.without_reference {
+            let name = format!("{name}, no reference");
+            scored.push(self.score(model, (&name, true, false), progress)?);
+        }
+        let others = scored[1..].iter().chain(&self.baselines);
+        let differences = others.map(|(theirs, judged)| Difference {
+            less: theirs.name.clone(),
+            by: self.tasks.differences(&scored[0].1, judged),
+        });
+        let differences = differences.collect();
+        let baselines = self.baselines.iter().map(|(result, _)| result.clone());
+        Ok(Evaluation {
+            name: self.name.clone(),
+            format: self.format,
+            averaging: self.format.averaging().to_owned(),
+            ties: self.format.ties().to_string(),
+            account: self.bench.account.clone(),
+            rows: self.tasks.rows(),
+            differences,
+            scorers: scored
+                .into_iter()
+                .map(|(result, _)| result)
+                .chain(baselines)
+                .collect(),
+            published: published(self.format),
+            notes: Vec::new(),
+        })
+    }
+
+    /// What a scorer came to: its name, whether it is the model, and whether it sees references.
+    fn score(
+        &self,
+        rewards: &mut dyn Rewards,
+        (name, is_model, with_reference): (&str, bool, bool),
+        progress: Progress<'_>,
+    ) -> Result<(ScorerResult, Vec<Judged>), RewardError> {
+        let (format, bench) = (self.format, &self.bench);
+        let judged = judge_all(format, bench, rewards, (name, with_reference), progress)?;
         let result = ScorerResult {
             name: name.to_owned(),
             is_model,
-            with_reference: with && has_references,
-            accuracies: tasks.accuracies(&judged),
-            tied: tasks.tied(&judged),
+            with_reference: with_reference && bench.account.references > 0,
+            accuracies: self.tasks.accuracies(&judged),
+            tied: self.tasks.tied(&judged),
         };
-        scored.push((result, judged));
-        Ok::<(), RewardError>(())
-    };
-    score(&options.model, model, true, true)?;
-    if has_references && options.without_reference {
-        score(
-            &format!("{}, no reference", options.model),
-            model,
-            true,
-            false,
-        )?;
+        Ok((result, judged))
     }
-    if options.baselines {
-        score("length", &mut Length, false, true)?;
-        score("TF-IDF", &mut TfIdf::of(bench), false, true)?;
-    }
-    let (ours, others) = scored.split_first().expect("the model was scored");
-    let differences = others.iter().map(|(theirs, judged)| Difference {
-        less: theirs.name.clone(),
-        by: tasks.differences(&ours.1, judged),
-    });
-    Ok(Evaluation {
-        name: options.name.clone(),
-        format,
-        averaging: format.averaging().to_owned(),
-        ties: format.ties().to_string(),
-        account: bench.account.clone(),
-        rows: tasks.rows(),
-        differences: differences.collect(),
-        scorers: scored.into_iter().map(|(result, _)| result).collect(),
-        published: published(format),
-    })
 }
 
 fn judge_all(
@@ -147,7 +210,7 @@ fn judge_all(
     bench: &Bench,
     rewards: &mut dyn Rewards,
     (name, with_reference): (&str, bool),
-    progress: &mut dyn FnMut(Phase<'_>),
+    progress: Progress<'_>,
 ) -> Result<Vec<Judged>, RewardError> {
     let (mut judged, mut answers) = (Vec::new(), 0);
     let mut left = &bench.questions[..];

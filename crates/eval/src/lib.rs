@@ -16,7 +16,7 @@ pub mod question;
 pub mod rewards;
 pub mod summary;
 
-pub use evaluation::{Evaluation, Options, Phase, ScorerResult, evaluate};
+pub use evaluation::{Evaluation, Evaluator, Options, Phase, Progress, ScorerResult};
 pub use formats::{Format, FormatError, Parser, Record};
 pub use question::{Account, Bench, Kind, Question, Task};
 pub use rewards::{Group, RewardError, Rewards};

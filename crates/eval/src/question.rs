@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// A prompt, the answers to it, and what is known of their order. Each answer is scored once, however many tasks
 /// it is part of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Question {
     /// Messages are joined by line breaks, as POLAR's clients do.
     pub prompt: String,
@@ -19,7 +19,7 @@ pub struct Question {
 }
 
 /// One judgement about the answers of a question, which are named by their numbers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Task {
     /// What is asked.
     pub kind: Kind,
@@ -30,7 +30,7 @@ pub struct Task {
 }
 
 /// What a task asks of the rewards.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Kind {
     /// That one is above the other.
     Pair {

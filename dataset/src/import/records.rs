@@ -83,7 +83,9 @@ pub fn records(
         Some(error) => Err(error),
         None => {
             let named = skipped.into_iter();
-            Ok(named.map(|it| format!("{} ({})", it.name, it.reason)).collect())
+            Ok(named
+                .map(|it| format!("{} ({})", it.name, it.reason))
+                .collect())
         }
     }
 }

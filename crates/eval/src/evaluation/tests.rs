@@ -30,10 +30,8 @@ fn pairs() -> (Format, Bench) {
 
 fn options() -> Options {
     Options {
-        name: "planted".to_owned(),
         model: "model".to_owned(),
         without_reference: true,
-        baselines: true,
     }
 }
 
@@ -67,14 +65,9 @@ fn a_model_is_seen_with_and_without_the_reference_beside_the_baselines() {
     let (format, bench) = pairs();
     let mut told = 0;
     let mut progress = |phase: Phase<'_>| told = phase.answers;
-    let found = evaluate(
-        format,
-        &bench,
-        &mut NeedsReference,
-        &options(),
-        &mut progress,
-    )
-    .unwrap();
+    let evaluator = Evaluator::new("planted", format, bench, true, &mut progress);
+    let found = evaluator.evaluate(&mut NeedsReference, &options(), &mut progress);
+    let found = found.unwrap();
     assert_eq!(told, 80);
     let overall: Vec<(&str, f64)> = found
         .scorers
@@ -98,14 +91,9 @@ fn a_model_is_seen_with_and_without_the_reference_beside_the_baselines() {
 #[test]
 fn rewards_that_cannot_be_compared_are_refused() {
     let (format, bench) = pairs();
+    let evaluator = Evaluator::new("planted", format, bench, false, &mut |_| {});
     let refused = |rewards: Vec<f64>| {
-        let found = evaluate(
-            format,
-            &bench,
-            &mut Broken(rewards),
-            &options(),
-            &mut |_| {},
-        );
+        let found = evaluator.evaluate(&mut Broken(rewards), &options(), &mut |_| {});
         found.unwrap_err().to_string()
     };
     assert!(refused(vec![f64::NAN, 0.0]).contains("NaN"));

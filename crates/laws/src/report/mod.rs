@@ -13,6 +13,7 @@ mod number;
 mod page;
 mod paper;
 mod policies;
+mod preference;
 mod scored;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTr
 pub use figures::FigureError;
 pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
+pub use preference::{PreferenceScore, PreferenceSet};
 pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
 
 /// A run's findings, ready to be written out.

@@ -5,6 +5,7 @@ mod elements;
 mod facts;
 mod findings;
 mod laws;
+mod preference;
 mod scores;
 
 use super::{
@@ -60,6 +61,7 @@ pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) ->
         (explore(figures))
         @if input.chance.is_some() { (laws::paper()) }
         (scores::validation(report))
+        (preference::preference(report))
         (facts::trials(report))
         (facts::left_out(report))
         (facts::method(report))
