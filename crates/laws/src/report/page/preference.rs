@@ -72,6 +72,7 @@ fn of(report: &Report, set: &PreferenceSet) -> Markup {
     let rows = set.trials.iter().map(row);
     html! {
         h3 { (set.name) }
+        p { (set.finding()) "." }
         p.muted {
             (number::grouped(set.judgements)) " judgements of " (number::grouped(set.prompts)) " prompts, " (set.averaging) "."
         }

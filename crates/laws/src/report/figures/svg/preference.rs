@@ -47,7 +47,8 @@ pub(super) fn preference(
         source: report.source(),
     };
     Some(frame.figure(|canvas, scale| {
-        references(set, &frame, canvas, scale)?;
+        let marks = scored.iter().map(|(flops, ..)| *flops);
+        references(set, &frame, canvas, scale, marks)?;
         for (flops, score, trial) in &scored {
             let style = MarkerStyle::of(sizes.index(trial));
             if let Some(interval) = &score.interval {
@@ -65,22 +66,35 @@ pub(super) fn preference(
     }))
 }
 
-/// The baselines, and chance where it lies within the axes.
+/// The baselines, named where no mark is.
 fn references(
     set: &PreferenceSet,
     frame: &Frame,
     canvas: &Canvas,
     scale: Scale,
+    marks: impl Iterator<Item = f64>,
 ) -> Result<(), FigureError> {
+    let middle = widest_gap(marks.map(|flops| scale.at((flops, frame.y.lo)).0));
     for (name, accuracy) in &set.baselines {
         if !frame.y.contains(*accuracy) {
             continue;
         }
         let ends = scale.line(&[(frame.x.lo, *accuracy), (frame.x.hi, *accuracy)]);
         canvas.line(&ends, Stroke::REFERENCE)?;
-        let format = TextFormat::plain(16.0, MUTED).anchored(HPos::Left);
+        let format = TextFormat::plain(16.0, MUTED).anchored(HPos::Center);
         let text = format!("{name} {accuracy:.3}");
-        canvas.text(PLOT.left + 8.0, ends[0].1 - 13.0, &text, format)?;
+        canvas.text(middle, ends[0].1 - 13.0, &text, format)?;
     }
     Ok(())
+}
+
+/// The middle of the widest piece of the plot without a mark.
+fn widest_gap(marks: impl Iterator<Item = f64>) -> f64 {
+    let mut ends: Vec<f64> = marks.chain([PLOT.left, PLOT.left + PLOT.width]).collect();
+    ends.sort_by(f64::total_cmp);
+    let gaps = ends
+        .windows(2)
+        .map(|two| (two[1] - two[0], (two[0] + two[1]) / 2.0));
+    let widest = gaps.max_by(|a, b| a.0.total_cmp(&b.0));
+    widest.map_or(PLOT.left, |(_, middle)| middle)
 }
