@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 11] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -83,9 +83,23 @@ const ROOMS: [Room; 10] = [
         tensors: true,
     },
     Room {
+        package: "polestar-serve",
+        folder: "crates/serve",
+        uses: &[
+            "polestar-worker",
+            "polestar-run",
+            "polestar-dataset",
+            "polestar-model",
+            "polestar-store",
+            "polestar-core",
+        ],
+        tensors: true,
+    },
+    Room {
         package: "polestar-coordinator",
         folder: "coordinator",
         uses: &[
+            "polestar-serve",
             "polestar-worker",
             "polestar-run",
             "polestar-laws",
