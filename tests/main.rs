@@ -13,5 +13,6 @@ mod measured;
 mod planted;
 mod recovery;
 mod refusals;
+mod rewards;
 mod slurm;
 mod strangers;

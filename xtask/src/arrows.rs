@@ -89,9 +89,23 @@ const ROOMS: [Room; 11] = [
         tensors: true,
     },
     Room {
+        package: "polestar-serve",
+        folder: "crates/serve",
+        uses: &[
+            "polestar-worker",
+            "polestar-run",
+            "polestar-dataset",
+            "polestar-model",
+            "polestar-store",
+            "polestar-core",
+        ],
+        tensors: true,
+    },
+    Room {
         package: "polestar-coordinator",
         folder: "coordinator",
         uses: &[
+            "polestar-serve",
             "polestar-worker",
             "polestar-run",
             "polestar-laws",

@@ -13,7 +13,9 @@ mod pool;
 mod progress;
 mod recommend;
 mod reference;
+mod score;
 mod scores;
+mod serve;
 mod slurm;
 mod speed;
 mod table;
@@ -99,6 +101,16 @@ enum Command {
     /// List, check or remove saved weights of a run
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    /// Score candidates with a checkpoint: lines of prompt, reference and candidates in, the same with rewards out
+    #[command(
+        after_help = "Example: coordinator score runs/first-1a2b3c4d#nano-200steps-s1 pairs.jsonl --output scored.jsonl"
+    )]
+    Score(score::ScoreArgs),
+    /// Answer rewards over HTTP, in the shapes of SGLang, vLLM, LMDeploy, OpenRLHF, slime and others
+    #[command(
+        after_help = "Example: coordinator serve runs/first-1a2b3c4d#nano-200steps-s1 --address 127.0.0.1:30000"
+    )]
+    Serve(serve::ServeArgs),
     /// Fit scaling laws to a table (CSV) of sizes, tokens, compute and losses, whoever trained the models
     #[command(after_help = "Example: coordinator fit losses.csv --report laws")]
     Fit(fit::FitArgs),
@@ -219,6 +231,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Recommend(args) => recommend::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,
+        Command::Score(args) => score::run(args).await?,
+        Command::Serve(args) => serve::run(args).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,

@@ -23,6 +23,7 @@ pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+pub use input::pack_input;
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
