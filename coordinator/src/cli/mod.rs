@@ -5,6 +5,7 @@ mod corpus;
 mod describe;
 mod diagnose;
 mod ensure;
+mod eval;
 mod fit;
 mod inspect_run;
 mod launch;
@@ -95,6 +96,12 @@ enum Command {
         after_help = "Example: coordinator recommend runs/first-1a2b3c4d --flops 1e15 --output next.toml"
     )]
     Recommend(recommend::RecommendArgs),
+    /// Measure how often a reward model prefers the better answer, on public benchmarks or pairs of your own, beside
+    /// baselines that need no training
+    #[command(
+        after_help = "Example: coordinator eval runs/first-1a2b3c4d#nano-1000 judgebench.jsonl rmb=RMB_dataset"
+    )]
+    Eval(eval::EvalArgs),
     /// Check that a run's results are what its files say: read everything, and train a piece of it again
     #[command(after_help = "Example: coordinator verify runs/first-1a2b3c4d")]
     Verify(verify::VerifyArgs),
@@ -229,6 +236,7 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
             ..
         } => inspect_run::compare(&run, &other, page.as_deref()).await?,
         Command::Recommend(args) => recommend::run(args).await?,
+        Command::Eval(args) => eval::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,
         Command::Score(args) => score::run(args).await?,
