@@ -73,10 +73,7 @@ DEVICE void attention_query_gradient(
         mean[half] = there ? delta[at] : 0.0f;
     }
     float sums[HD / 8][4];
-#pragma unroll
-    for (int n = 0; n < HD / 8; ++n) {
-        sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0.0f;
-    }
+    clear(sums);
 
     for (int step = 0; !walk.done(); ++step, walk.advance()) {
         if (!ahead.done()) {
@@ -94,30 +91,10 @@ DEVICE void attention_query_gradient(
         const bf16* v_tile = k_tile + COLUMNS * HD;
 
         float scores[COLUMNS / 8][4], weight_grads[COLUMNS / 8][4];
-#pragma unroll
-        for (int n = 0; n < COLUMNS / 8; ++n) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                scores[n][i] = 0.0f;
-                weight_grads[n][i] = 0.0f;
-            }
-        }
-#pragma unroll
-        for (int k = 0; k < HD / 16; ++k) {
-            u32 q[4], g[4];
-            load_a<HD>(q, queries, warp * 16, k);
-            load_a<HD>(g, grads, warp * 16, k);
-#pragma unroll
-            for (int n = 0; n < COLUMNS / 16; ++n) {
-                u32 b[4];
-                load_b<HD>(b, k_tile, 16 * n, k);
-                mma(scores[2 * n], q, b[0], b[1]);
-                mma(scores[2 * n + 1], q, b[2], b[3]);
-                load_b<HD>(b, v_tile, 16 * n, k);
-                mma(weight_grads[2 * n], g, b[0], b[1]);
-                mma(weight_grads[2 * n + 1], g, b[2], b[3]);
-            }
-        }
+        clear(scores);
+        clear(weight_grads);
+        add_product<HD>(scores, queries, warp * 16, k_tile);
+        add_product<HD>(weight_grads, grads, warp * 16, v_tile);
         const bool masked = walk.from + COLUMNS > walk.to || walk.from + COLUMNS - 1 > entry.start + warp * 16;
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; ++n) {
@@ -131,18 +108,7 @@ DEVICE void attention_query_gradient(
                 scores[n][i] = weight * (weight_grads[n][i] - mean[i / 2]);
             }
         }
-#pragma unroll
-        for (int k = 0; k < COLUMNS / 16; ++k) {
-            u32 a[4];
-            as_operand(a, scores[2 * k], scores[2 * k + 1]);
-#pragma unroll
-            for (int n = 0; n < HD / 16; ++n) {
-                u32 b[4];
-                load_b_transposed<HD>(b, k_tile, 16 * k, n);
-                mma(sums[2 * n], a, b[0], b[1]);
-                mma(sums[2 * n + 1], a, b[2], b[3]);
-            }
-        }
+        add_weighted<HD>(sums, scores, k_tile);
         __syncthreads();
     }
     copies_wait<0>();
@@ -211,14 +177,8 @@ DEVICE void attention_key_value_gradient(
 
     const float factor = scale * LOG2E;
     float key_sums[HD / 8][4], value_sums[HD / 8][4];
-#pragma unroll
-    for (int n = 0; n < HD / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            key_sums[n][i] = 0.0f;
-            value_sums[n][i] = 0.0f;
-        }
-    }
+    clear(key_sums);
+    clear(value_sums);
 
     int step = 0;
     for (int head = 0; head < group; ++head) {
@@ -234,22 +194,8 @@ DEVICE void attention_key_value_gradient(
             const float* of_stage = numbers + (step & 1) * 2 * COLUMNS;
 
             float weights[COLUMNS / 8][4];
-#pragma unroll
-            for (int n = 0; n < COLUMNS / 8; ++n) {
-                weights[n][0] = weights[n][1] = weights[n][2] = weights[n][3] = 0.0f;
-            }
-#pragma unroll
-            for (int k = 0; k < HD / 16; ++k) {
-                u32 a[4];
-                load_a<HD>(a, keys, warp * 16, k);
-#pragma unroll
-                for (int n = 0; n < COLUMNS / 16; ++n) {
-                    u32 b[4];
-                    load_b<HD>(b, q_tile, 16 * n, k);
-                    mma(weights[2 * n], a, b[0], b[1]);
-                    mma(weights[2 * n + 1], a, b[2], b[3]);
-                }
-            }
+            clear(weights);
+            add_product<HD>(weights, keys, warp * 16, q_tile);
             // A query before the key doesn't see it.
             const bool masked = walk.from < entry.start + warp * 16 + 15;
 #pragma unroll
@@ -261,36 +207,11 @@ DEVICE void attention_key_value_gradient(
                     weights[n][i] = masked && walk.from + column < key + i / 2 * 8 ? 0.0f : weight;
                 }
             }
-#pragma unroll
-            for (int k = 0; k < COLUMNS / 16; ++k) {
-                u32 a[4];
-                as_operand(a, weights[2 * k], weights[2 * k + 1]);
-#pragma unroll
-                for (int n = 0; n < HD / 16; ++n) {
-                    u32 b[4];
-                    load_b_transposed<HD>(b, g_tile, 16 * k, n);
-                    mma(value_sums[2 * n], a, b[0], b[1]);
-                    mma(value_sums[2 * n + 1], a, b[2], b[3]);
-                }
-            }
+            add_weighted<HD>(value_sums, weights, g_tile);
 
             float weight_grads[COLUMNS / 8][4];
-#pragma unroll
-            for (int n = 0; n < COLUMNS / 8; ++n) {
-                weight_grads[n][0] = weight_grads[n][1] = weight_grads[n][2] = weight_grads[n][3] = 0.0f;
-            }
-#pragma unroll
-            for (int k = 0; k < HD / 16; ++k) {
-                u32 a[4];
-                load_a<HD>(a, values, warp * 16, k);
-#pragma unroll
-                for (int n = 0; n < COLUMNS / 16; ++n) {
-                    u32 b[4];
-                    load_b<HD>(b, g_tile, 16 * n, k);
-                    mma(weight_grads[2 * n], a, b[0], b[1]);
-                    mma(weight_grads[2 * n + 1], a, b[2], b[3]);
-                }
-            }
+            clear(weight_grads);
+            add_product<HD>(weight_grads, values, warp * 16, g_tile);
 #pragma unroll
             for (int n = 0; n < COLUMNS / 8; ++n) {
 #pragma unroll
@@ -299,18 +220,7 @@ DEVICE void attention_key_value_gradient(
                     weights[n][i] *= weight_grads[n][i] - of_stage[COLUMNS + column];
                 }
             }
-#pragma unroll
-            for (int k = 0; k < COLUMNS / 16; ++k) {
-                u32 a[4];
-                as_operand(a, weights[2 * k], weights[2 * k + 1]);
-#pragma unroll
-                for (int n = 0; n < HD / 16; ++n) {
-                    u32 b[4];
-                    load_b_transposed<HD>(b, q_tile, 16 * k, n);
-                    mma(key_sums[2 * n], a, b[0], b[1]);
-                    mma(key_sums[2 * n + 1], a, b[2], b[3]);
-                }
-            }
+            add_weighted<HD>(key_sums, weights, q_tile);
             __syncthreads();
         }
     }

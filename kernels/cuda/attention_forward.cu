@@ -34,10 +34,7 @@ DEVICE void attention_forward(
 
     u32 q[HD / 16][4];
     float sums[HD / 8][4];
-#pragma unroll
-    for (int n = 0; n < HD / 8; ++n) {
-        sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0.0f;
-    }
+    clear(sums);
     // In units of the exponent of 2: scores times `factor`.
     const float factor = scale * LOG2E;
     float max[2] = {-INFINITE, -INFINITE}, total[2] = {0.0f, 0.0f};
@@ -65,10 +62,7 @@ DEVICE void attention_forward(
         }
 
         float scores[COLUMNS / 8][4];
-#pragma unroll
-        for (int n = 0; n < COLUMNS / 8; ++n) {
-            scores[n][0] = scores[n][1] = scores[n][2] = scores[n][3] = 0.0f;
-        }
+        clear(scores);
 #pragma unroll
         for (int k = 0; k < HD / 16; ++k) {
 #pragma unroll
@@ -123,18 +117,7 @@ DEVICE void attention_forward(
                 total[i / 2] += weight;
             }
         }
-#pragma unroll
-        for (int k = 0; k < COLUMNS / 16; ++k) {
-            u32 a[4];
-            as_operand(a, scores[2 * k], scores[2 * k + 1]);
-#pragma unroll
-            for (int n = 0; n < HD / 16; ++n) {
-                u32 b[4];
-                load_b_transposed<HD>(b, v_tile, 16 * k, n);
-                mma(sums[2 * n], a, b[0], b[1]);
-                mma(sums[2 * n + 1], a, b[2], b[3]);
-            }
-        }
+        add_weighted<HD>(sums, scores, v_tile);
         // The stage is free only now.
         __syncthreads();
     }

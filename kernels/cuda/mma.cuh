@@ -91,12 +91,53 @@ template <int HD> DEVICE void load_b_transposed(u32 (&b)[4], const bf16* tile, i
     ldmatrix_transposed(b, tile + Tile<HD>::at(k + lane % 16, 2 * n + lane / 16));
 }
 
+template <int N> DEVICE void clear(float (&c)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+        c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0.0f;
+    }
+}
+
 // Two neighbouring accumulators, 16 columns, as operand A.
 DEVICE void as_operand(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = pack_bf16(left[0], left[1]);
     a[1] = pack_bf16(left[2], left[3]);
     a[2] = pack_bf16(right[0], right[1]);
     a[3] = pack_bf16(right[2], right[3]);
+}
+
+// c += a b', 16 rows of one tile by all 8 N rows of another.
+//
+// Not unrolled as a whole: the compiler would keep every step's addresses in registers, which wide heads haven't got.
+template <int HD, int N> DEVICE void add_product(float (&c)[N][4], const bf16* a_tile, int row, const bf16* b_tile) {
+#pragma unroll 2
+    for (int k = 0; k < HD / 16; ++k) {
+        u32 a[4];
+        load_a<HD>(a, a_tile, row, k);
+#pragma unroll
+        for (int n = 0; n < N / 2; ++n) {
+            u32 b[4];
+            load_b<HD>(b, b_tile, 16 * n, k);
+            mma(c[2 * n], a, b[0], b[1]);
+            mma(c[2 * n + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+// sums += w rows, w being 16 rows of 8 N numbers in registers, which are rounded, and `rows` a tile of 8 N rows.
+template <int HD, int N> DEVICE void add_weighted(float (&sums)[HD / 8][4], const float (&w)[N][4], const bf16* rows) {
+#pragma unroll
+    for (int k = 0; k < N / 2; ++k) {
+        u32 a[4];
+        as_operand(a, w[2 * k], w[2 * k + 1]);
+#pragma unroll
+        for (int n = 0; n < HD / 16; ++n) {
+            u32 b[4];
+            load_b_transposed<HD>(b, rows, 16 * k, n);
+            mma(sums[2 * n], a, b[0], b[1]);
+            mma(sums[2 * n + 1], a, b[2], b[3]);
+        }
+    }
 }
 
 #endif

@@ -36,7 +36,7 @@ pub use rows::{
     EmbeddingBackward, EmbeddingForward, MAX_NORM_WIDTH, RmsNormBackward, RmsNormForward, Rope,
     RopeTable, SortedIds, SwigluBackward, SwigluForward,
 };
-pub use sources::{KERNELS, SOURCES, Source};
+pub use sources::{KERNELS, NVRTC_OPTIONS, SOURCES, Source};
 pub use tiles::{AttentionTiles, TileTable};
 
 /// An address on the device; 0 is null.

@@ -24,6 +24,9 @@ macro_rules! source {
     };
 }
 
+/// What NVRTC is told, beside the architecture: sums and products are fused where the source says so and nowhere else.
+pub const NVRTC_OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=false", "--ftz=false"];
+
 /// Every source.
 pub const SOURCES: &[Source] = &[
     source!(
