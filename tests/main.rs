@@ -2,6 +2,7 @@
 
 mod chaos;
 mod common;
+mod cuda;
 mod damage;
 mod digest;
 mod faults;
@@ -14,4 +15,5 @@ mod planted;
 mod recovery;
 mod refusals;
 mod slurm;
+mod standin;
 mod strangers;

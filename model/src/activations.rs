@@ -237,7 +237,7 @@ mod tests {
             training_bytes(&config, HeadKind::Reward, &packs, recompute)
         };
         let (kept, again) = (bytes(16_384, false), bytes(16_384, true));
-        assert!(kept > 8 * again, "{kept} {again}");
+        assert!(kept > 6 * again, "{kept} {again}");
         // About 1.3 MB a token, for the published 1.8B.
         let per_token = kept as f64 / 16_384.0 / 1e6;
         assert!((1.2..1.6).contains(&per_token), "{per_token}");

@@ -17,7 +17,7 @@ mod world;
 
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
-pub use memory::{GIB, Share};
+pub use memory::{GIB, Share, State};
 pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;

@@ -43,7 +43,7 @@ pub struct NormBackward {
 }
 
 impl NormBackward {
-    /// Rows of [`NormBackward::partials`].
+    /// Partial sums for so many rows.
     pub fn partials(rows: usize) -> usize {
         RmsNormBackward::blocks(int(rows)) as usize
     }

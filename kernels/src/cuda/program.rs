@@ -2,7 +2,7 @@
 
 use super::{
     CudaError,
-    abi::{Launch, Source},
+    abi::{Launch, NVRTC_OPTIONS, Source},
     context::Context,
 };
 use cudarc::{
@@ -18,14 +18,6 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-
-/// Sums and products are written as they are to be computed: none is fused behind our back.
-const OPTIONS: [&str; 4] = [
-    "--std=c++17",
-    "--fmad=false",
-    "--ftz=false",
-    "--default-device",
-];
 
 /// The kernels of a device.
 pub(super) struct Program {
@@ -139,7 +131,7 @@ fn cubin(source: &Source, architecture: &str, version: &str) -> Result<Vec<u8>, 
     let mut key = blake3::Hasher::new();
     for part in [source.text, architecture, version]
         .into_iter()
-        .chain(OPTIONS)
+        .chain(NVRTC_OPTIONS)
     {
         key.update(&(part.len() as u64).to_le_bytes());
         key.update(part.as_bytes());
@@ -177,7 +169,7 @@ fn compile(source: &Source, architecture: &str) -> Result<Vec<u8>, CudaError> {
     let name = CString::new(source.file).expect("names have no zero");
     let program = nvrtc::result::create_program(&text, Some(&name));
     let program = Compiling(program.map_err(|error| refused(error.to_string()))?);
-    let mut options: Vec<String> = OPTIONS.map(str::to_owned).into();
+    let mut options: Vec<String> = NVRTC_OPTIONS.map(str::to_owned).into();
     options.push(format!("--gpu-architecture={architecture}"));
     // SAFETY: the program was created above and is destroyed when it is dropped.
     unsafe {

@@ -135,6 +135,11 @@ pub trait Engine: Send + Sized + 'static {
     /// The parameters' layout.
     fn layout(&self) -> &ModelLayout;
 
+    /// What of the device and its libraries decides the bits of a result, as text; none where the recipe says it all.
+    fn numerics(&self) -> Option<String> {
+        None
+    }
+
     /// Brings a packed row to the device, for as many passes as are to come.
     fn upload(&self, pack: PackInput) -> Self::Pack;
 

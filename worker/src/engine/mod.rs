@@ -1,12 +1,16 @@
 //! The training engine: one rank's part in one trial.
 
+mod backend;
 mod burn;
 mod contract;
 mod corpora;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod figures;
 mod gradient;
 mod input;
 mod memory_tier;
+mod numerics;
 mod observe;
 mod pass;
 mod replay;
@@ -19,10 +23,13 @@ mod testing;
 mod trainer;
 mod validate;
 
+pub use backend::run_on_mesh;
 pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaEngine, CudaEngineError};
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
@@ -75,6 +82,20 @@ pub enum Failure {
         /// Where.
         #[source]
         source: NotFinite,
+    },
+    /// The devices compute other bits.
+    #[error(
+        "{who} computes with {found}, and {whose} was {expected}: the same trial has other bits there. Use the same devices and libraries, or --accept-numerics to go on with a result that nobody can repeat bit for bit"
+    )]
+    OtherNumerics {
+        /// Whose device is another one.
+        who: String,
+        /// What it is.
+        found: String,
+        /// What it is compared with.
+        whose: String,
+        /// What that was.
+        expected: String,
     },
     /// A held-out loss is no longer a number.
     #[error("step {}, {set}: a number is not finite any more. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
@@ -132,7 +153,7 @@ impl Failure {
     pub fn phase(&self) -> Phase {
         match self {
             Failure::Aborted | Failure::Drained { .. } => Phase::Abort,
-            Failure::Config(_) => Phase::Config,
+            Failure::Config(_) | Failure::OtherNumerics { .. } => Phase::Config,
             Failure::Data(_) | Failure::OtherCorpus { .. } => Phase::Data,
             Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
@@ -195,6 +216,7 @@ impl Failure {
             ),
             Failure::Config(_)
             | Failure::OtherCorpus { .. }
+            | Failure::OtherNumerics { .. }
             | Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
             | Failure::Norm { .. }
