@@ -89,98 +89,79 @@ rms_norm_forward(
 
 // With n = x / rms and g = grad * weight: x_grad = (g - n * mean(g n)) / rms, and weight_grad sums grad * n.
 //
-// A block takes its rows one after the other and keeps the columns' sums in registers.
-KERNEL __launch_bounds__(256)
+// A block takes its rows one after the other, a thread 8 columns of each: it keeps the columns' sums in registers.
+KERNEL __launch_bounds__(1024)
 rms_norm_backward(
     const bf16* x, const u32* picked, const float* weight, const bf16* grad, const bf16* residual, bf16* x_grad,
     float* partials, int rows, int width, float eps, int each
 ) {
-    // 4 chunks of 8 columns for each of 256 threads: 8,192 columns.
-    const int chunks = 4;
-    const int stride = 8 * blockDim.x;
+    const int most_warps = 32;
+    const int column = 8 * threadIdx.x;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int warps = blockDim.x / WARP;
     // One row's sums are read while the next one's are written elsewhere: one barrier a row.
-    SHARED(float, sums, 2 * 2 * 8);
-    float weight_grad[chunks][8];
+    SHARED(float, sums, 2 * 2 * most_warps);
+    float w[8], weight_grad[8];
 #pragma unroll
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            weight_grad[chunk][i] = 0.0f;
-        }
+    for (int i = 0; i < 8; ++i) {
+        w[i] = weight_grad[i] = 0.0f;
+    }
+    if (column < width) {
+        load8(weight, column, width, w);
     }
     const int first = blockIdx.x * each;
     const int end = min(rows, first + each);
     for (int row = first; row < end; ++row) {
         const u64 place = (u64)(picked ? picked[row] : row) * width;
-        const bf16* values = x + place;
-        const bf16* grads = grad + (u64)row * width;
-        float v[8], g[8], w[8];
+        float v[8], g[8];
         float squares = 0.0f, along = 0.0f;
+        if (column < width) {
+            load8(x + place, column, width, v);
+            load8(grad + (u64)row * width, column, width, g);
 #pragma unroll
-        for (int chunk = 0; chunk < chunks; ++chunk) {
-            const int column = chunk * stride + 8 * threadIdx.x;
-            if (column < width) {
-                load8(values, column, width, v);
-                load8(grads, column, width, g);
-                load8(weight, column, width, w);
-#pragma unroll
-                for (int i = 0; i < 8; ++i) {
-                    squares = fmaf(v[i], v[i], squares);
-                    along = fmaf(v[i], g[i] * w[i], along);
-                }
+            for (int i = 0; i < 8; ++i) {
+                squares = fmaf(v[i], v[i], squares);
+                along = fmaf(v[i], g[i] * w[i], along);
             }
         }
         squares = warp_sum(squares);
         along = warp_sum(along);
-        float* of_row = sums + (row & 1) * 16;
+        float* of_row = sums + (row & 1) * 2 * most_warps;
         if (lane == 0) {
             of_row[warp] = squares;
-            of_row[8 + warp] = along;
+            of_row[most_warps + warp] = along;
         }
         __syncthreads();
         squares = of_row[0];
-        along = of_row[8];
+        along = of_row[most_warps];
         for (int other = 1; other < warps; ++other) {
             squares += of_row[other];
-            along += of_row[8 + other];
+            along += of_row[most_warps + other];
         }
         const float inverse = 1.0f / sqrtf(squares / width + eps);
         along = along * inverse * inverse / width;
+        if (column < width) {
+            float out[8], more[8];
 #pragma unroll
-        for (int chunk = 0; chunk < chunks; ++chunk) {
-            const int column = chunk * stride + 8 * threadIdx.x;
-            if (column < width) {
-                load8(values, column, width, v);
-                load8(grads, column, width, g);
-                load8(weight, column, width, w);
-                float out[8];
+            for (int i = 0; i < 8; ++i) {
+                out[i] = fmaf(-along, v[i], g[i] * w[i]) * inverse;
+                weight_grad[i] = fmaf(g[i], v[i] * inverse, weight_grad[i]);
+            }
+            if (residual) {
+                load8(residual + place, column, width, more);
 #pragma unroll
                 for (int i = 0; i < 8; ++i) {
-                    out[i] = fmaf(-along, v[i], g[i] * w[i]) * inverse;
-                    weight_grad[chunk][i] = fmaf(g[i], v[i] * inverse, weight_grad[chunk][i]);
+                    out[i] += more[i];
                 }
-                if (residual) {
-                    load8(residual + place, column, width, v);
-#pragma unroll
-                    for (int i = 0; i < 8; ++i) {
-                        out[i] += v[i];
-                    }
-                }
-                store8(x_grad + place, column, width, out);
             }
+            store8(x_grad + place, column, width, out);
         }
     }
     float* partial = partials + (u64)blockIdx.x * width;
 #pragma unroll
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-        const int column = chunk * stride + 8 * threadIdx.x;
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            if (column + i < width) {
-                partial[column + i] = weight_grad[chunk][i];
-            }
+    for (int i = 0; i < 8; ++i) {
+        if (column + i < width) {
+            partial[column + i] = weight_grad[i];
         }
     }
 }

@@ -6,7 +6,8 @@
 // launch with a message: a barrier that a thread doesn't reach, lanes at different instructions, addresses outside shared
 // memory.
 //
-// Cited: PTX ISA 9.0, section 9.7.15.5.8 (fragments of mma.m16n8k16), 9.7.15.5.15 (ldmatrix), 9.7.9.25.3 (cp.async); CUDA C++
+// Followed: PTX ISA (section numbers of version 9.2), "Matrix fragments for mma.m16n8k16 with floating point type" (9.7.14.5),
+// "Warp-level matrix load instruction: ldmatrix", "Data movement and conversion instructions: cp.async"; CUDA C++
 // Programming Guide, "Warp shuffle functions", "Synchronization functions".
 
 #pragma once

@@ -4,7 +4,7 @@ use crate::library::{Host, Output, at, narrow};
 use crate::reference::{Tolerance, assert_close, bf16_noise, noise, outcome};
 use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 use polestar_kernels::cuda::abi::{
-    CrossEntropy, RewardBackward, RewardForward, RewardLoss, RewardWeightGradient,
+    CrossEntropy, Launch, RewardBackward, RewardForward, RewardLoss, RewardWeightGradient,
 };
 
 #[test]
@@ -15,51 +15,61 @@ fn rewards_and_their_gradients_are_right() {
     }
 }
 
-fn check_rewards(host: &Host, triplets: usize, width: usize) {
-    let what = format!("{triplets} triplets of {width}");
-    let (rows, tokens) = (2 * triplets, 5 * triplets + 2);
-    let picked: Vec<u32> = (0..rows as u32)
-        .map(|i| i / 2 * 5 + 1 + i % 2 * 3)
-        .collect();
-    let (x, x_values) = bf16_noise(1, tokens * width);
-    let weight: Vec<f32> = noise(2, width).iter().map(|w| 1.0 + 0.5 * w).collect();
-    let head = noise(3, width);
-    let (before_weight, before_head) = (noise(4, width), noise(5, width));
-    let scale = 0.125;
+/// What rewards are made of.
+struct Rewards {
+    triplets: usize,
+    tokens: usize,
+    width: usize,
+    picked: Vec<u32>,
+    x: Vec<u16>,
+    x_values: Vec<f32>,
+    weight: Vec<f32>,
+    head: Vec<f32>,
+}
 
-    let operation = |inputs: &[Tensor<1>]| {
-        let x = inputs[0].clone().reshape([tokens, width]);
-        let indices: Vec<i64> = picked.iter().map(|&row| i64::from(row)).collect();
-        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [rows]), &x.device());
-        let normed = polestar_kernels::rms_norm(x.select(0, indices), inputs[1].clone(), 1e-5);
-        let rewards = (normed * inputs[2].clone().reshape([1, width])).sum_dim(1);
-        let rewards = rewards.reshape([triplets, 2]);
-        let side = |i: usize| rewards.clone().slice([0..triplets, i..i + 1]);
-        activation::log_sigmoid(side(0) - side(1))
-            .neg()
-            .reshape([triplets])
-    };
-    let outputs = [
-        Output::f32(triplets),
-        Output::f32(triplets),
-        Output::Bf16(vec![0; x.len()]),
-        Output::F32(before_weight.clone()),
-        Output::F32(before_head.clone()),
-        Output::U32(vec![0]),
-        Output::f32(rows),
-        Output::f32(rows),
-        Output::f32(rows),
-    ];
-    let [
-        losses,
-        margins,
-        x_grad,
-        weight_grad,
-        head_grad,
-        flag,
-        rewards,
-        ..,
-    ] = host.run(outputs, |addresses| {
+/// What a triplet's loss weighs.
+const SCALE: f32 = 0.125;
+
+impl Rewards {
+    fn new(triplets: usize, width: usize) -> Rewards {
+        let tokens = 5 * triplets + 2;
+        let (x, x_values) = bf16_noise(1, tokens * width);
+        Rewards {
+            triplets,
+            tokens,
+            width,
+            picked: (0..2 * triplets as u32)
+                .map(|i| i / 2 * 5 + 1 + i % 2 * 3)
+                .collect(),
+            x,
+            x_values,
+            weight: noise(2, width).iter().map(|w| 1.0 + 0.5 * w).collect(),
+            head: noise(3, width),
+        }
+    }
+
+    /// Losses, and gradients of activations, scale and head.
+    fn expected(&self, dtype: DType) -> Vec<Vec<f64>> {
+        let (triplets, width) = (self.triplets, self.width);
+        let operation = |inputs: &[Tensor<1>]| {
+            let x = inputs[0].clone().reshape([self.tokens, width]);
+            let indices: Vec<i64> = self.picked.iter().map(|&row| i64::from(row)).collect();
+            let indices = TensorData::new(indices, [2 * triplets]);
+            let indices = Tensor::<1, Int>::from_data(indices, &x.device());
+            let picked = x.select(0, indices);
+            let normed = polestar_kernels::rms_norm(picked, inputs[1].clone(), 1e-5);
+            let rewards = (normed * inputs[2].clone().reshape([1, width])).sum_dim(1);
+            let rewards = rewards.reshape([triplets, 2]);
+            let side = |i: usize| rewards.clone().slice([0..triplets, i..i + 1]);
+            activation::log_sigmoid(side(0) - side(1))
+                .neg()
+                .reshape([triplets])
+        };
+        let inputs: [&[f32]; 3] = [&self.x_values, &self.weight, &self.head];
+        outcome(&operation, &inputs, &vec![SCALE; triplets], dtype)
+    }
+
+    fn launches(&self, addresses: [u64; 9]) -> Vec<Launch> {
         let [
             losses,
             margins,
@@ -71,8 +81,9 @@ fn check_rewards(host: &Host, triplets: usize, width: usize) {
             inverses,
             reward_grads,
         ] = addresses;
-        let (x, picked, weight, head) = (at(&x), at(&picked), at(&weight), at(&head));
-        let (rows, width) = (rows as u32, width as u32);
+        let (x, picked) = (at(&self.x), at(&self.picked));
+        let (weight, head) = (at(&self.weight), at(&self.head));
+        let (rows, width) = (2 * self.triplets as u32, self.width as u32);
         let forward = RewardForward {
             x,
             picked,
@@ -90,8 +101,8 @@ fn check_rewards(host: &Host, triplets: usize, width: usize) {
             margins,
             reward_grads,
             flag,
-            triplets: triplets as u32,
-            scale,
+            triplets: self.triplets as u32,
+            scale: SCALE,
         };
         let backward = RewardBackward {
             x,
@@ -122,7 +133,34 @@ fn check_rewards(host: &Host, triplets: usize, width: usize) {
             backward.launch(),
             weights.launch(),
         ]
-    });
+    }
+}
+
+fn check_rewards(host: &Host, triplets: usize, width: usize) {
+    let what = format!("{triplets} triplets of {width}");
+    let case = Rewards::new(triplets, width);
+    let (before_weight, before_head) = (noise(4, width), noise(5, width));
+    let outputs = [
+        Output::f32(triplets),
+        Output::f32(triplets),
+        Output::Bf16(vec![0; case.x.len()]),
+        Output::F32(before_weight.clone()),
+        Output::F32(before_head.clone()),
+        Output::U32(vec![0]),
+        Output::f32(2 * triplets),
+        Output::f32(2 * triplets),
+        Output::f32(2 * triplets),
+    ];
+    let [
+        losses,
+        margins,
+        x_grad,
+        weight_grad,
+        head_grad,
+        flag,
+        rewards,
+        ..,
+    ] = host.run(outputs, |addresses| case.launches(addresses));
     assert_eq!(flag, Output::U32(vec![0]), "{what}: all is finite");
     let rewards = rewards.values();
     let differences: Vec<f64> = rewards.chunks(2).map(|pair| pair[0] - pair[1]).collect();
@@ -132,47 +170,32 @@ fn check_rewards(host: &Host, triplets: usize, width: usize) {
         &differences,
         Tolerance::F32,
     );
-    let factors = vec![scale; triplets];
+    // Sums of a few thousand products that mostly cancel.
+    let sums = Tolerance {
+        relative: 1e-4,
+        of_largest: 2e-5,
+    };
+    let rows = Tolerance {
+        of_largest: 2e-5,
+        ..Tolerance::BF16
+    };
     for dtype in [DType::F64, DType::F32] {
-        let expected = outcome(&operation, &[&x_values, &weight, &head], &factors, dtype);
-        let what = format!("{what} against {dtype:?}");
-        // Sums of a few thousand products that mostly cancel.
-        let sums = Tolerance {
-            relative: 1e-4,
-            of_largest: 2e-5,
+        let expected = case.expected(dtype);
+        let added = |gradient: &[f64], before: &[f32]| -> Vec<f64> {
+            let pairs = gradient.iter().zip(before);
+            pairs.map(|(g, b)| g + f64::from(*b)).collect()
         };
-        assert_close(
-            &format!("{what}: losses"),
-            &losses.values(),
-            &expected[0],
-            sums,
-        );
-        let rows = Tolerance {
-            of_largest: 2e-5,
-            ..Tolerance::BF16
-        };
-        assert_close(
-            &format!("{what}: gradient"),
-            &x_grad.values(),
-            &expected[1],
-            rows,
-        );
-        let with = |a: &[f64], b: &[f32]| -> Vec<f64> {
-            a.iter().zip(b).map(|(a, b)| a + f64::from(*b)).collect()
-        };
-        let scale_grad = with(&expected[2], &before_weight);
-        assert_close(
-            &format!("{what}: scale"),
-            &weight_grad.values(),
-            &scale_grad,
-            sums,
-        );
-        assert_close(
-            &format!("{what}: head"),
-            &head_grad.values(),
-            &with(&expected[3], &before_head),
-            sums,
-        );
+        let scale_grad = added(&expected[2], &before_weight);
+        let head_expected = added(&expected[3], &before_head);
+        for (part, actual, expected, tolerance) in [
+            ("losses", &losses, &expected[0], sums),
+            ("gradient", &x_grad, &expected[1], rows),
+            ("scale", &weight_grad, &scale_grad, sums),
+            ("head", &head_grad, &head_expected, sums),
+        ] {
+            let what = format!("{what} against {dtype:?}: {part}");
+            assert_close(&what, &actual.values(), expected, tolerance);
+        }
     }
 }
 

@@ -135,7 +135,12 @@ impl Host {
         launches: impl Fn([u64; N]) -> Vec<Launch>,
     ) -> [Output; N] {
         let mut agreed: Option<[Output; N]> = None;
-        for seed in SEEDS {
+        // The sanitizers look at addresses, which hardly depend on the order.
+        let seeds = match std::env::var_os(OTHER) {
+            Some(_) => &SEEDS[..1],
+            None => &SEEDS[..],
+        };
+        for &seed in seeds {
             let mut copies = outputs.clone();
             let addresses = copies.each_mut().map(Output::address);
             for launch in launches(addresses) {

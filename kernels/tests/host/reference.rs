@@ -76,7 +76,7 @@ impl Tolerance {
     };
     /// The same, rounded to bf16 once.
     pub(crate) const BF16: Tolerance = Tolerance {
-        relative: 1.0 / 256.0,
+        relative: 1.0 / 250.0,
         of_largest: 2e-6,
     };
     /// Products of operands that were rounded to bf16 on the way.

@@ -127,7 +127,7 @@ impl RmsNormForward {
     }
 }
 
-/// The widest row [`RmsNormBackward`] takes: a block keeps a row's sums in registers.
+/// The widest row [`RmsNormBackward`] takes: 8 columns for each thread of a block.
 pub const MAX_NORM_WIDTH: u32 = 8192;
 
 /// Gradients of a norm: `rms_norm_backward(x, picked, weight, grad, residual, x_grad, partials, rows, width, eps, each)`.
@@ -192,7 +192,7 @@ impl RmsNormBackward {
             .ints([self.rows, self.width])
             .float(self.eps)
             .int(each);
-        let threads = (self.width.div_ceil(8).next_multiple_of(WARP)).min(256);
+        let threads = self.width.div_ceil(8).next_multiple_of(WARP);
         Launch::new("rms_norm_backward", [blocks, 1, 1], threads, arguments)
     }
 }
