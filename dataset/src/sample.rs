@@ -70,10 +70,10 @@ impl SampleConfig {
         };
         let prefix = 2 * self.max_prompt + newline + self.max_response + 2;
         let candidate = newline + self.max_response + 1;
-        match (objective, self.layout) {
-            (Objective::Lm, _) => prefix + candidate,
-            (Objective::Polar, Layout::Shared) => prefix + 2 * candidate,
-            (Objective::Polar, Layout::Plain) => 2 * (prefix + candidate),
+        match self.layout {
+            _ if objective == Objective::Lm => prefix + candidate,
+            Layout::Shared => prefix + 2 * candidate,
+            Layout::Plain => 2 * (prefix + candidate),
         }
     }
 
