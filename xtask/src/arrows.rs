@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 11] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -53,6 +53,12 @@ const ROOMS: [Room; 10] = [
         tensors: true,
     },
     Room {
+        package: "polestar-hf",
+        folder: "crates/hf",
+        uses: &["polestar-core", "polestar-store", "polestar-model"],
+        tensors: false,
+    },
+    Room {
         package: "polestar-dataset",
         folder: "dataset",
         uses: &["polestar-core", "polestar-store"],
@@ -74,6 +80,7 @@ const ROOMS: [Room; 10] = [
         folder: "worker",
         uses: &[
             "polestar-run",
+            "polestar-hf",
             "polestar-dataset",
             "polestar-model",
             "polestar-kernels",
@@ -88,6 +95,7 @@ const ROOMS: [Room; 10] = [
         uses: &[
             "polestar-worker",
             "polestar-run",
+            "polestar-hf",
             "polestar-laws",
             "polestar-dataset",
             "polestar-model",

@@ -1,11 +1,14 @@
 //! The command line: parsing, and one module a command.
 
+mod batches;
 mod checkpoint;
 mod corpus;
 mod describe;
 mod diagnose;
 mod ensure;
+mod export;
 mod fit;
+mod import_weights;
 mod inspect_run;
 mod launch;
 mod plan;
@@ -16,6 +19,7 @@ mod reference;
 mod scores;
 mod slurm;
 mod speed;
+mod starts;
 mod table;
 mod verify;
 mod worker;
@@ -99,6 +103,19 @@ enum Command {
     /// List, check or remove saved weights of a run
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    /// Write a checkpoint as a folder that transformers, vLLM, SGLang and lmdeploy load
+    #[command(
+        after_help = "Example: coordinator export runs/first-1a2b3c4d --trial nano-1e12-s1 --output model"
+    )]
+    Export(export::ExportArgs),
+    /// Say whether weights of a language model can be started from, and write the tokenizer that a corpus needs for it
+    #[command(after_help = "Example: coordinator import-weights llama --tokenizer tokenizer.json")]
+    ImportWeights(import_weights::ImportWeightsArgs),
+    /// Show what a trial trains on in a step, triplet by triplet, and what the step came to
+    #[command(
+        after_help = "Example: coordinator batches runs/first-1a2b3c4d --trial nano-1e12-s1 --step 120"
+    )]
+    Batches(batches::BatchesArgs),
     /// Fit scaling laws to a table (CSV) of sizes, tokens, compute and losses, whoever trained the models
     #[command(after_help = "Example: coordinator fit losses.csv --report laws")]
     Fit(fit::FitArgs),
@@ -219,6 +236,9 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Recommend(args) => recommend::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,
+        Command::Export(args) => export::run(&args).await?,
+        Command::ImportWeights(args) => import_weights::run(&args).await?,
+        Command::Batches(args) => batches::run(&args).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,
