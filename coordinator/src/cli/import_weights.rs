@@ -7,7 +7,7 @@ use super::{
 use clap::Args;
 use polestar_hf::{
     Head, Weights,
-    tokenizer::{Vocabulary, with_polar_tokens},
+    tokenizer::{Extended, Vocabulary, with_polar_tokens},
 };
 use polestar_model::{HeadKind, count};
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ async fn tokenizer(weights: &Weights, args: &ImportWeightsArgs) -> Result<(), Er
         };
     };
     let vocabulary = Vocabulary::parse(&file, &bytes)?;
-    let (json, added) = with_polar_tokens(&file, &bytes)?;
+    let Extended { json, added } = with_polar_tokens(&file, &bytes)?;
     let named: Vec<String> = added
         .iter()
         .map(|(token, id)| format!("{token} ({id})"))
