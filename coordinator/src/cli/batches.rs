@@ -3,7 +3,7 @@
 use super::{Error, inspect_run::CorpusArgs, table::table};
 use crate::run::{Run, of_run};
 use clap::Args;
-use polestar_core::{Lane, Objective, Step};
+use polestar_core::{Lane, Step};
 use polestar_dataset::{Corpus, LaneTriplets, LoadPlan, Packer, TokenTriplet};
 use polestar_run::{Trial, metrics};
 use polestar_store::Store;
@@ -116,7 +116,7 @@ fn of_triplet(corpus: &Corpus, packer: &Packer<'_>, lane: Lane, triplet: &TokenT
         "positive": positive,
     });
     // A language model never sees the other one.
-    if packer.objective == Objective::Polar {
+    if packer.objective.ranks() {
         line["negative"] = json!(negative);
     }
     line

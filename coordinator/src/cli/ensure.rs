@@ -1,14 +1,14 @@
 //! Having a sweep's corpus and plan before anything runs.
 
-use super::{Error, corpus::watched_import, table::bytes};
+use super::{Error, corpus::watched_import, starts::starts, table::bytes};
 use crate::{
     run::{cutting, training_sample},
     sweep::{CorpusFacts, Plan, StartFacts, Sweep, Work, plan},
 };
 use polestar_core::Objective;
 use polestar_dataset::{
-    Accounts, Corpus, ImportOptions, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
-    manifest::MANIFEST_KEY, synth,
+    Accounts, Corpus, CorpusKind, ImportOptions, Origin, PackCost, Packer, SynthOptions,
+    SynthOrigin, manifest::MANIFEST_KEY, synth,
 };
 use polestar_hf::{
     Weights,
@@ -20,10 +20,11 @@ use std::sync::Arc;
 
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
 pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
-    if let Some(start) = &mut sweep.start {
-        let store = Store::open_existing(&start.weights);
+    let weights = sweep.start.as_mut().and_then(|it| it.weights.as_mut());
+    if let Some(weights) = weights {
+        let store = Store::open_existing(weights);
         let store = store.map_err(|error| format!("start.weights: {error}"))?;
-        start.weights = store.url().to_owned();
+        *weights = store.url().to_owned();
     }
     let table = &mut sweep.corpus;
     let is_made_here = table.synth.is_some() || table.import.is_some();
@@ -118,8 +119,40 @@ pub(crate) struct OnCorpus {
     pub(crate) weights: Option<polestar_hf::Manifest>,
 }
 
+/// Whether the corpus holds what the sweep is to learn from.
+fn check_kind(sweep: &Sweep, corpus: &Corpus) -> Result<(), Error> {
+    let url = corpus.url();
+    let warm = sweep.warm_start.as_ref().map(|warm| warm.objective);
+    for objective in [Some(sweep.sweep.objective), warm].into_iter().flatten() {
+        match (objective, corpus.kind()) {
+            (Objective::Sft, CorpusKind::Trajectories) => {
+                return Err(format!(
+                    "objective = \"sft\" learns from labelled pairs, and the corpus at {url} holds trajectories; import labelled data with `coordinator corpus import --labelled` (corpus.import.labelled)"
+                )
+                .into());
+            }
+            (Objective::Polar, CorpusKind::Labelled) => {
+                return Err(format!(
+                    "objective = \"polar\" learns from trajectories, and the corpus at {url} holds labelled pairs; say sweep.objective = \"sft\""
+                )
+                .into());
+            }
+            _ => {}
+        }
+    }
+    match corpus.kind() == CorpusKind::Labelled && !sweep.sweep.policies.is_empty() {
+        true => Err(format!(
+            "sweep.policies: the corpus at {url} is labelled and has no policies to choose among"
+        )
+        .into()),
+        false => Ok(()),
+    }
+}
+
 /// Plans a sweep on its corpus, and looks at what it cuts there.
 pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCorpus, Error> {
+    check_kind(sweep, corpus)?;
+    let starts = starts(sweep, corpus).await?;
     let distances = match sweep.sweep.needs_distances() {
         true => Some(corpus.policy_distances().await?),
         false => None,
@@ -140,9 +173,10 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
         tokens: per_triplet(cost.packed_tokens),
         pairs: per_triplet(cost.attention_pairs),
     };
-    let (start, weights) = match &sweep.start {
-        Some(table) => {
-            let Start { facts, manifest } = Start::of(&table.weights, corpus).await?;
+    let elsewhere = sweep.start.as_ref().and_then(|it| it.weights.as_ref());
+    let (start, weights) = match elsewhere {
+        Some(weights) => {
+            let Start { facts, manifest } = Start::of(weights, corpus).await?;
             (Some(facts), Some(manifest))
         }
         None => (None, None),
@@ -155,6 +189,7 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
         lm: work(lm),
         distances,
         start,
+        starts,
     };
     let planned = plan(sweep, &facts)?;
     Ok(OnCorpus {

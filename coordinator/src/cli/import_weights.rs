@@ -43,11 +43,14 @@ fn described(weights: &Weights) -> String {
     let dtypes: Vec<String> = weights.dtypes().iter().map(ToString::to_string).collect();
     let count = count::parameters(model);
     let mut text = format!(
-        "weights     {}: {}, {} in {} files of {}\n",
+        "weights     {}: {}, {} in {} of {}\n",
         weights.url(),
         architecture.family,
         bytes(size),
-        weights.files().count(),
+        match weights.files().count() {
+            1 => "1 file".to_owned(),
+            files => format!("{files} files"),
+        },
         dtypes.join(" and "),
     );
     text += &format!(

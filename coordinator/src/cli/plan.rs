@@ -309,6 +309,7 @@ mod tests {
             polar: work,
             lm: work,
             distances: None,
+            starts: vec![],
             start: None,
         };
         let plan = sweep::plan(&sweep, &facts).unwrap();

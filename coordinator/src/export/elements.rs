@@ -37,7 +37,7 @@ pub(super) struct OfTrial<'a> {
 enum Source<'a> {
     Saved(&'a Manifest),
     Initial {
-        weights: Box<InitialWeights<'a>>,
+        weights: Box<InitialWeights>,
         /// The segment that was made last: what comes from a seed is made from its start.
         made: Option<(usize, Vec<f32>)>,
     },

@@ -1,7 +1,7 @@
 //! The trials of a sweep, made one by one: starts, trunks and points.
 
 use super::{
-    CorpusFacts, PlanError, PlannedTrial, Sweep, TrialRole, WarmStart, Work,
+    CorpusFacts, PlanError, PlannedTrial, StartTrial, Sweep, TrialRole, WarmStart, Work,
     memory::{GIB, Share},
     trunk::grow,
     variants::{Duration, Variant},
@@ -25,18 +25,26 @@ pub(super) struct Trials {
 
 /// A trial whose last weights others start from.
 pub(super) struct Begin {
-    trial: TrialId,
+    /// The trial to wait for, if it is one of this sweep.
+    trial: Option<TrialId>,
     weights: StartFrom,
 }
 
 impl Begin {
     pub(super) fn after(start: &PlannedTrial) -> Begin {
         Begin {
-            trial: start.config.id.clone(),
+            trial: Some(start.config.id.clone()),
             weights: StartFrom {
                 recipe: start.recipe_id,
                 step: Step(start.config.recipe.steps),
             },
+        }
+    }
+
+    pub(super) fn at(start: &StartTrial) -> Begin {
+        Begin {
+            trial: None,
+            weights: start.weights.clone(),
         }
     }
 }
@@ -47,6 +55,8 @@ pub(super) struct Family<'a> {
     pub(super) size: &'a str,
     pub(super) model: &'a ModelConfig,
     pub(super) seed: u64,
+    /// Weights from elsewhere that it starts from.
+    pub(super) start: Option<&'a StartTrial>,
 }
 
 /// Makes trials of a sweep on a corpus.
@@ -173,7 +183,7 @@ impl Maker<'_> {
                 None => self.imported(),
             },
             trunk: None,
-            after: start.map(|start| start.trial.clone()),
+            after: start.and_then(|start| start.trial.clone()),
             leaves: None,
         };
         let stages: Vec<Stage> = variant.lengths.iter().map(stage).collect();
@@ -241,12 +251,14 @@ impl Maker<'_> {
             policies: stage.chosen,
             seed: of.seed,
         };
+        let pretraining = of.start.map(|start| start.pretraining.clone());
         let (role, after) = (stage.role, stage.after.clone());
         let config = self.config(of, stage);
         Ok(PlannedTrial {
             at,
             role,
             after,
+            pretraining,
             parameters: parameters.total,
             non_embedding: parameters.non_embedding,
             plain_tokens: triplets * self.tokens_per_triplet(),
@@ -262,7 +274,7 @@ impl Maker<'_> {
     /// What of the corpus an objective packs.
     fn work(&self, objective: Objective) -> Work {
         match objective {
-            Objective::Polar => self.corpus.polar,
+            Objective::Polar | Objective::Sft => self.corpus.polar,
             Objective::Lm => self.corpus.lm,
         }
     }
@@ -273,9 +285,10 @@ impl Maker<'_> {
         let train = stage.train;
         let world = sweep.pool.largest_world(train.lanes);
         let mut execution = train.execution(&sweep.corpus.url, stage.trunk);
-        if let (Some(StartPoint::Weights(_)), Some(table)) = (&stage.start, &sweep.start) {
-            execution.weights = Some(table.weights.clone());
-        }
+        execution.weights = match (&stage.start, &sweep.start) {
+            (Some(StartPoint::Weights(_)), Some(table)) => table.weights.clone(),
+            _ => of.start.map(|start| start.store.clone()),
+        };
         Trial {
             id: stage.id,
             recipe: Recipe {

@@ -11,6 +11,7 @@ mod plan;
 mod read;
 mod schema;
 mod sizes;
+mod start;
 mod trunk;
 mod variants;
 mod world;
@@ -23,6 +24,7 @@ pub use plan::{
 };
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
+pub use start::{Pretraining, StartTable, StartTrial};
 pub use world::{WorkersPerTrial, least_world};
 
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
 };
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
+use polestar_eval::Format as BenchFormat;
 use polestar_model::ModelConfig;
 use polestar_run::{
     TrainConfig, config::OptimizerConfig, pool::CertificateFiles, schedule::Schedule,
@@ -66,13 +69,30 @@ pub struct Sweep {
     /// Models of this file's own, by name, for `sweep.sizes`.
     #[serde(default)]
     pub models: BTreeMap<String, ModelConfig>,
-    /// Weights of a language or reward model that every trial, or its warm start, begins with.
+    /// Weights that every trial, or its warm start, begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartTable>,
     /// A first stage for every size and seed, from whose weights its trials start.
     pub warm_start: Option<WarmStart>,
+    /// Preference benchmarks that the final weights of every trial are scored on when all are trained. They decide no
+    /// weights, and may be added later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluation: Vec<EvaluationSet>,
     /// The workers.
     #[serde(default)]
     pub pool: PoolTable,
+}
+
+/// A preference benchmark of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSet {
+    /// What it is called in the report: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Its file, folder, pattern or URL.
+    pub url: String,
+    /// Whose file it is, where its keys don't say.
+    pub format: Option<BenchFormat>,
 }
 
 fn default_window() -> usize {
@@ -93,16 +113,6 @@ pub struct CorpusTable {
     /// function of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<String>,
-}
-
-/// Weights from elsewhere.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StartTable {
-    /// Folder or object store URL with `config.json` and safetensors of a Llama, Mistral or InternLM2 model, as
-    /// Hugging Face's libraries save them. `sweep.sizes = ["start"]` names its shape. A digest of the files belongs
-    /// to what the trained weights are a function of; where they lie doesn't.
-    pub weights: String,
 }
 
 /// The stage before: usually language modelling on the same trajectories.

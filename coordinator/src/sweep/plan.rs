@@ -1,7 +1,7 @@
 //! From a sweep to its trials, as data: printed, compared and executed elsewhere.
 
 use super::{
-    PlanError, Sweep,
+    PlanError, Pretraining, StartTrial, Sweep,
     axes::LrAxis,
     expand::{Begin, Family, Maker, Trials},
     sizes,
@@ -28,6 +28,8 @@ pub struct CorpusFacts {
     pub lm: Work,
     /// How far apart its policies write, if the sweep varies that.
     pub distances: Option<PolicyDistances>,
+    /// Weights that trials start from, where the sweep names some.
+    pub starts: Vec<StartTrial>,
     /// What its trials start from, if that comes from elsewhere.
     pub start: Option<StartFacts>,
 }
@@ -95,6 +97,9 @@ pub struct PlannedTrial {
     /// The trial whose checkpoint it begins from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<TrialId>,
+    /// What went into the weights that it starts from, where `[start]` names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretraining: Option<Pretraining>,
     /// All trained parameters of the reward model.
     pub parameters: u64,
     /// Without the embedding table.
@@ -131,6 +136,21 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
     }
     let axes = &sweep.sweep;
     let mut trials = Trials::default();
+    for start in &corpus.starts {
+        let variants = maker.variants(&start.name, &start.model, &sweep.train)?;
+        for &seed in &axes.seeds {
+            let of = Family {
+                size: &start.name,
+                model: &start.model,
+                seed,
+                start: Some(start),
+            };
+            let begin = Begin::at(start);
+            for variant in &variants {
+                maker.lengths_of(of, variant, Some(&begin), &mut trials)?;
+            }
+        }
+    }
     for size in &axes.sizes {
         let model = sizes::model(sweep, size, corpus)?;
         let mut train = sweep.train.clone();
@@ -145,6 +165,7 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
                 size,
                 model: &model,
                 seed,
+                start: None,
             };
             let mut start = None;
             if let Some(warm) = &sweep.warm_start {

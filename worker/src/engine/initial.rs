@@ -25,27 +25,32 @@ pub enum InitialError {
     NoPlace,
 }
 
-enum Source<'a> {
+enum Source {
     Seed,
-    Trial(Origin<'a>),
+    Trial(Origin),
     Imported(Box<polestar_hf::Weights>),
 }
 
 /// A trial's weights before its first step.
-pub struct InitialWeights<'a> {
+pub struct InitialWeights {
     seed: u64,
-    source: Source<'a>,
+    source: Source,
 }
 
-impl<'a> InitialWeights<'a> {
+impl InitialWeights {
     /// Finds what they are made from. `store` is that of the run.
     ///
     /// # Errors
     /// When what the recipe starts from isn't there, or is something else than it was.
-    pub async fn open(trial: &Trial, store: &'a Store) -> Result<InitialWeights<'a>, InitialError> {
+    pub async fn open(trial: &Trial, store: &Store) -> Result<InitialWeights, InitialError> {
         let source = match &trial.recipe.start {
             None => Source::Seed,
-            Some(StartPoint::Trial(start)) => Source::Trial(Origin::open(store, start).await?),
+            Some(StartPoint::Trial(start)) => {
+                let elsewhere = trial.execution.weights.as_deref().map(Store::open);
+                let elsewhere = elsewhere.transpose().map_err(checkpoint::Error::from)?;
+                let store = elsewhere.as_ref().unwrap_or(store);
+                Source::Trial(Origin::open(store, start).await?)
+            }
             Some(StartPoint::Weights(start)) => {
                 let url = trial.execution.weights.as_deref();
                 let url = url.ok_or(InitialError::NoPlace)?;
