@@ -78,7 +78,7 @@ fn planted_preferences_are_learned_from_fresh_weights_and_from_each_trial_of_a_r
     let lent = ["--tokenizer-of", "corpus"];
     let said = sandbox.succeed(&[&import[..], &lent].concat());
     assert!(
-        said.contains("900 labelled pairs on 900 prompts, 90 of them held out"),
+        said.contains("900 labelled pairs on 900 prompts, 90 pairs held out"),
         "{said}"
     );
 
