@@ -26,6 +26,7 @@ pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
 pub use initial::{InitialError, InitialWeights};
+pub use input::pack_input;
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
