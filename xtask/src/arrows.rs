@@ -53,6 +53,12 @@ const ROOMS: [Room; 11] = [
         tensors: true,
     },
     Room {
+        package: "polestar-hf",
+        folder: "crates/hf",
+        uses: &["polestar-core", "polestar-store", "polestar-model"],
+        tensors: false,
+    },
+    Room {
         package: "polestar-dataset",
         folder: "dataset",
         uses: &["polestar-core", "polestar-store"],
@@ -74,6 +80,7 @@ const ROOMS: [Room; 11] = [
         folder: "worker",
         uses: &[
             "polestar-run",
+            "polestar-hf",
             "polestar-dataset",
             "polestar-model",
             "polestar-kernels",
@@ -102,6 +109,7 @@ const ROOMS: [Room; 11] = [
             "polestar-serve",
             "polestar-worker",
             "polestar-run",
+            "polestar-hf",
             "polestar-laws",
             "polestar-dataset",
             "polestar-model",

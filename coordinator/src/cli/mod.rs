@@ -1,11 +1,14 @@
 //! The command line: parsing, and one module a command.
 
+mod batches;
 mod checkpoint;
 mod corpus;
 mod describe;
 mod diagnose;
 mod ensure;
+mod export;
 mod fit;
+mod import_weights;
 mod inspect_run;
 mod launch;
 mod plan;
@@ -18,6 +21,7 @@ mod scores;
 mod serve;
 mod slurm;
 mod speed;
+mod starts;
 mod table;
 mod verify;
 mod worker;
@@ -111,6 +115,19 @@ enum Command {
         after_help = "Example: coordinator serve runs/first-1a2b3c4d#nano-200steps-s1 --address 127.0.0.1:30000"
     )]
     Serve(serve::ServeArgs),
+    /// Write a checkpoint as a folder that transformers, vLLM, SGLang and lmdeploy load
+    #[command(
+        after_help = "Example: coordinator export runs/first-1a2b3c4d --trial nano-1e12-s1 --output model"
+    )]
+    Export(export::ExportArgs),
+    /// Say whether weights of a language model can be started from, and write the tokenizer that a corpus needs for it
+    #[command(after_help = "Example: coordinator import-weights llama --tokenizer tokenizer.json")]
+    ImportWeights(import_weights::ImportWeightsArgs),
+    /// Show what a trial trains on in a step, triplet by triplet, and what the step came to
+    #[command(
+        after_help = "Example: coordinator batches runs/first-1a2b3c4d --trial nano-1e12-s1 --step 120"
+    )]
+    Batches(batches::BatchesArgs),
     /// Fit scaling laws to a table (CSV) of sizes, tokens, compute and losses, whoever trained the models
     #[command(after_help = "Example: coordinator fit losses.csv --report laws")]
     Fit(fit::FitArgs),
@@ -233,6 +250,9 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Checkpoint(command) => checkpoint::run(command).await?,
         Command::Score(args) => score::run(args).await?,
         Command::Serve(args) => serve::run(args).await?,
+        Command::Export(args) => export::run(&args).await?,
+        Command::ImportWeights(args) => import_weights::run(&args).await?,
+        Command::Batches(args) => batches::run(&args).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,

@@ -17,12 +17,14 @@
 //! ```
 //! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
+mod chosen;
 mod cuts;
 mod events;
 mod facts;
 mod paired;
 mod report;
 
+pub use chosen::{CheckpointArgs, Chosen, ChosenError, of_run};
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
 pub use events::{EventHistory, EventLog, Recorded};
 pub use facts::{AbandonedTrial, Facts, Setback, Spent};

@@ -14,6 +14,7 @@ mod page;
 mod paper;
 mod policies;
 mod scored;
+mod tuned;
 
 #[cfg(test)]
 mod demo;
@@ -30,6 +31,7 @@ pub use figures::FigureError;
 pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
 pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
+pub use tuned::FineTuned;
 
 /// A run's findings, ready to be written out.
 #[derive(Clone, Debug)]
