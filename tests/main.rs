@@ -13,6 +13,7 @@ mod known_laws;
 mod looking;
 mod measured;
 mod planted;
+mod preference;
 mod recovery;
 mod refusals;
 mod rewards;

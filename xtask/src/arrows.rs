@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 11] = [
+const ROOMS: [Room; 13] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -31,6 +31,12 @@ const ROOMS: [Room; 11] = [
     Room {
         package: "polestar-laws",
         folder: "crates/laws",
+        uses: &["polestar-core"],
+        tensors: false,
+    },
+    Room {
+        package: "polestar-eval",
+        folder: "crates/eval",
         uses: &["polestar-core"],
         tensors: false,
     },
@@ -111,6 +117,7 @@ const ROOMS: [Room; 11] = [
             "polestar-run",
             "polestar-hf",
             "polestar-laws",
+            "polestar-eval",
             "polestar-dataset",
             "polestar-model",
             "polestar-store",

@@ -5,6 +5,7 @@
 //!                              lease.json           who leads it
 //!                              journal/             what happened under each coordinator
 //!                              status.txt           what the one that leads is at
+//!                              evaluations/         what trials came to on preference benchmarks
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
@@ -19,6 +20,7 @@
 
 mod chosen;
 mod cuts;
+mod evaluations;
 mod events;
 mod facts;
 mod paired;
@@ -26,6 +28,7 @@ mod report;
 
 pub use chosen::{CheckpointArgs, Chosen, ChosenError, of_run};
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
+pub use evaluations::EvaluationRecord;
 pub use events::{EventHistory, EventLog, Recorded};
 pub use facts::{AbandonedTrial, Facts, Setback, Spent};
 pub use paired::{ScoredTrial, best};

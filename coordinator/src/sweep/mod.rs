@@ -33,6 +33,7 @@ use crate::{
 };
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
+use polestar_eval::Format as BenchFormat;
 use polestar_model::ModelConfig;
 use polestar_run::{
     TrainConfig, config::OptimizerConfig, pool::CertificateFiles, schedule::Schedule,
@@ -73,9 +74,25 @@ pub struct Sweep {
     pub start: Option<StartTable>,
     /// A first stage for every size and seed, from whose weights its trials start.
     pub warm_start: Option<WarmStart>,
+    /// Preference benchmarks that the final weights of every trial are scored on when all are trained. They decide no
+    /// weights, and may be added later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluation: Vec<EvaluationSet>,
     /// The workers.
     #[serde(default)]
     pub pool: PoolTable,
+}
+
+/// A preference benchmark of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSet {
+    /// What it is called in the report: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Its file, folder, pattern or URL.
+    pub url: String,
+    /// Whose file it is, where its keys don't say.
+    pub format: Option<BenchFormat>,
 }
 
 fn default_window() -> usize {

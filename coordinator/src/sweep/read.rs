@@ -1,7 +1,9 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::{PoolTable, StartTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS};
-use crate::{control::ListenAddress, launcher::LauncherKind};
+use super::{
+    EvaluationSet, PoolTable, StartTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS,
+};
+use crate::{control::ListenAddress, evaluate, launcher::LauncherKind};
 use polestar_core::Objective;
 use polestar_dataset::Wrapper;
 use polestar_run::placement::Reduction;
@@ -159,6 +161,7 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
         }
         WorkersPerTrial::Fixed(_) | WorkersPerTrial::Auto => {}
     }
+    check_evaluations(&sweep.evaluation)?;
     let positive = |x: Option<f64>| x.is_none_or(|x| x.is_finite() && x > 0.0);
     if ![pool.memory_gib, pool.worker_flops, pool.worker_price]
         .into_iter()
@@ -222,6 +225,27 @@ fn check_start(sweep: &Sweep) -> Result<(), String> {
         return Err(
             "[warm_start] makes weights to start from, and start.checkpoint and start.run name some; keep one".into(),
         );
+    }
+    Ok(())
+}
+
+/// Names that can be those of objects, each once.
+fn check_evaluations(sets: &[EvaluationSet]) -> Result<(), String> {
+    for (at, set) in sets.iter().enumerate() {
+        let name = &set.name;
+        if !evaluate::is_plain(name) || name.len() > LONGEST_NAME {
+            return Err(format!(
+                "evaluation.name = {name:?}: use letters, digits, `-`, `_` and `.`, at most {LONGEST_NAME}"
+            ));
+        }
+        if sets[..at].iter().any(|other| other.name == *name) {
+            return Err(format!("evaluation.name = {name:?} is there twice"));
+        }
+        if set.url.is_empty() {
+            return Err(format!(
+                "evaluation {name:?} has no url; name its file, folder or URL"
+            ));
+        }
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod pairs;
 mod prepare;
 mod quarantine;
 mod read;
+mod records;
 mod scatter;
 mod spill;
 
@@ -42,6 +43,7 @@ use polestar_store::Store;
 pub use prepare::{Detection, LabelView, Prepared};
 use read::Input;
 pub use read::InputError;
+pub use records::{FileRecord, RecordsError, records};
 use spill::{Made, Partitions};
 
 /// Where the records that were set aside lie, beside the corpus.

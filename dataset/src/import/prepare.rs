@@ -275,7 +275,7 @@ fn read_joined(inputs: &[Input], mapping: &Mapping) -> Result<Option<Joined>, Er
     Ok(Some(all))
 }
 
-fn copies(temp_dir: Option<&Path>) -> Result<tempfile::TempDir, Error> {
+pub(super) fn copies(temp_dir: Option<&Path>) -> Result<tempfile::TempDir, Error> {
     let parent = match temp_dir {
         Some(folder) => folder.to_owned(),
         None => std::env::temp_dir(),

@@ -13,6 +13,7 @@ mod number;
 mod page;
 mod paper;
 mod policies;
+mod preference;
 mod scored;
 mod tuned;
 
@@ -30,6 +31,7 @@ pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTr
 pub use figures::FigureError;
 pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
+pub use preference::{PreferenceScore, PreferenceSet};
 pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
 pub use tuned::FineTuned;
 

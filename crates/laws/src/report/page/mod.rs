@@ -5,6 +5,7 @@ mod elements;
 mod facts;
 mod findings;
 mod laws;
+mod preference;
 mod scores;
 mod tuned;
 
@@ -62,6 +63,7 @@ pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) ->
         @if input.chance.is_some() { (laws::paper()) }
         (tuned::table_of(report))
         (scores::validation(report))
+        (preference::preference(report))
         (facts::trials(report))
         (facts::left_out(report))
         (facts::method(report))
