@@ -5,6 +5,8 @@ mod common;
 mod damage;
 mod digest;
 mod faults;
+mod fine_tuning;
+mod handed_on;
 mod hosts;
 mod kills;
 mod known_laws;

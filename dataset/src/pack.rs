@@ -102,6 +102,17 @@ impl Packer<'_> {
         packs
     }
 
+    /// The two sequences of a triplet, each whole, as its positive and its negative are read: what the reward at
+    /// the end of each is a function of.
+    pub fn sequences(&self, triplet: &TokenTriplet) -> [Vec<u32>; 2] {
+        let Pieces {
+            prefix,
+            positive,
+            negative,
+        } = Pieces::new(triplet, self.samples, self.special);
+        [positive, negative].map(|candidate| [&*prefix, &*candidate].concat())
+    }
+
     /// What `triplets` come to as the `packs` that [`Packer::pack`] made of them.
     pub fn cost(&self, triplets: &[TokenTriplet], packs: &[Pack]) -> PackCost {
         let plain = triplets.iter().map(|triplet| self.plain_tokens(triplet));
@@ -244,8 +255,10 @@ impl Pieces {
         let positive = self.prefix.len() + self.positive.len();
         match (objective, layout) {
             (Objective::Lm, _) => positive,
-            (Objective::Polar, Layout::Shared) => positive + self.negative.len(),
-            (Objective::Polar, Layout::Plain) => positive + self.prefix.len() + self.negative.len(),
+            (Objective::Polar | Objective::Sft, Layout::Shared) => positive + self.negative.len(),
+            (Objective::Polar | Objective::Sft, Layout::Plain) => {
+                positive + self.prefix.len() + self.negative.len()
+            }
         }
     }
 
@@ -260,7 +273,7 @@ impl Pieces {
                 let span = pack.push_span(None, 0, prefix.into_iter().chain(positive));
                 pack.predict(span);
             }
-            (Objective::Polar, Layout::Shared) => {
+            (Objective::Polar | Objective::Sft, Layout::Shared) => {
                 let after = prefix.len() as u32;
                 let parent = Some(pack.push_span(None, 0, prefix));
                 pack.push_span(parent, after, positive);
@@ -268,7 +281,7 @@ impl Pieces {
                 pack.push_span(parent, after, negative);
                 pack.read_reward();
             }
-            (Objective::Polar, Layout::Plain) => {
+            (Objective::Polar | Objective::Sft, Layout::Plain) => {
                 pack.push_span(None, 0, prefix.iter().copied().chain(positive));
                 pack.read_reward();
                 pack.push_span(None, 0, prefix.into_iter().chain(negative));

@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 12] = [
+const ROOMS: [Room; 13] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -59,6 +59,12 @@ const ROOMS: [Room; 12] = [
         tensors: true,
     },
     Room {
+        package: "polestar-hf",
+        folder: "crates/hf",
+        uses: &["polestar-core", "polestar-store", "polestar-model"],
+        tensors: false,
+    },
+    Room {
         package: "polestar-dataset",
         folder: "dataset",
         uses: &["polestar-core", "polestar-store"],
@@ -80,6 +86,7 @@ const ROOMS: [Room; 12] = [
         folder: "worker",
         uses: &[
             "polestar-run",
+            "polestar-hf",
             "polestar-dataset",
             "polestar-model",
             "polestar-kernels",
@@ -108,6 +115,7 @@ const ROOMS: [Room; 12] = [
             "polestar-serve",
             "polestar-worker",
             "polestar-run",
+            "polestar-hf",
             "polestar-laws",
             "polestar-eval",
             "polestar-dataset",

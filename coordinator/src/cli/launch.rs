@@ -53,6 +53,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let OnCorpus {
         plan: planned,
         cutting,
+        weights,
     } = ensure::plan_on(&sweep, &corpus).await?;
     let outlook = Outlook::new(&corpus, Speed::known(&sweep));
     let cut = plan::what_is_cut(&cutting);
@@ -63,6 +64,9 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     // A benchmark that can't be read is better known before days of training than after.
     eval::read(&sweep.evaluation, false).await?;
     let run = Run::begin(&root, &sweep, planned).await?;
+    if let Some(weights) = &weights {
+        polestar_hf::record(&run.store, weights).await?;
+    }
     println!("run {}", run.folder.url());
 
     let abandoned = train(&run, &sweep, entrance, logs, args.retry_abandoned).await?;

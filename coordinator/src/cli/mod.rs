@@ -1,12 +1,15 @@
 //! The command line: parsing, and one module a command.
 
+mod batches;
 mod checkpoint;
 mod corpus;
 mod describe;
 mod diagnose;
 mod ensure;
 mod eval;
+mod export;
 mod fit;
+mod import_weights;
 mod inspect_run;
 mod launch;
 mod plan;
@@ -19,6 +22,7 @@ mod scores;
 mod serve;
 mod slurm;
 mod speed;
+mod starts;
 mod table;
 mod verify;
 mod worker;
@@ -108,6 +112,19 @@ enum Command {
     /// List, check or remove saved weights of a run
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    /// Write a checkpoint as a folder that transformers, vLLM, SGLang and lmdeploy load
+    #[command(
+        after_help = "Example: coordinator export runs/first-1a2b3c4d --trial nano-1e12-s1 --output model"
+    )]
+    Export(export::ExportArgs),
+    /// Say whether weights of a language model can be started from, and write the tokenizer that a corpus needs for it
+    #[command(after_help = "Example: coordinator import-weights llama --tokenizer tokenizer.json")]
+    ImportWeights(import_weights::ImportWeightsArgs),
+    /// Show what a trial trains on in a step, triplet by triplet, and what the step came to
+    #[command(
+        after_help = "Example: coordinator batches runs/first-1a2b3c4d --trial nano-1e12-s1 --step 120"
+    )]
+    Batches(batches::BatchesArgs),
     /// Score candidates with a checkpoint: lines of prompt, reference and candidates in, the same with rewards out
     #[command(
         after_help = "Example: coordinator score runs/first-1a2b3c4d#nano-200steps-s1 pairs.jsonl --output scored.jsonl"
@@ -239,6 +256,9 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Eval(args) => eval::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,
+        Command::Export(args) => export::run(&args).await?,
+        Command::ImportWeights(args) => import_weights::run(&args).await?,
+        Command::Batches(args) => batches::run(&args).await?,
         Command::Score(args) => score::run(args).await?,
         Command::Serve(args) => serve::run(args).await?,
         Command::Fit(args) => fit::run(args)?,

@@ -18,6 +18,7 @@
 //! ```
 //! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
+mod chosen;
 mod cuts;
 mod evaluations;
 mod events;
@@ -25,6 +26,7 @@ mod facts;
 mod paired;
 mod report;
 
+pub use chosen::{CheckpointArgs, Chosen, ChosenError, of_run};
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
 pub use evaluations::EvaluationRecord;
 pub use events::{EventHistory, EventLog, Recorded};

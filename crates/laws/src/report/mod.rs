@@ -15,6 +15,7 @@ mod paper;
 mod policies;
 mod preference;
 mod scored;
+mod tuned;
 
 #[cfg(test)]
 mod demo;
@@ -32,6 +33,7 @@ pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
 pub use preference::{PreferenceScore, PreferenceSet};
 pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
+pub use tuned::FineTuned;
 
 /// A run's findings, ready to be written out.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ mod preference;
 mod raster;
 mod residuals;
 mod scaling;
+mod tuned;
 mod valleys;
 
 use super::data::{Heatmap, PREFERENCES};
@@ -45,6 +46,7 @@ pub(in crate::report) fn all(report: &Report) -> Result<Vec<Drawing>, ReportErro
             scaling::scaling(report, &report.by_compute),
         ),
     ];
+    drawn.extend(tuned::tuned(report).map(|svg| ("accuracy-vs-pretraining", svg)));
     drawn.extend(valleys::valleys(report).map(|svg| ("valleys", svg)));
     drawn.extend(residuals::residuals(report).map(|svg| ("residuals", svg)));
     // A table of runs has no curves.
