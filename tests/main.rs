@@ -2,6 +2,7 @@
 
 mod chaos;
 mod common;
+mod cuda;
 mod damage;
 mod digest;
 mod faults;
@@ -18,4 +19,5 @@ mod recovery;
 mod refusals;
 mod rewards;
 mod slurm;
+mod standin;
 mod strangers;
