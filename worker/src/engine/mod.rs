@@ -6,6 +6,7 @@ mod corpora;
 mod figures;
 mod gradient;
 mod input;
+mod made_up;
 mod memory_tier;
 mod observe;
 mod pass;
@@ -23,6 +24,7 @@ pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+pub use made_up::MadeUp;
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
