@@ -231,6 +231,20 @@ fn workers_of_one_node_have_a_gpu_each_and_are_replaced_together() {
 }
 
 #[test]
+fn a_place_is_given_back_while_the_last_trial_runs() {
+    let Some(cluster) = cluster() else { return };
+    let text = sweep("main", "").replace(&format!("[{STEPS}]"), "[40, 1500]");
+    cluster.sandbox.write("sweep.toml", &text);
+    let mut launch = cluster.sandbox.start(&["launch", "sweep.toml"]);
+    launch.wait_for(" is let go");
+    let queue = || Some(cluster.queue()).filter(|queue| queue.len() == 1);
+    let left = until("a place to be free", queue).remove(0);
+    assert!(left.ends_with(" RUNNING"), "{left}");
+    launch.wait_for("pico-1500steps-s1 done");
+    assert!(launch.finish().0);
+}
+
+#[test]
 fn a_worker_that_is_cancelled_is_replaced() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));

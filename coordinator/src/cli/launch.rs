@@ -8,10 +8,10 @@ use super::{
     progress::Display,
     scores::score_table,
     speed::Speed,
-    table::{duration, table},
+    table::table,
 };
 use crate::{
-    calendar,
+    calendar::{self, duration},
     control::{self, Candidate, Handle, Lead, Service},
     launcher::Logs,
     output,
@@ -38,7 +38,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     if !args.dry_run {
         output::work_on();
     }
-    let mut sweep = plan::read(&args.sweep, args.store.as_deref())?;
+    let mut sweep = plan::read(&args.what.sweep, args.what.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
     sweep::check(&sweep)?;
     // What can't work is better known before anything is made or printed.
