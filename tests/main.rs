@@ -1,9 +1,11 @@
 //! Whole-system tests: the real program, its processes and its stores. One binary, so that it is linked once.
 
 mod chaos;
+mod clock;
 mod common;
 mod damage;
 mod digest;
+mod disk;
 mod faults;
 mod hosts;
 mod kills;
