@@ -2,6 +2,8 @@
 //! or lose their node or their time, and coordinators that are. The answer is always that of a run on this machine
 //! that nobody disturbed.
 
+mod refusals;
+
 use crate::common::{Running, Sandbox, json, kill, pid_in, small_sweep, transcript};
 use serde_json::Value;
 use std::{
@@ -154,20 +156,45 @@ impl Cluster {
     }
 }
 
+/// Submits what isn't ours; returns its job.
+fn submit_other(arguments: &[&str], wrapped: &str) -> String {
+    let wrapped = format!("--wrap={wrapped}");
+    let common = ["--parsable", "--output=/dev/null", &wrapped];
+    let said = output("sbatch", &[&common[..], arguments].concat());
+    let job = said.trim();
+    assert!(job.parse::<u64>().is_ok(), "{said}");
+    job.to_owned()
+}
+
 /// Takes all nodes for a moment, before whatever may be preempted.
 fn preempt() {
-    let said = output(
-        "sbatch",
-        &[
-            "--parsable",
-            "--partition=urgent",
-            "--exclusive",
-            "--nodes=2",
-            "--output=/dev/null",
-            "--wrap=sleep 1",
-        ],
+    submit_other(
+        &["--partition=urgent", "--exclusive", "--nodes=2"],
+        "sleep 1",
     );
-    assert!(said.trim().parse::<u64>().is_ok(), "{said}");
+}
+
+/// Other people's jobs on the places that two workers leave free: nobody can be replaced before a worker's own place
+/// is free, so that the trial still runs when SLURM has said what became of that worker.
+struct Crowd(Vec<String>);
+
+impl Crowd {
+    fn new() -> Crowd {
+        let jobs = (0..2).map(|_| submit_other(&["--cpus-per-task=2"], "sleep 600"));
+        let jobs: Vec<String> = jobs.collect();
+        until("a cluster without a free place", || {
+            let said = output("squeue", &["--noheader", "--format=%i %T"]);
+            let runs = |job: &String| said.lines().any(|line| line == format!("{job} RUNNING"));
+            jobs.iter().all(runs).then_some(())
+        });
+        Crowd(jobs)
+    }
+
+    fn leave(self) {
+        for job in self.0 {
+            output("scancel", &[&job]);
+        }
+    }
 }
 
 #[test]
@@ -248,9 +275,11 @@ fn a_place_is_given_back_while_the_last_trial_runs() {
 fn a_worker_that_is_cancelled_is_replaced() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));
+    let crowd = Crowd::new();
     let worker = cluster.a_worker();
     output("scancel", &[&worker]);
     let ended = launch.wait_for(&format!("job {worker}, CANCELLED"));
+    crowd.leave();
     assert!(
         ended.contains("exit code 80"),
         "it was warned first: {ended}"
@@ -294,10 +323,14 @@ fn preempted_workers_that_are_not_requeued_are_submitted_anew() {
 fn a_requeue_by_hand_and_a_node_that_goes_down_are_survived() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));
+    let crowd = Crowd::new();
     let worker = cluster.a_worker();
     output("scontrol", &["requeue", &worker]);
-    launch.wait_for(&format!("job {worker}, put back into the queue"));
-    launch.wait_for(" resumes after step");
+    launch.wait_for_all(&[
+        &format!("job {worker}, put back into the queue"),
+        " resumes after step",
+    ]);
+    crowd.leave();
     let worker = cluster.a_worker();
     let node = output("squeue", &["--noheader", "--format=%N", "--jobs", &worker]);
     let node = format!("NodeName={}", node.trim());
@@ -314,13 +347,7 @@ fn a_requeue_by_hand_and_a_node_that_goes_down_are_survived() {
 fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
     let Some(cluster) = cluster() else { return };
     // SLURM looks every half minute. A worker waits for the second one as long, which has no place.
-    let occupied = [
-        "--parsable",
-        "--exclusive",
-        "--nodes=1",
-        "--output=/dev/null",
-    ];
-    let occupied = output("sbatch", &[&occupied[..], &["--wrap=sleep 600"]].concat());
+    let occupied = submit_other(&["--exclusive", "--nodes=1"], "sleep 600");
     let whole = "time = \"1\"\nwarning_seconds = 55\nsbatch = [\"--exclusive\"]\n";
     cluster.sandbox.write("sweep.toml", &sweep("main", whole));
     let arguments = ["launch", "sweep.toml", "--workers-per-trial", "2"];
@@ -328,7 +355,7 @@ fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
     launch.wait_for("will be gone soon");
     let ended = launch.wait_for("exit code 80: it was warned");
     assert!(ended.contains("FAILED"), "{ended}");
-    output("scancel", &[occupied.trim()]);
+    output("scancel", &[&occupied]);
     launch.wait_for(" begins");
     cluster.ends_well(launch);
 }
@@ -379,50 +406,6 @@ fn workers_outlive_a_coordinator_that_is_killed_and_are_its_successors() {
     log.wait_for("goes on: its 2 workers are back");
     log.wait_for("report ");
     cluster.is_right();
-}
-
-#[test]
-fn a_partition_that_is_none_is_told_and_ends_the_launch() {
-    let Some(cluster) = cluster() else { return };
-    cluster.sandbox.write("sweep.toml", &sweep("nowhere", ""));
-    let said = cluster.sandbox.refuse(&["launch", "sweep.toml"]);
-    assert!(said.contains("Invalid partition name specified"), "{said}");
-}
-
-#[test]
-fn without_slurm_it_is_told_what_is_missing() {
-    let sandbox = Sandbox::new();
-    sandbox.write("sweep.toml", &sweep("main", ""));
-    for arguments in [
-        &["slurm", "status", "sweep.toml"][..],
-        &["slurm", "submit", "sweep.toml"],
-        &["launch", "sweep.toml"],
-    ] {
-        let mut command = sandbox.command(arguments);
-        let output = command.env("PATH", sandbox.path("")).output();
-        let said = transcript(&output.expect("the program starts"));
-        assert!(
-            said.contains("can't be run; is this a node of a SLURM cluster"),
-            "{arguments:?}: {said}"
-        );
-    }
-}
-
-#[test]
-fn a_workers_exit_code_says_whether_another_try_helps() {
-    let sandbox = Sandbox::new();
-    sandbox.succeed(&["token", "token"]);
-    sandbox.write("weak", "secret\n");
-    let code = |coordinator: &str, token: &str| {
-        let join = ["worker", "join", "--coordinator", coordinator];
-        let output = sandbox.run(&[&join[..], &["--token-file", token]].concat());
-        output.status.code()
-    };
-    let nobody = "https://127.0.0.1:1";
-    assert_eq!(code(nobody, "token"), Some(75), "there may be one later");
-    assert_eq!(code("ftp://127.0.0.1:1", "token"), Some(78));
-    // As it was written, with a mode that lets others in.
-    assert_eq!(code(nobody, "weak"), Some(78));
 }
 
 /// The process of `launch` in a job.

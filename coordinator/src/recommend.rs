@@ -184,6 +184,8 @@ fn needed(inputs: &Inputs) -> Vec<String> {
 fn alone(run: &Sweep, model: &ModelConfig) -> Sweep {
     let mut sweep = run.clone();
     sweep.name = format!("{}-recommended", sweep.name);
+    // Weights to start from have one shape.
+    sweep.start = None;
     sweep.models = [("recommended".to_owned(), model.clone())].into();
     let axes = &mut sweep.sweep;
     axes.sizes = vec!["recommended".to_owned()];

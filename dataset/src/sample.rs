@@ -35,7 +35,7 @@ pub struct SampleConfig {
     /// Most tokens of a response; a longer one keeps its first.
     #[schemars(extend("unit" = "tokens"))]
     pub max_response: usize,
-    /// What goes between prompt and response.
+    /// What goes between prompt and response. Not given: `pretrain`, and `sft` where `sweep.objective` is.
     pub wrapper: Wrapper,
     /// How the two sequences of a triplet are laid out.
     pub layout: Layout,

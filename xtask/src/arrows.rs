@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 13] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -31,6 +31,12 @@ const ROOMS: [Room; 10] = [
     Room {
         package: "polestar-laws",
         folder: "crates/laws",
+        uses: &["polestar-core"],
+        tensors: false,
+    },
+    Room {
+        package: "polestar-eval",
+        folder: "crates/eval",
         uses: &["polestar-core"],
         tensors: false,
     },
@@ -51,6 +57,12 @@ const ROOMS: [Room; 10] = [
         folder: "model",
         uses: &["polestar-core", "polestar-kernels"],
         tensors: true,
+    },
+    Room {
+        package: "polestar-hf",
+        folder: "crates/hf",
+        uses: &["polestar-core", "polestar-store", "polestar-model"],
+        tensors: false,
     },
     Room {
         package: "polestar-dataset",
@@ -74,6 +86,7 @@ const ROOMS: [Room; 10] = [
         folder: "worker",
         uses: &[
             "polestar-run",
+            "polestar-hf",
             "polestar-dataset",
             "polestar-model",
             "polestar-kernels",
@@ -83,12 +96,28 @@ const ROOMS: [Room; 10] = [
         tensors: true,
     },
     Room {
-        package: "polestar-coordinator",
-        folder: "coordinator",
+        package: "polestar-serve",
+        folder: "crates/serve",
         uses: &[
             "polestar-worker",
             "polestar-run",
+            "polestar-dataset",
+            "polestar-model",
+            "polestar-store",
+            "polestar-core",
+        ],
+        tensors: true,
+    },
+    Room {
+        package: "polestar-coordinator",
+        folder: "coordinator",
+        uses: &[
+            "polestar-serve",
+            "polestar-worker",
+            "polestar-run",
+            "polestar-hf",
             "polestar-laws",
+            "polestar-eval",
             "polestar-dataset",
             "polestar-model",
             "polestar-store",

@@ -360,6 +360,7 @@ impl TrainConfig {
             corpus: corpus.to_owned(),
             zero: self.zero,
             recompute: self.recompute,
+            weights: None,
             loader: self.loader.clone(),
             checkpoint: self.checkpoint.clone(),
             memory_tier: self.memory_tier,

@@ -14,7 +14,7 @@ use crate::{
     placement::{Reduction, Zero},
     schedule::{Schedule, ScheduleError},
 };
-use polestar_core::{Objective, Precision, RecipeId, Step, TrialId, WorldSize};
+use polestar_core::{Digest, Objective, Precision, RecipeId, Step, TrialId, WorldSize};
 use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Split, Weighting};
 use polestar_model::ModelConfig;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub struct Recipe {
     /// In which arithmetic.
     pub arithmetic: Arithmetic,
     /// Weights to start from instead of fresh ones.
-    pub start: Option<StartFrom>,
+    pub start: Option<StartPoint>,
 }
 
 /// Which triplets there are, and in which order they come.
@@ -189,6 +189,9 @@ pub struct Execution {
     pub zero: Zero,
     /// Whether segments are run again in the backward pass instead of kept.
     pub recompute: bool,
+    /// Where the weights lie that the recipe starts from, if they come from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Loading.
     pub loader: LoaderConfig,
     /// Checkpoints.
@@ -223,6 +226,24 @@ pub struct Trunk {
     pub recipe: RecipeId,
     /// Steps that both have in common; the trunk keeps this checkpoint.
     pub step: Step,
+}
+
+/// Weights to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StartPoint {
+    /// Another trial's.
+    Trial(StartFrom),
+    /// A model's from elsewhere.
+    Weights(StartWeights),
+}
+
+/// The weights of a model in Hugging Face's format, where there is a tensor for one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartWeights {
+    /// Digest of the record of their files, which lies in the store of runs: other files are another answer.
+    pub weights: Digest,
 }
 
 /// The weights of another trial, where names match.

@@ -5,6 +5,7 @@ mod contract;
 mod corpora;
 mod figures;
 mod gradient;
+mod initial;
 mod input;
 mod made_up;
 mod memory_tier;
@@ -12,6 +13,7 @@ mod observe;
 mod pass;
 mod replay;
 mod resume;
+mod rewards;
 mod save;
 mod speed;
 mod step;
@@ -24,11 +26,14 @@ pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+pub use initial::{InitialError, InitialWeights};
+pub use input::pack_input;
 pub use made_up::MadeUp;
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
 pub use resume::VALIDATION_SEED;
+pub use rewards::{RewardError, rewards};
 pub use speed::{Probe, SpeedError};
 pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
 pub use trainer::{Environment, run};
@@ -114,6 +119,19 @@ pub enum Failure {
     /// Writing metrics.
     #[error(transparent)]
     Metrics(#[from] polestar_run::metrics::Error),
+    /// The weights to start from.
+    #[error(transparent)]
+    Weights(#[from] polestar_hf::Error),
+}
+
+impl From<InitialError> for Failure {
+    fn from(error: InitialError) -> Failure {
+        match error {
+            InitialError::Checkpoint(source) => Failure::Storage(source),
+            InitialError::Weights(source) => Failure::Weights(source),
+            InitialError::NoPlace => Failure::Config(error.to_string()),
+        }
+    }
 }
 
 impl Failure {
@@ -135,7 +153,7 @@ impl Failure {
         match self {
             Failure::Aborted | Failure::Drained { .. } => Phase::Abort,
             Failure::Config(_) => Phase::Config,
-            Failure::Data(_) | Failure::OtherCorpus { .. } => Phase::Data,
+            Failure::Data(_) | Failure::OtherCorpus { .. } | Failure::Weights(_) => Phase::Data,
             Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
             | Failure::Norm { .. }
@@ -195,6 +213,7 @@ impl Failure {
                     | Saving::Panicked { .. }
                     | Saving::Format { .. }
             ),
+            Failure::Weights(error) => error.is_passing(),
             Failure::Config(_)
             | Failure::OtherCorpus { .. }
             | Failure::NotFinite { .. }

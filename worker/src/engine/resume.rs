@@ -1,7 +1,7 @@
 //! What a rank needs before its first step: state, evaluation sets.
 
 use super::{
-    Engine, Environment, Failure, SegmentState, Stepper, input,
+    Engine, Environment, Failure, InitialWeights, SegmentState, Stepper, input,
     memory_tier::{Key, Offer, Offers, RestoreError, Restored, Snapshot, restore},
     observe::{Moment, Observers},
     trainer::optimizer,
@@ -10,10 +10,9 @@ use super::{
 use crate::collective::Transport;
 use polestar_core::{Rank, RecipeId, Step, chain};
 use polestar_dataset::Corpus;
-use polestar_model::init;
 use polestar_run::{
     Consumed, EvaluationSet, MemoryTier, ResumedFrom, Trial,
-    checkpoint::{self, Kind, Manifest, Origin, Wanted},
+    checkpoint::{self, Kind, Manifest, Wanted},
     metrics::{self, Row},
     placement::Sharding,
 };
@@ -345,20 +344,13 @@ fn fresh<E: Engine, T>(
     env: &Environment<T>,
     stepper: &mut Stepper<E>,
 ) -> Result<(), Failure> {
-    let origin = match &trial.recipe.start {
-        Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
-        None => None,
-    };
+    let initial = env
+        .runtime
+        .block_on(InitialWeights::open(trial, &env.run))?;
     let layout = stepper.layout().clone();
     for (i, segment) in layout.segments.iter().enumerate() {
-        let mut weights = vec![0.0; segment.elements];
-        init::initial_segment(segment, trial.recipe.seed, &mut weights);
-        let owned = stepper.owned(i);
-        let mut weights = weights[owned.clone()].to_vec();
-        if let Some(origin) = &origin {
-            let overwrite = origin.overwrite(segment, owned.start, &mut weights);
-            env.runtime.block_on(overwrite)?;
-        }
+        let weights = initial.read(segment, stepper.owned(i));
+        let weights = env.runtime.block_on(weights)?;
         stepper.set_shard(i, SegmentState::fresh(weights));
     }
     Ok(())

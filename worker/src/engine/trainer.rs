@@ -18,7 +18,7 @@ use crate::{
     collective::{MeshTransport, Transport},
     device::device,
 };
-use polestar_core::{Lane, Objective, Step};
+use polestar_core::{Lane, Step};
 use polestar_dataset::{Corpus, LanePacks, LoadPlan, Loader};
 use polestar_kernels::adamw::AdamW;
 use polestar_model::{HeadKind, ModelLayout, count};
@@ -399,7 +399,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         consumed.packed_tokens += figures.packed_tokens as u64;
         consumed.attention_pairs += figures.pairs as u64;
         consumed.seconds = self.clock.seconds();
-        let ranks = self.trial.recipe.objective == Objective::Polar;
+        let ranks = self.trial.recipe.objective.ranks();
         Row {
             step: self.step,
             triplets: consumed.triplets,

@@ -177,6 +177,7 @@ fn decode(reader: &mut &[u8]) -> Option<Scores> {
     Some(Scores {
         losses: part()?,
         margins: part()?,
+        rewards: Vec::new(),
     })
 }
 

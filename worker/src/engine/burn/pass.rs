@@ -206,6 +206,7 @@ impl BurnEngine {
                 let scores = Scores {
                     losses: host(output.losses.clone()),
                     margins: rewards.chunks_exact(2).map(|r| r[0] - r[1]).collect(),
+                    rewards,
                 };
                 (output.losses.sum(), scores)
             }
@@ -217,7 +218,7 @@ impl BurnEngine {
                 let loss = (losses * Tensor::from_data(data, &device)).sum();
                 let scores = Scores {
                     losses: mean_by_triplet(&each, pack),
-                    margins: Vec::new(),
+                    ..Scores::default()
                 };
                 (loss, scores)
             }
