@@ -3,6 +3,7 @@
 mod chaos;
 mod clock;
 mod common;
+mod cuda;
 mod damage;
 mod digest;
 mod disk;
@@ -20,4 +21,5 @@ mod recovery;
 mod refusals;
 mod rewards;
 mod slurm;
+mod standin;
 mod strangers;

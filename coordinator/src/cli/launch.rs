@@ -41,6 +41,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
     let mut sweep = plan::read(&args.what.sweep, args.what.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
+    sweep.train.accept_numerics |= args.accept_numerics;
     sweep::check(&sweep)?;
     // What can't work is better known before anything is made or printed.
     let logs = Logs::new()?;

@@ -196,6 +196,9 @@ struct LaunchArgs {
     /// Try trials again that were abandoned for good, such as one whose loss diverged
     #[arg(long)]
     retry_abandoned: bool,
+    /// Go on although GPUs or CUDA's libraries aren't those that a trial began with; its bits are then nobody's to repeat
+    #[arg(long)]
+    accept_numerics: bool,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,

@@ -2,7 +2,7 @@
 
 use super::{
     CorpusFacts, PlanError, PlannedTrial, StartTrial, Sweep, TrialRole, WarmStart, Work,
-    memory::{GIB, Share},
+    memory::{GIB, Share, State},
     trunk::grow,
     variants::{Duration, Variant},
 };
@@ -324,7 +324,13 @@ impl Maker<'_> {
             world: pool.largest_world(train.lanes),
             zero: train.zero,
         };
-        let (needs, least) = (own.bytes(layout, train), own.least_bytes(layout, train));
+        let samples = &self.sweep.samples;
+        let state = &State {
+            layout,
+            train,
+            samples,
+        };
+        let (needs, least) = (own.bytes(state), own.least_bytes(state));
         let too_much = |bytes: u64| pool.memory_gib.filter(|has| bytes as f64 > has * GIB);
         if too_much(needs).is_none() {
             return Ok(needs);
@@ -334,9 +340,9 @@ impl Maker<'_> {
             return Ok(least);
         };
         let most = pool.workers.min(train.lanes);
-        let gib = |share: Share| share.least_bytes(layout, train) as f64 / GIB;
+        let gib = |share: Share| share.least_bytes(state) as f64 / GIB;
         let worlds = own.world..=most;
-        let remedy = match Share::smallest(worlds, has * GIB, layout, train) {
+        let remedy = match Share::smallest(worlds, has * GIB, state) {
             Some(share) => format!(
                 "train.zero = {} with pool.workers_per_trial = {} needs {:.1} GiB",
                 u8::from(share.zero),

@@ -18,7 +18,7 @@ mod world;
 
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
-pub use memory::{GIB, Share};
+pub use memory::{GIB, Share, State};
 pub use plan::{
     CorpusFacts, Plan, PlannedTrial, StartFacts, TrialRole, Work, longest_sequence, plan,
 };

@@ -18,6 +18,8 @@ pub enum Backend {
     Flex,
     /// libtorch on the CPU, in builds with the feature `tch`.
     Libtorch,
+    /// An NVIDIA GPU, by kernels of this project and cuBLASLt. Needs `precision = "bf16"`.
+    Cuda,
 }
 
 /// AdamW and gradient clipping.
@@ -189,7 +191,7 @@ pub struct TrainConfig {
     /// one answer.
     #[serde(default)]
     pub reduction: Reduction,
-    /// What computes: `"flex"` or `"libtorch"`.
+    /// What computes: `"flex"`, `"libtorch"` or `"cuda"`.
     #[serde(default)]
     pub backend: Backend,
     /// How operands of matrix products are rounded: `"f32"`, not at all, or `"bf16"`. Weights, sums and
@@ -215,6 +217,11 @@ pub struct TrainConfig {
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
     #[schemars(extend("default" = "auto"))]
     pub memory_tier: MemoryTier,
+    /// Go on although GPUs or libraries aren't those that a trial began with, whose bits are others; as
+    /// `launch --accept-numerics`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("default" = false))]
+    pub accept_numerics: bool,
 }
 
 fn default_lanes() -> u32 {
@@ -248,6 +255,11 @@ pub enum ConfigError {
     /// A loader needs some memory, and bytes have to be counted.
     #[error("train.loader.memory_mib is {0}; give 64 to 1048576")]
     LoaderMemory(u64),
+    /// The device has bf16 products only.
+    #[error(
+        "train.backend is \"cuda\", whose matrix products have bf16 operands; set train.precision = \"bf16\""
+    )]
+    CudaPrecision,
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
     NoValidation,
@@ -301,6 +313,9 @@ impl TrainConfig {
         }
         if !(64..=1 << 20).contains(&self.loader.memory_mib) {
             return Err(ConfigError::LoaderMemory(self.loader.memory_mib));
+        }
+        if self.backend == Backend::Cuda && self.precision != Precision::Bf16 {
+            return Err(ConfigError::CudaPrecision);
         }
         let o = &self.optimizer;
         let wrong = |key, value: f32, must| ConfigError::Optimizer {
@@ -364,6 +379,7 @@ impl TrainConfig {
             loader: self.loader.clone(),
             checkpoint: self.checkpoint.clone(),
             memory_tier: self.memory_tier,
+            accept_numerics: self.accept_numerics,
             trunk,
         }
     }

@@ -179,7 +179,7 @@ impl Measurement {
     }
 }
 
-/// How the work is done. Nothing here changes a bit of the weights or a score.
+/// How the work is done. Nothing here changes a bit of the weights or a score, unless other devices are accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Execution {
@@ -199,6 +199,10 @@ pub struct Execution {
     /// Whether ranks keep the state in memory when their generation ends early.
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
     pub memory_tier: MemoryTier,
+    /// Whether ranks go on although their devices or libraries aren't those that the trial began with: with `cuda`, bits
+    /// depend on the GPU's model and on versions. The one thing here that may show in the weights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_numerics: bool,
     /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
     /// are those that this trial reaches alone, bit for bit.
     pub trunk: Option<Trunk>,

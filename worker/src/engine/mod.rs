@@ -1,14 +1,18 @@
 //! The training engine: one rank's part in one trial.
 
+mod backend;
 mod burn;
 mod contract;
 mod corpora;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod figures;
 mod gradient;
 mod initial;
 mod input;
 mod made_up;
 mod memory_tier;
+mod numerics;
 mod observe;
 mod pass;
 mod replay;
@@ -22,10 +26,13 @@ mod testing;
 mod trainer;
 mod validate;
 
+pub use backend::run_on_mesh;
 pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaEngine, CudaEngineError};
 pub use initial::{InitialError, InitialWeights};
 pub use input::pack_input;
 pub use made_up::MadeUp;
@@ -82,6 +89,20 @@ pub enum Failure {
         /// Where.
         #[source]
         source: NotFinite,
+    },
+    /// The devices compute other bits.
+    #[error(
+        "{who} computes with {found}, and {whose} was {expected}: the same trial has other bits there. Use the same devices and libraries, or --accept-numerics to go on with a result that nobody can repeat bit for bit"
+    )]
+    OtherNumerics {
+        /// Whose device is another one.
+        who: String,
+        /// What it is.
+        found: String,
+        /// What it is compared with.
+        whose: String,
+        /// What that was.
+        expected: String,
     },
     /// A held-out loss is no longer a number.
     #[error("step {}, {set}: a number is not finite any more. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
@@ -152,7 +173,7 @@ impl Failure {
     pub fn phase(&self) -> Phase {
         match self {
             Failure::Aborted | Failure::Drained { .. } => Phase::Abort,
-            Failure::Config(_) => Phase::Config,
+            Failure::Config(_) | Failure::OtherNumerics { .. } => Phase::Config,
             Failure::Data(_) | Failure::OtherCorpus { .. } | Failure::Weights(_) => Phase::Data,
             Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
@@ -216,6 +237,7 @@ impl Failure {
             Failure::Weights(error) => error.is_passing(),
             Failure::Config(_)
             | Failure::OtherCorpus { .. }
+            | Failure::OtherNumerics { .. }
             | Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
             | Failure::Norm { .. }

@@ -3,6 +3,7 @@
 use super::{
     Engine, Environment, Failure, InitialWeights, SegmentState, Stepper, input,
     memory_tier::{Key, Offer, Offers, RestoreError, Restored, Snapshot, restore},
+    numerics,
     observe::{Moment, Observers},
     trainer::optimizer,
     validate::EvalSet,
@@ -45,6 +46,7 @@ pub(super) fn resume<E: Engine, T: Transport<E>>(
     stepper: &mut Stepper<E>,
     observers: &mut Observers,
 ) -> Result<Resumed, Failure> {
+    numerics::agree(trial, stepper.engine(), &mut env.collective)?;
     let key = Key::of(trial, &env.run);
     let mut held = env.kept.take(&key);
     if !keeps(trial, env) {
@@ -159,6 +161,8 @@ fn find<E: Engine, T: Transport<E>>(
             ),
             (manifest, _) => {
                 let manifest = Manifest::parse("the manifest that rank 0 sent", manifest)?;
+                let written = manifest.numerics.as_deref();
+                numerics::compare(trial, stepper.engine(), "the checkpoint's", written)?;
                 let read = read(&manifest, env, stepper)?;
                 let state = (manifest.step, manifest.consumed, Vec::new());
                 (ResumedFrom::Store, read.map(|()| state))
