@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 11] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -70,6 +70,12 @@ const ROOMS: [Room; 10] = [
         tensors: false,
     },
     Room {
+        package: "polestar-roofline",
+        folder: "crates/roofline",
+        uses: &["polestar-run", "polestar-model", "polestar-core"],
+        tensors: false,
+    },
+    Room {
         package: "polestar-worker",
         folder: "worker",
         uses: &[
@@ -87,6 +93,7 @@ const ROOMS: [Room; 10] = [
         folder: "coordinator",
         uses: &[
             "polestar-worker",
+            "polestar-roofline",
             "polestar-run",
             "polestar-laws",
             "polestar-dataset",
@@ -207,7 +214,7 @@ fn floor(package: &str) -> usize {
 pub(crate) fn picture() -> pages::Section {
     let mut rooms: Vec<&Room> = ROOMS.iter().collect();
     rooms.sort_by_key(|room| std::cmp::Reverse(floor(room.package)));
-    let mut text = String::from("```text\nfloor  crate         uses\n");
+    let mut text = String::from("```text\nfloor  crate            uses\n");
     let mut above = None;
     for room in rooms {
         let floor = floor(room.package);
@@ -225,7 +232,7 @@ pub(crate) fn picture() -> pages::Section {
             (true, _) => String::new(),
             (false, _) => format!("──▶ {}", uses.join(", ")),
         };
-        let line = format!("{number:>5}  {:13} {marks}", room.folder);
+        let line = format!("{number:>5}  {:16} {marks}", room.folder);
         text += line.trim_end();
         text += "\n";
     }
