@@ -154,20 +154,45 @@ impl Cluster {
     }
 }
 
+/// Submits what isn't ours; returns its job.
+fn submit_other(arguments: &[&str], wrapped: &str) -> String {
+    let wrapped = format!("--wrap={wrapped}");
+    let common = ["--parsable", "--output=/dev/null", &wrapped];
+    let said = output("sbatch", &[&common[..], arguments].concat());
+    let job = said.trim();
+    assert!(job.parse::<u64>().is_ok(), "{said}");
+    job.to_owned()
+}
+
 /// Takes all nodes for a moment, before whatever may be preempted.
 fn preempt() {
-    let said = output(
-        "sbatch",
-        &[
-            "--parsable",
-            "--partition=urgent",
-            "--exclusive",
-            "--nodes=2",
-            "--output=/dev/null",
-            "--wrap=sleep 1",
-        ],
+    submit_other(
+        &["--partition=urgent", "--exclusive", "--nodes=2"],
+        "sleep 1",
     );
-    assert!(said.trim().parse::<u64>().is_ok(), "{said}");
+}
+
+/// Other people's jobs on the places that two workers leave free: nobody can be replaced before a worker's own place
+/// is free, so that the trial still runs when SLURM has said what became of that worker.
+struct Crowd(Vec<String>);
+
+impl Crowd {
+    fn new() -> Crowd {
+        let jobs = (0..2).map(|_| submit_other(&["--cpus-per-task=2"], "sleep 600"));
+        let jobs: Vec<String> = jobs.collect();
+        until("a cluster without a free place", || {
+            let said = output("squeue", &["--noheader", "--format=%i %T"]);
+            let runs = |job: &String| said.lines().any(|line| line == format!("{job} RUNNING"));
+            jobs.iter().all(runs).then_some(())
+        });
+        Crowd(jobs)
+    }
+
+    fn leave(self) {
+        for job in self.0 {
+            output("scancel", &[&job]);
+        }
+    }
 }
 
 #[test]
@@ -234,9 +259,11 @@ fn workers_of_one_node_have_a_gpu_each_and_are_replaced_together() {
 fn a_worker_that_is_cancelled_is_replaced() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));
+    let crowd = Crowd::new();
     let worker = cluster.a_worker();
     output("scancel", &[&worker]);
     let ended = launch.wait_for(&format!("job {worker}, CANCELLED"));
+    crowd.leave();
     assert!(
         ended.contains("exit code 80"),
         "it was warned first: {ended}"
@@ -280,10 +307,14 @@ fn preempted_workers_that_are_not_requeued_are_submitted_anew() {
 fn a_requeue_by_hand_and_a_node_that_goes_down_are_survived() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));
+    let crowd = Crowd::new();
     let worker = cluster.a_worker();
     output("scontrol", &["requeue", &worker]);
-    launch.wait_for(&format!("job {worker}, put back into the queue"));
-    launch.wait_for(" resumes after step");
+    launch.wait_for_all(&[
+        &format!("job {worker}, put back into the queue"),
+        " resumes after step",
+    ]);
+    crowd.leave();
     let worker = cluster.a_worker();
     let node = output("squeue", &["--noheader", "--format=%N", "--jobs", &worker]);
     let node = format!("NodeName={}", node.trim());
@@ -300,13 +331,7 @@ fn a_requeue_by_hand_and_a_node_that_goes_down_are_survived() {
 fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
     let Some(cluster) = cluster() else { return };
     // SLURM looks every half minute. A worker waits for the second one as long, which has no place.
-    let occupied = [
-        "--parsable",
-        "--exclusive",
-        "--nodes=1",
-        "--output=/dev/null",
-    ];
-    let occupied = output("sbatch", &[&occupied[..], &["--wrap=sleep 600"]].concat());
+    let occupied = submit_other(&["--exclusive", "--nodes=1"], "sleep 600");
     let whole = "time = \"1\"\nwarning_seconds = 55\nsbatch = [\"--exclusive\"]\n";
     cluster.sandbox.write("sweep.toml", &sweep("main", whole));
     let arguments = ["launch", "sweep.toml", "--workers-per-trial", "2"];
@@ -314,7 +339,7 @@ fn workers_whose_time_is_nearly_over_leave_and_are_replaced() {
     launch.wait_for("will be gone soon");
     let ended = launch.wait_for("exit code 80: it was warned");
     assert!(ended.contains("FAILED"), "{ended}");
-    output("scancel", &[occupied.trim()]);
+    output("scancel", &[&occupied]);
     launch.wait_for(" begins");
     cluster.ends_well(launch);
 }

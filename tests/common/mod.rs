@@ -154,14 +154,21 @@ impl Running {
 
     /// Blocks until a line has this in it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_all(&[text])
+    }
+
+    /// Blocks until each of these was in some line, in whatever order; returns the last such line.
+    pub(crate) fn wait_for_all(&mut self, texts: &[&str]) -> String {
+        let mut awaited = texts.to_vec();
         for line in self.lines.by_ref() {
             let line = line.expect("readable output");
             self.seen.push(line.clone());
-            if line.contains(text) {
+            awaited.retain(|text| !line.contains(text));
+            if awaited.is_empty() {
                 return line;
             }
         }
-        panic!("it ended without {text:?}:\n{}", self.seen.join("\n"));
+        panic!("it ended without {awaited:?}:\n{}", self.seen.join("\n"));
     }
 
     /// Blocks until the end; returns whether it succeeded.
