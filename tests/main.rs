@@ -11,6 +11,7 @@ mod known_laws;
 mod looking;
 mod measured;
 mod planted;
+mod portable;
 mod recovery;
 mod refusals;
 mod slurm;

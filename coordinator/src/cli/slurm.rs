@@ -69,7 +69,7 @@ impl Scripts {
     fn of(args: &Args) -> Result<Scripts, Error> {
         let sweep = plan::read(&args.sweep, args.store.as_deref())?;
         let (table, folder) = place(&sweep)?;
-        let workers = args.workers.unwrap_or(sweep.pool.workers);
+        let workers = args.workers.unwrap_or_else(|| sweep.pool.workers.number());
         let tasks = workers.div_ceil(table.workers_per_job());
         let options = LaunchOptions {
             sweep: args.sweep.clone(),

@@ -1,6 +1,6 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::{PoolTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS};
+use super::{PoolTable, Sweep, Workers, WorkersPerTrial, explain, variants::MAX_STEPS};
 use crate::{control::ListenAddress, launcher::LauncherKind};
 use polestar_run::placement::Reduction;
 use std::path::{Path, PathBuf};
@@ -131,15 +131,18 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
     sweep.sweep.check()?;
     sweep.train.validate().map_err(|e| e.to_string())?;
     let pool = &sweep.pool;
-    if pool.workers == 0 {
-        return Err("pool.workers must be at least 1".into());
+    pool.workers.check()?;
+    if pool.workers == Workers::Gpus && pool.launcher_kind() != LauncherKind::Local {
+        return Err(
+            "pool.workers = \"gpus\" counts the GPUs of this machine, and workers come from elsewhere; give their number (and, of SLURM, pool.slurm.gres)".into(),
+        );
     }
     check_entrance(pool)?;
     match pool.workers_per_trial {
-        WorkersPerTrial::Fixed(number) if number.get() > pool.workers => {
+        WorkersPerTrial::Fixed(number) if number.get() > pool.workers.number() => {
             return Err(format!(
                 "pool.workers_per_trial = {number} but the pool has only {} workers",
-                pool.workers
+                pool.workers.number()
             ));
         }
         WorkersPerTrial::Fixed(number) if number.get() > sweep.train.lanes => {

@@ -18,6 +18,24 @@ pub enum Backend {
     Flex,
     /// libtorch on the CPU, in builds with the feature `tch`.
     Libtorch,
+    /// burn on wgpu, portable over GPUs and slow beside their own libraries, in builds with the feature `wgpu`.
+    #[serde(rename = "burn-wgpu")]
+    BurnWgpu,
+    /// burn on CUDA, in builds with the feature `burn-cuda`.
+    #[serde(rename = "burn-cuda")]
+    BurnCuda,
+}
+
+impl Backend {
+    /// Its name in sweep files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Flex => "flex",
+            Backend::Libtorch => "libtorch",
+            Backend::BurnWgpu => "burn-wgpu",
+            Backend::BurnCuda => "burn-cuda",
+        }
+    }
 }
 
 /// AdamW and gradient clipping.
@@ -189,7 +207,7 @@ pub struct TrainConfig {
     /// one answer.
     #[serde(default)]
     pub reduction: Reduction,
-    /// What computes: `"flex"` or `"libtorch"`.
+    /// What computes: `"flex"`, `"libtorch"`, `"burn-wgpu"` or `"burn-cuda"`.
     #[serde(default)]
     pub backend: Backend,
     /// How operands of matrix products are rounded: `"f32"`, not at all, or `"bf16"`. Weights, sums and
@@ -248,6 +266,11 @@ pub enum ConfigError {
     /// A loader needs some memory, and bytes have to be counted.
     #[error("train.loader.memory_mib is {0}; give 64 to 1048576")]
     LoaderMemory(u64),
+    /// WGSL has no bf16 to round to.
+    #[error(
+        "train.precision = \"bf16\" can't be had with train.backend = \"burn-wgpu\": WGSL has no such numbers; use \"f32\", or another backend"
+    )]
+    NoBf16,
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
     NoValidation,
@@ -295,6 +318,9 @@ impl TrainConfig {
                 batch: self.batch,
                 lanes: self.lanes,
             });
+        }
+        if self.backend == Backend::BurnWgpu && self.precision == Precision::Bf16 {
+            return Err(ConfigError::NoBf16);
         }
         if self.checkpoint.keep < 2 {
             return Err(ConfigError::KeepTooFew(self.checkpoint.keep));

@@ -3,7 +3,7 @@
 use super::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepError, StepPlan, Stepper};
 use crate::{
     collective::{CollectiveError, Locality, MeshError, MeshTransport, local_world},
-    device::{NoLibtorch, device},
+    device::{NoDevice, device},
 };
 use polestar_core::{Lane, Precision, Rank, WorldSize};
 use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub enum SpeedError {
     /// The backend isn't in this build.
     #[error(transparent)]
-    Device(#[from] NoLibtorch),
+    Device(#[from] NoDevice),
     /// The threads can't be had.
     #[error("threads can't be started")]
     Threads(#[from] rayon::ThreadPoolBuildError),
