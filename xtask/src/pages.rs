@@ -136,7 +136,11 @@ fn target_folder() -> Result<String, Trouble> {
 }
 
 fn write(page: &str, text: &str) -> Result<(), Trouble> {
-    std::fs::write(page, text).map_err(|error| format!("{page} can't be written: {error}"))?;
+    let folder = std::path::Path::new(page).parent();
+    folder
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(page, text))
+        .map_err(|error| format!("{page} can't be written: {error}"))?;
     println!("{page}");
     Ok(())
 }
