@@ -2,9 +2,12 @@
 
 mod chaos;
 mod common;
+mod cuda;
 mod damage;
 mod digest;
 mod faults;
+mod fine_tuning;
+mod handed_on;
 mod hosts;
 mod kills;
 mod known_laws;
@@ -12,7 +15,10 @@ mod looking;
 mod measured;
 mod planted;
 mod portable;
+mod preference;
 mod recovery;
 mod refusals;
+mod rewards;
 mod slurm;
+mod standin;
 mod strangers;

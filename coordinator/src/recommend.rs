@@ -3,7 +3,7 @@
 //! A law is only followed as far as it has held: a fit that failed its own checks is refused unless that is
 //! overruled, and how far beyond the data the budget lies is stated with the interval.
 
-use crate::sweep::{BatchAxis, GIB, LrAxis, Share, Sweep, Workers, WorkersPerTrial};
+use crate::sweep::{BatchAxis, GIB, LrAxis, Share, State, Sweep, Workers, WorkersPerTrial};
 use polestar_laws::{
     fits::{FinishedTrial, Fit, Interval, polar},
     report::{Analysis, ScalingLaw},
@@ -184,6 +184,8 @@ fn needed(inputs: &Inputs) -> Vec<String> {
 fn alone(run: &Sweep, model: &ModelConfig) -> Sweep {
     let mut sweep = run.clone();
     sweep.name = format!("{}-recommended", sweep.name);
+    // Weights to start from have one shape.
+    sweep.start = None;
     sweep.models = [("recommended".to_owned(), model.clone())].into();
     let axes = &mut sweep.sweep;
     axes.sizes = vec!["recommended".to_owned()];
@@ -316,11 +318,17 @@ fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Opt
     let limit = limit.or_else(|| sweep.pool.memory_gib.map(|gib| gib * GIB))?;
     let layout = ModelLayout::new(model, HeadKind::Reward);
     let train = &mut sweep.train;
-    let found = Share::smallest(1..=train.lanes, limit, &layout, train);
+    let state = State {
+        layout: &layout,
+        train,
+        samples: &sweep.samples,
+    };
+    let found = Share::smallest(1..=train.lanes, limit, &state);
     let most = Share {
         world: train.lanes,
         zero: Zero::Weights,
     };
+    let least = most.least_bytes(&state) as f64 / GIB;
     let share = found.unwrap_or(most);
     train.zero = share.zero;
     sweep.pool.workers_per_trial = share
@@ -332,9 +340,8 @@ fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Opt
     }
     found.is_none().then(|| {
         format!(
-            "even sharded over all {} lanes it needs {:.1} GiB a worker: raise train.lanes and the workers",
-            train.lanes,
-            most.least_bytes(&layout, train) as f64 / GIB
+            "even sharded over all {} lanes it needs {least:.1} GiB a worker: raise train.lanes and the workers",
+            train.lanes
         )
     })
 }

@@ -41,7 +41,10 @@ pub struct Account {
     pub repeats: u64,
     /// Answers that resemble one of the same policy to the same prompt, where that was asked for.
     pub similar: u64,
-    /// Answers in the corpus.
+    /// Labelled answers that no pair came of: equal texts, equal scores, or one answer alone.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unpaired: u64,
+    /// Answers in the corpus; of labelled records their pairs, or the ranked answers that pairs are made of.
     pub kept: u64,
     /// Values that no JSON may hold (NaN, halves of surrogate pairs) and that were replaced.
     pub repaired: u64,
@@ -53,7 +56,8 @@ impl Account {
     /// Whether every record and every answer is accounted for.
     pub fn is_balanced(&self) -> bool {
         let records = self.used + self.failed + self.malformed + self.unmapped;
-        let answers = self.null + self.blank + self.repeats + self.similar + self.kept;
+        let left_out = self.null + self.blank + self.repeats + self.similar + self.unpaired;
+        let answers = left_out + self.kept;
         self.records == records && self.answers == answers
     }
 
@@ -77,6 +81,7 @@ impl AddAssign for Account {
             blank,
             repeats,
             similar,
+            unpaired,
             kept,
             repaired,
             changes,
@@ -91,10 +96,15 @@ impl AddAssign for Account {
         self.blank += blank;
         self.repeats += repeats;
         self.similar += similar;
+        self.unpaired += unpaired;
         self.kept += kept;
         self.repaired += repaired;
         self.changes += changes;
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Files that are listed one by one.
@@ -169,6 +179,7 @@ impl fmt::Display for Line<'_> {
             blank,
             repeats,
             similar,
+            unpaired,
             kept,
             repaired,
             changes,
@@ -186,6 +197,7 @@ impl fmt::Display for Line<'_> {
         count(blank, "blank");
         count(repeats, "repeats");
         count(similar, "near copies");
+        count(unpaired, "of no preference");
         count(repaired, "values repaired");
         let rest = match parts.is_empty() {
             true => String::new(),

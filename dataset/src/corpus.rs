@@ -7,7 +7,9 @@ use polestar_store::Store;
 use serde::{Deserialize, Serialize};
 
 use crate::across::Pairs;
-use crate::manifest::{self, Fingerprint, MANIFEST_KEY, Manifest, RowGroup, RowGroupRef};
+use crate::manifest::{
+    self, CorpusKind, Fingerprint, MANIFEST_KEY, Manifest, RowGroup, RowGroupRef,
+};
 use crate::reader::{self, PromptGroup, PromptSamples, Reader};
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{PolicyChoice, PolicyTable};
@@ -172,6 +174,42 @@ impl std::fmt::Display for LeftOut {
     }
 }
 
+/// Reads the manifest of the corpus in a store.
+///
+/// # Errors
+/// [`Error::Absent`] where there is none; the store's; one that is damaged or of another version.
+pub async fn read_manifest(store: &Store) -> Result<Manifest, Error> {
+    let url = || store.url().to_owned();
+    let json = store.get_opt(MANIFEST_KEY).await;
+    let json = json.map_err(|source| Error::Store { url: url(), source })?;
+    let json = json.ok_or_else(|| Error::Absent { url: url() })?;
+    Manifest::from_json(&json).map_err(|source| Error::Manifest { url: url(), source })
+}
+
+/// The tokenizer of the corpus in a store, with its bytes and the manifest that vouches for them.
+pub(crate) async fn read_tokenizer(store: &Store) -> Result<(Manifest, Vec<u8>, Tokenizer), Error> {
+    let manifest = read_manifest(store).await?;
+    let (bytes, tokenizer) = tokenizer(store, &manifest).await?;
+    Ok((manifest, bytes, tokenizer))
+}
+
+async fn tokenizer(store: &Store, manifest: &Manifest) -> Result<(Vec<u8>, Tokenizer), Error> {
+    let url = || store.url().to_owned();
+    let path = manifest.tokenizer.path.clone();
+    let bytes = store.get(&path).await;
+    let bytes = bytes.map_err(|source| Error::Store { url: url(), source })?;
+    if hex(&bytes) != manifest.tokenizer.digest {
+        return Err(Error::TokenizerDigest { url: url(), path });
+    }
+    let tokenizer = Tokenizer::from_bytes(&bytes);
+    let tokenizer = tokenizer.map_err(|source| Error::Tokenizer {
+        url: url(),
+        path,
+        source,
+    })?;
+    Ok((bytes.to_vec(), tokenizer))
+}
+
 /// An opened corpus.
 #[derive(Debug)]
 pub struct Corpus {
@@ -220,32 +258,13 @@ impl Corpus {
             source,
         };
         let store = Store::open(url).map_err(failed)?;
-        let json = store.get_opt(MANIFEST_KEY).await.map_err(failed)?;
-        let json = json.ok_or_else(|| Error::Absent { url: url.into() })?;
-        let mut manifest = Manifest::from_json(&json).map_err(|source| Error::Manifest {
-            url: url.into(),
-            source,
-        })?;
+        let mut manifest = read_manifest(&store).await?;
         let left_out = leave_out(&mut manifest, quarantine).map_err(|given| Error::Quarantine {
             url: url.into(),
             given,
         })?;
 
-        let path = manifest.tokenizer.path.clone();
-        let bytes = store.get(&path).await.map_err(failed)?;
-        if hex(&bytes) != manifest.tokenizer.digest {
-            return Err(Error::TokenizerDigest {
-                url: url.into(),
-                path,
-            });
-        }
-        let tokenizer = Tokenizer::from_bytes(&bytes);
-        let tokenizer = tokenizer.map_err(|source| Error::Tokenizer {
-            url: url.into(),
-            path,
-            source,
-        })?;
-
+        let (_, tokenizer) = tokenizer(&store, &manifest).await?;
         let manifest = Arc::new(manifest);
         let policies = Arc::new(manifest.policy_table());
         let chosen = match choice {
@@ -293,6 +312,11 @@ impl Corpus {
         (self.left_out.row_groups > 0).then_some(self.left_out)
     }
 
+    /// What its rows are.
+    pub fn kind(&self) -> CorpusKind {
+        self.manifest.kind
+    }
+
     /// Names the corpus by its content.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.manifest.fingerprint
@@ -301,6 +325,27 @@ impl Corpus {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The text of its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The store's; [`Error::TokenizerDigest`] if it is another one than the manifest says.
+    pub async fn tokenizer_json(&self) -> Result<Vec<u8>, Error> {
+        let url = self.url();
+        let entry = &self.manifest.tokenizer;
+        let bytes = self.store.get(&entry.path).await;
+        let bytes = bytes.map_err(|source| Error::Store {
+            url: url.into(),
+            source,
+        })?;
+        match hex(&bytes) == entry.digest {
+            true => Ok(bytes.to_vec()),
+            false => Err(Error::TokenizerDigest {
+                url: url.into(),
+                path: entry.path.clone(),
+            }),
+        }
     }
 
     /// Which answers make a pair.

@@ -2,6 +2,7 @@
 //! fetched and verified alone.
 
 use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
@@ -15,7 +16,7 @@ use parquet::schema::types::ColumnPath;
 use polestar_core::digest::hex;
 
 use crate::manifest::{Extent, File, FileSplit, RowGroup};
-use crate::schema::{self, TokenRows, Trajectory};
+use crate::schema;
 use polestar_store;
 use polestar_store::Store;
 use polestar_store::disk_cache::DiskCache;
@@ -87,12 +88,8 @@ pub(crate) struct FileWriter {
 }
 
 impl FileWriter {
-    /// A file with or without tokens: every push must have what is announced here.
-    pub(crate) fn new(path: String, split: FileSplit, tokens: bool) -> Result<Self, Error> {
-        let schema = match tokens {
-            true => schema::token_schema(),
-            false => schema::schema(),
-        };
+    /// A file of batches of this schema.
+    pub(crate) fn new(path: String, split: FileSplit, schema: SchemaRef) -> Result<Self, Error> {
         let responses = ColumnPath::from("response");
         let properties = WriterProperties::builder()
             .set_created_by("polestar".into())
@@ -131,18 +128,13 @@ impl FileWriter {
         self.writer.bytes_written()
     }
 
-    /// Writes the rows as one row group.
+    /// Writes encoded rows as one row group.
     pub(crate) fn push(
         &mut self,
-        rows: &[Trajectory],
-        tokens: Option<&TokenRows>,
+        batch: Result<RecordBatch, schema::Error>,
         usable: Usable,
     ) -> Result<(), Error> {
         let path = &self.path;
-        let batch = match tokens {
-            Some(tokens) => schema::encode_with_tokens(rows, tokens),
-            None => schema::encode(rows),
-        };
         let batch = batch.map_err(|source| Error::Schema {
             path: path.clone(),
             source,
@@ -153,7 +145,7 @@ impl FileWriter {
             path: path.clone(),
             source,
         })?;
-        self.groups.push((rows.len() as u64, usable));
+        self.groups.push((batch.num_rows() as u64, usable));
         Ok(())
     }
 

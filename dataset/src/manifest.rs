@@ -77,6 +77,9 @@ pub struct Manifest {
     pub fingerprint: Fingerprint,
     /// blake3 of the whole manifest without this field, in hex.
     pub seal: String,
+    /// What its rows are.
+    #[serde(default, skip_serializing_if = "CorpusKind::is_default")]
+    pub kind: CorpusKind,
     /// How the corpus was made.
     pub origin: Origin,
     /// What became of the records of the inputs that it was imported from.
@@ -93,6 +96,25 @@ pub struct Manifest {
     pub held_out: Option<HeldOutPolicies>,
     /// All files of trajectories: the training prompts' first.
     pub files: Vec<File>,
+}
+
+/// What the rows of a corpus are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CorpusKind {
+    /// Answers of policies, of which triplets are drawn.
+    #[default]
+    Trajectories,
+    /// Pairs of answers of which one is preferred. Its policies are subsets; what it counts as trajectories and
+    /// as usable prompts is pairs.
+    Labelled,
+}
+
+impl CorpusKind {
+    /// Whether it is what a corpus is that doesn't say.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Totals of a corpus.
@@ -242,6 +264,7 @@ impl Manifest {
             schema_version,
             fingerprint: _,
             seal: _,
+            kind,
             origin: _,
             inputs: _,
             counts,
@@ -253,7 +276,11 @@ impl Manifest {
         // What triplets are made of is recorded with the origin, but another corpus follows from it.
         let pairing = self.pairing();
         let content = (schema_version, counts, tokenizer, policies, files, pairing);
-        let json = serde_json::to_vec(&content).expect(PLAIN);
+        let json = match kind {
+            CorpusKind::Trajectories => serde_json::to_vec(&content),
+            CorpusKind::Labelled => serde_json::to_vec(&(kind, content)),
+        };
+        let json = json.expect(PLAIN);
         Fingerprint(blake3::hash(&json).to_hex().to_string())
     }
 
@@ -304,6 +331,14 @@ impl Manifest {
         }
     }
 
+    /// The corpus whose tokenizer it was given, if one was named.
+    pub fn tokenizer_of(&self) -> Option<&Fingerprint> {
+        match &self.origin {
+            Origin::Import(origin) => origin.tokenizer_of.as_ref(),
+            Origin::Synth(_) => None,
+        }
+    }
+
     /// What is known of its policies for the choice of triplets.
     pub(crate) fn policy_table(&self) -> PolicyTable {
         self.pairing().policy_table(&self.policies)
@@ -342,6 +377,7 @@ impl Manifest {
             fingerprint: Fingerprint::default(),
             seal: String::new(),
             inputs: vec![],
+            kind: CorpusKind::default(),
             origin: Origin::Synth((&options).into()),
             counts: Counts::default(),
             tokenizer: TokenizerEntry {

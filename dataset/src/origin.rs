@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::across::Pairs;
 use crate::import::BadRows;
+use crate::manifest::Fingerprint;
 use crate::mapping::ColumnMapping;
 
 /// How a corpus was made.
@@ -57,6 +58,9 @@ pub struct ImportOrigin {
     pub vocab_size: u32,
     /// blake3 of the given tokenizer.json, in hex; none when it was trained.
     pub tokenizer: Option<String>,
+    /// The corpus whose tokenizer that is, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_of: Option<Fingerprint>,
     /// Whether the files hold tokens.
     #[serde(default, skip_serializing_if = "is_false")]
     pub pretokenize: bool,

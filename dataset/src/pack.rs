@@ -102,6 +102,17 @@ impl Packer<'_> {
         packs
     }
 
+    /// The two sequences of a triplet, each whole, as its positive and its negative are read: what the reward at
+    /// the end of each is a function of.
+    pub fn sequences(&self, triplet: &TokenTriplet) -> [Vec<u32>; 2] {
+        let Pieces {
+            prefix,
+            positive,
+            negative,
+        } = Pieces::new(triplet, self.samples, self.special);
+        [positive, negative].map(|candidate| [&*prefix, &*candidate].concat())
+    }
+
     /// What `triplets` come to as the `packs` that [`Packer::pack`] made of them.
     pub fn cost(&self, triplets: &[TokenTriplet], packs: &[Pack]) -> PackCost {
         let plain = triplets.iter().map(|triplet| self.plain_tokens(triplet));
@@ -127,11 +138,11 @@ impl Packer<'_> {
 
 /// A pack under construction.
 #[derive(Debug, Default)]
-struct Draft {
-    ids: Vec<u32>,
+pub(crate) struct Draft {
+    pub(crate) ids: Vec<u32>,
     positions: Vec<u32>,
     spans: Vec<Span>,
-    reward_rows: Vec<u32>,
+    pub(crate) reward_rows: Vec<u32>,
     target_rows: Vec<u32>,
     targets: Vec<u32>,
     target_weights: Vec<f32>,
@@ -139,7 +150,7 @@ struct Draft {
 
 impl Draft {
     /// Appends a span and returns its number.
-    fn push_span(
+    pub(crate) fn push_span(
         &mut self,
         parent: Option<u32>,
         first_position: u32,
@@ -154,7 +165,7 @@ impl Draft {
     }
 
     /// A reward is read at the token pushed last.
-    fn read_reward(&mut self) {
+    pub(crate) fn read_reward(&mut self) {
         self.reward_rows.push(self.ids.len() as u32 - 1);
     }
 
@@ -170,7 +181,7 @@ impl Draft {
         self.target_rows.extend(rows.map(|row| row as u32));
     }
 
-    fn finish(self) -> Pack {
+    pub(crate) fn finish(self) -> Pack {
         Pack {
             ids: self.ids.into(),
             positions: self.positions.into(),
@@ -183,6 +194,42 @@ impl Draft {
     }
 }
 
+/// What goes between the pieces of a sequence, in tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wrapped<'a> {
+    pub(crate) wrapper: Wrapper,
+    pub(crate) special: &'a SpecialTokens,
+}
+
+impl Wrapped<'_> {
+    /// What all candidates share: `[BOS] P REF <split> P`, where the first P is the reference's own.
+    pub(crate) fn prefix(
+        self,
+        of_reference: &[u32],
+        reference: &[u32],
+        prompt: &[u32],
+    ) -> Vec<u32> {
+        let reference = self.answer(reference);
+        let SpecialTokens { bos, split, .. } = self.special;
+        [&[*bos], of_reference, &reference, &[*split], prompt].concat()
+    }
+
+    /// `CAND <reward>`.
+    pub(crate) fn candidate(self, response: &[u32]) -> Vec<u32> {
+        let mut tokens = self.answer(response);
+        tokens.push(self.special.reward);
+        tokens
+    }
+
+    fn answer(self, response: &[u32]) -> Vec<u32> {
+        let newline: &[u32] = match self.wrapper {
+            Wrapper::Sft if !response.is_empty() => &self.special.newline,
+            _ => &[],
+        };
+        [newline, response].concat()
+    }
+}
+
 /// A triplet as a prefix and two candidates, each with all its special tokens.
 struct Pieces {
     prefix: Vec<u32>,
@@ -192,25 +239,15 @@ struct Pieces {
 
 impl Pieces {
     fn new(triplet: &TokenTriplet, config: &SampleConfig, special: &SpecialTokens) -> Self {
-        let answer = |response: &[u32]| {
-            let newline: &[u32] = match config.wrapper {
-                Wrapper::Sft if !response.is_empty() => &special.newline,
-                _ => &[],
-            };
-            [newline, response].concat()
+        let wrapped = Wrapped {
+            wrapper: config.wrapper,
+            special,
         };
-        let prefix = [
-            &[special.bos],
-            triplet.prompt_of_reference(),
-            &answer(&triplet.reference),
-            &[special.split],
-            &*triplet.prompt,
-        ];
-        let candidate = |response| [&*answer(response), &[special.reward]].concat();
+        let prompt_of_reference = triplet.prompt_of_reference();
         Self {
-            prefix: prefix.concat(),
-            positive: candidate(&triplet.positive),
-            negative: candidate(&triplet.negative),
+            prefix: wrapped.prefix(prompt_of_reference, &triplet.reference, &triplet.prompt),
+            positive: wrapped.candidate(&triplet.positive),
+            negative: wrapped.candidate(&triplet.negative),
         }
     }
 
@@ -218,8 +255,10 @@ impl Pieces {
         let positive = self.prefix.len() + self.positive.len();
         match (objective, layout) {
             (Objective::Lm, _) => positive,
-            (Objective::Polar, Layout::Shared) => positive + self.negative.len(),
-            (Objective::Polar, Layout::Plain) => positive + self.prefix.len() + self.negative.len(),
+            (Objective::Polar | Objective::Sft, Layout::Shared) => positive + self.negative.len(),
+            (Objective::Polar | Objective::Sft, Layout::Plain) => {
+                positive + self.prefix.len() + self.negative.len()
+            }
         }
     }
 
@@ -234,7 +273,7 @@ impl Pieces {
                 let span = pack.push_span(None, 0, prefix.into_iter().chain(positive));
                 pack.predict(span);
             }
-            (Objective::Polar, Layout::Shared) => {
+            (Objective::Polar | Objective::Sft, Layout::Shared) => {
                 let after = prefix.len() as u32;
                 let parent = Some(pack.push_span(None, 0, prefix));
                 pack.push_span(parent, after, positive);
@@ -242,7 +281,7 @@ impl Pieces {
                 pack.push_span(parent, after, negative);
                 pack.read_reward();
             }
-            (Objective::Polar, Layout::Plain) => {
+            (Objective::Polar | Objective::Sft, Layout::Plain) => {
                 pack.push_span(None, 0, prefix.iter().copied().chain(positive));
                 pack.read_reward();
                 pack.push_span(None, 0, prefix.into_iter().chain(negative));

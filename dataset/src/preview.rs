@@ -8,7 +8,7 @@ use crate::across::Place;
 use crate::corpus::{Corpus, Error};
 use crate::inspect::beginning;
 use crate::lanes::LaneOrder;
-use crate::manifest::{FileSplit, RowGroupRef};
+use crate::manifest::{CorpusKind, FileSplit, RowGroupRef};
 use crate::reader::{PromptGroup, PromptSamples};
 use crate::sample::SampleConfig;
 use crate::sampler::{Chosen, Sampler, TripletRequest};
@@ -50,6 +50,8 @@ pub struct TripletView {
     pub prompt: Shown,
     /// Where the reference answers another prompt, that one's id and text.
     pub reference_prompt: Option<(String, Shown)>,
+    /// Whether it is a labelled pair: policies are subsets then.
+    pub labelled: bool,
     /// Policy of reference and chosen answer.
     pub policy: String,
     /// Policy of the rejected answer.
@@ -159,6 +161,7 @@ fn view(chosen: &Chosen, whole: &Sampler<'_>, cut: &Sampler<'_>) -> Result<Tripl
         prompt_id: chosen.prompt().id.clone(),
         prompt: shown(&kept.prompt, &all.prompt)?,
         reference_prompt: reference_prompt.transpose()?,
+        labelled: corpus.kind() == CorpusKind::Labelled,
         policy: name(chosen.places.positive),
         other: name(chosen.places.negative),
         reference: shown(&kept.reference, &all.reference)?,
@@ -250,12 +253,16 @@ impl fmt::Display for TripletView {
         if self.reference_prompt.is_none() {
             Self::write_prompt(f, &prompt, &self.prompt)?;
         }
-        Self::write_answer(f, &format!("reference, by {policy}"), &self.reference)?;
+        let by = |name: &str| match self.labelled {
+            true => format!(" ({name})"),
+            false => format!(", by {name}"),
+        };
+        Self::write_answer(f, &format!("reference{}", by(policy)), &self.reference)?;
         if self.reference_prompt.is_some() {
             Self::write_prompt(f, &prompt, &self.prompt)?;
         }
-        Self::write_answer(f, &format!("chosen, by {policy}"), &self.chosen)?;
-        Self::write_answer(f, &format!("rejected, by {other}"), &self.rejected)
+        Self::write_answer(f, &format!("chosen{}", by(policy)), &self.chosen)?;
+        Self::write_answer(f, &format!("rejected{}", by(other)), &self.rejected)
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
-use crate::across::{Across, Pairs, References};
+use crate::across::{Across, Pairs, Places, References};
 use crate::files;
-use crate::manifest::{FileSplit, Manifest, RowGroupRef};
+use crate::labelled::{self, pair_samples};
+use crate::manifest::{CorpusKind, FileSplit, Manifest, RowGroupRef};
 use crate::schema::Rows;
 use crate::triplet::{Obstacle, PolicySamples, PolicyTable, Task};
 use polestar_store::Store;
@@ -103,6 +104,8 @@ pub(crate) struct PromptGroup {
     heldout_policies: Vec<usize>,
     /// Where triplets pair prompts.
     references: Option<References>,
+    /// Whether each prompt is a labelled pair.
+    labelled: bool,
     bytes: u64,
 }
 
@@ -126,8 +129,16 @@ impl PromptGroup {
         })
     }
 
+    /// The one triplet of the pair at a position; `None` where triplets are drawn.
+    pub(crate) fn pair(&self, at: usize) -> Option<Places> {
+        self.labelled.then(|| labelled::places(at))
+    }
+
     /// Why the prompt at a position gives no training triplet; `None` where it gives one.
     pub(crate) fn obstacle(&self, at: usize, policies: &PolicyTable) -> Option<Obstacle> {
+        if self.labelled {
+            return None;
+        }
         match self.across(Task::Training, policies) {
             Some(across) => across.obstacle(at),
             None => policies.obstacle(&self.prompts[at].policies),
@@ -267,14 +278,21 @@ impl Reader {
         RowGroupRef { file, row_group }: RowGroupRef,
         batches: &[RecordBatch],
     ) -> Result<PromptGroup, String> {
-        let prompts = prompt_samples(batches, &self.manifest)?;
-        let usable = UsablePrompts::new(&prompts, &self.table, self.manifest.pairing().pairs);
-        let train = usable.positions(Task::Training);
-        let heldout_policies = match self.manifest.files[file].split {
-            FileSplit::Train => vec![],
-            FileSplit::Heldout => usable.positions(Task::HeldoutPolicies),
+        let prompts = samples(batches, &self.manifest)?;
+        let labelled = self.manifest.kind == CorpusKind::Labelled;
+        let (train, heldout_policies, references) = match labelled {
+            true => ((0..prompts.len()).collect(), vec![], None),
+            false => {
+                let pairs = self.manifest.pairing().pairs;
+                let usable = UsablePrompts::new(&prompts, &self.table, pairs);
+                let heldout_policies = match self.manifest.files[file].split {
+                    FileSplit::Train => vec![],
+                    FileSplit::Heldout => usable.positions(Task::HeldoutPolicies),
+                };
+                let train = usable.positions(Task::Training);
+                (train, heldout_policies, usable.references)
+            }
         };
-        let references = usable.references;
         let entry = &self.manifest.files[file].row_groups[row_group];
         let found = (train.len() as u64, heldout_policies.len() as u64);
         let recorded = (entry.prompts, entry.heldout_policy_prompts);
@@ -299,6 +317,7 @@ impl Reader {
             train,
             heldout_policies,
             references,
+            labelled,
             bytes,
         })
     }
@@ -375,9 +394,21 @@ impl Cache {
     }
 }
 
+/// The rows as what triplets are made of, whichever kind the corpus is of. Fails with the contradiction to the
+/// manifest.
+pub(crate) fn samples(
+    batches: &[RecordBatch],
+    manifest: &Manifest,
+) -> Result<Vec<PromptSamples>, String> {
+    match manifest.kind {
+        CorpusKind::Trajectories => prompt_samples(batches, manifest),
+        CorpusKind::Labelled => pair_samples(batches, manifest),
+    }
+}
+
 /// Collects contiguous rows into prompts and policies. Fails with the contradiction when a policy is
 /// unknown or rows are out of order.
-pub(crate) fn prompt_samples(
+fn prompt_samples(
     batches: &[RecordBatch],
     manifest: &Manifest,
 ) -> Result<Vec<PromptSamples>, String> {

@@ -1,5 +1,6 @@
 //! A triplet in tokens, and how texts become one: what is cut, and what goes between the pieces.
 
+use polestar_core::Objective;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ pub struct SampleConfig {
     /// Most tokens of a response; a longer one keeps its first.
     #[schemars(extend("unit" = "tokens"))]
     pub max_response: usize,
-    /// What goes between prompt and response.
+    /// What goes between prompt and response. Not given: `pretrain`, and `sft` where `sweep.objective` is.
     pub wrapper: Wrapper,
     /// How the two sequences of a triplet are laid out.
     pub layout: Layout,
@@ -57,6 +58,23 @@ impl SampleConfig {
     pub fn clip_prompt(&self, mut tokens: Vec<u32>) -> Vec<u32> {
         tokens.drain(..tokens.len().saturating_sub(self.max_prompt));
         tokens
+    }
+
+    /// The most tokens that a triplet has in a packed row.
+    pub fn longest_triplet(&self, objective: Objective) -> usize {
+        // An encoded newline is one token or two, whatever the tokenizer.
+        const NEWLINE: usize = 8;
+        let newline = match self.wrapper {
+            Wrapper::Pretrain => 0,
+            Wrapper::Sft => NEWLINE,
+        };
+        let prefix = 2 * self.max_prompt + newline + self.max_response + 2;
+        let candidate = newline + self.max_response + 1;
+        match self.layout {
+            _ if objective == Objective::Lm => prefix + candidate,
+            Layout::Shared => prefix + 2 * candidate,
+            Layout::Plain => 2 * (prefix + candidate),
+        }
     }
 
     /// The first `max_response` tokens.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::across::{Place, Places};
 use crate::corpus::{Corpus, Error};
-use crate::manifest::{FileSplit, PromptRef};
+use crate::manifest::{CorpusKind, FileSplit, PromptRef};
 use crate::reader::{PromptGroup, PromptSamples, Reader};
 use crate::sample::{AnswerSource, SampleConfig, TokenTriplet, TripletSource};
 use crate::tokenizer;
@@ -118,9 +118,10 @@ impl Sampler<'_> {
         let group = self.reader.row_group(row_group).await;
         let group = group.map_err(|source| self.corpus.unreadable(source))?;
         let across = group.across(task, self.policies);
-        let chosen = |at: usize| match &across {
-            Some(across) => across.choose(weighting, at, &key),
-            None => {
+        let chosen = |at: usize| match (&across, group.pair(at)) {
+            (_, Some(pair)) => Some(pair),
+            (Some(across), None) => across.choose(weighting, at, &key),
+            (None, None) => {
                 let samples = &group.prompts[at].policies;
                 let choice = self.policies.choose(task, weighting, samples, &key)?;
                 Some(Places::at(at, &choice))
@@ -232,6 +233,11 @@ impl Corpus {
         if prompts.is_empty() {
             return Ok(vec![]);
         }
+        // A labelled pair gives one triplet: once all are in the set, more would be the same again.
+        let count = match self.kind() {
+            CorpusKind::Trajectories => count,
+            CorpusKind::Labelled => count.min(prompts.len()),
+        };
         let salt = Stream::new(split.purpose(), &[seed]).word();
         Stream::new(split.purpose(), &[seed, 1]).shuffle(&mut prompts);
 

@@ -93,10 +93,9 @@ pub(crate) struct TokenRows {
 /// The Arrow schema of a corpus file.
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        let message = Field::new_struct("item", message_fields(), false);
         Arc::new(Schema::new(vec![
             Field::new("prompt_id", DataType::Utf8, false),
-            Field::new_list("prompt", message, false),
+            prompt_field(),
             Field::new_dictionary("policy", DataType::Int32, DataType::Utf8, false),
             Field::new("sample", DataType::UInt32, false),
             Field::new("response", DataType::Utf8, false),
@@ -127,6 +126,50 @@ fn token() -> Field {
     Field::new("item", DataType::UInt32, false)
 }
 
+/// The column of prompts: lists of messages.
+pub(crate) fn prompt_field() -> Field {
+    let message = Field::new_struct("item", message_fields(), false);
+    Field::new_list("prompt", message, false)
+}
+
+/// A column of prompts under construction.
+pub(crate) struct PromptColumn(ListBuilder<StructBuilder>);
+
+impl Default for PromptColumn {
+    fn default() -> Self {
+        let message = StructBuilder::from_fields(message_fields(), 0);
+        let item = Field::new_struct("item", message_fields(), false);
+        Self(ListBuilder::new(message).with_field(item))
+    }
+}
+
+impl PromptColumn {
+    pub(crate) fn push(&mut self, prompt: &Prompt) -> Result<(), Error> {
+        let messages = self.0.values();
+        let column = |column| Error::Column {
+            column,
+            expected: "text",
+        };
+        for message in &prompt.0 {
+            let roles = messages.field_builder::<StringBuilder>(0);
+            roles
+                .ok_or_else(|| column("role"))?
+                .append_option(message.role.as_deref());
+            let contents = messages.field_builder::<StringBuilder>(1);
+            contents
+                .ok_or_else(|| column("content"))?
+                .append_value(&message.content);
+            messages.append(true);
+        }
+        self.0.append(true);
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}
+
 fn message_fields() -> Fields {
     vec![
         Field::new("role", DataType::Utf8, true),
@@ -141,29 +184,14 @@ fn message_fields() -> Fields {
 /// [`Error::Assemble`] if the columns form no batch.
 pub fn encode(trajectories: &[Trajectory]) -> Result<RecordBatch, Error> {
     let mut prompt_ids = StringBuilder::new();
-    let message = StructBuilder::from_fields(message_fields(), 0);
-    let mut prompts =
-        ListBuilder::new(message).with_field(Field::new_struct("item", message_fields(), false));
+    let mut prompts = PromptColumn::default();
     let mut policies = StringDictionaryBuilder::<Int32Type>::new();
     let mut samples = UInt32Builder::new();
     let mut responses = StringBuilder::new();
     let mut metas = StringBuilder::new();
-    let column = |column, expected| Error::Column { column, expected };
     for trajectory in trajectories {
         prompt_ids.append_value(&trajectory.prompt_id);
-        let messages = prompts.values();
-        for message in &trajectory.prompt.0 {
-            let roles = messages.field_builder::<StringBuilder>(0);
-            roles
-                .ok_or_else(|| column("role", "text"))?
-                .append_option(message.role.as_deref());
-            let contents = messages.field_builder::<StringBuilder>(1);
-            contents
-                .ok_or_else(|| column("content", "text"))?
-                .append_value(&message.content);
-            messages.append(true);
-        }
-        prompts.append(true);
+        prompts.push(&trajectory.prompt)?;
         policies
             .append(&trajectory.policy)
             .map_err(Error::Assemble)?;
@@ -173,7 +201,7 @@ pub fn encode(trajectories: &[Trajectory]) -> Result<RecordBatch, Error> {
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(prompt_ids.finish()),
-        Arc::new(prompts.finish()),
+        prompts.finish(),
         Arc::new(policies.finish()),
         Arc::new(samples.finish()),
         Arc::new(responses.finish()),
@@ -226,9 +254,7 @@ pub fn decode(batch: &RecordBatch) -> Result<Vec<Trajectory>, Error> {
 /// The rows of a batch, read in place.
 pub(crate) struct Rows<'a> {
     prompt_ids: &'a StringArray,
-    prompts: &'a ListArray,
-    roles: &'a StringArray,
-    contents: &'a StringArray,
+    prompts: Prompts<'a>,
     policy_keys: &'a DictionaryArray<Int32Type>,
     policy_names: &'a StringArray,
     samples: &'a UInt32Array,
@@ -236,6 +262,47 @@ pub(crate) struct Rows<'a> {
     metas: &'a StringArray,
     /// Of prompts and of responses, where the file has them.
     tokens: Option<[Tokens<'a>; 2]>,
+}
+
+/// A column of prompts, read in place.
+pub(crate) struct Prompts<'a> {
+    lists: &'a ListArray,
+    roles: &'a StringArray,
+    contents: &'a StringArray,
+}
+
+impl<'a> Prompts<'a> {
+    pub(crate) fn new(batch: &'a RecordBatch) -> Result<Self, Error> {
+        let not_messages = || Error::Column {
+            column: "prompt",
+            expected: "list of {role, content}",
+        };
+        let lists = batch.column_by_name("prompt");
+        let lists = lists.and_then(|array| array.as_list_opt::<i32>());
+        let lists = lists.ok_or_else(not_messages)?;
+        let messages = lists.values().as_struct_opt().ok_or_else(not_messages)?;
+        let part = |name: &str| {
+            let part = messages
+                .column_by_name(name)
+                .and_then(|array| array.as_string_opt::<i32>());
+            part.ok_or_else(not_messages)
+        };
+        Ok(Self {
+            lists,
+            roles: part("role")?,
+            contents: part("content")?,
+        })
+    }
+
+    pub(crate) fn get(&self, row: usize) -> Prompt {
+        let offsets = self.lists.value_offsets();
+        let messages = offsets[row] as usize..offsets[row + 1] as usize;
+        let message = |at: usize| Message {
+            role: (self.roles.is_valid(at)).then(|| self.roles.value(at).to_owned()),
+            content: self.contents.value(at).to_owned(),
+        };
+        Prompt(messages.map(message).collect())
+    }
 }
 
 /// A column of token lists.
@@ -277,18 +344,6 @@ impl<'a> Rows<'a> {
                 .as_string_opt::<i32>()
                 .ok_or(Error::Column { column, expected })
         };
-        let (column, expected) = ("prompt", "list of {role, content}");
-        let not_messages = || Error::Column { column, expected };
-        let prompts = any(column, expected)?
-            .as_list_opt::<i32>()
-            .ok_or_else(not_messages)?;
-        let messages = prompts.values().as_struct_opt().ok_or_else(not_messages)?;
-        let part = |name: &str| {
-            let part = messages
-                .column_by_name(name)
-                .and_then(|array| array.as_string_opt::<i32>());
-            part.ok_or_else(not_messages)
-        };
         let (column, expected) = ("policy", "dictionary of text");
         let not_policies = || Error::Column { column, expected };
         let policies = any(column, expected)?.as_dictionary_opt::<Int32Type>();
@@ -300,9 +355,7 @@ impl<'a> Rows<'a> {
         Ok(Self {
             tokens: prompt_tokens?.zip(response_tokens?).map(Into::into),
             prompt_ids: text("prompt_id")?,
-            prompts,
-            roles: part("role")?,
-            contents: part("content")?,
+            prompts: Prompts::new(batch)?,
             policy_keys,
             policy_names: policy_keys
                 .values()
@@ -323,19 +376,7 @@ impl<'a> Rows<'a> {
     }
 
     pub(crate) fn prompt(&self, row: usize) -> Prompt {
-        let offsets = self.prompts.value_offsets();
-        let messages = offsets[row] as usize..offsets[row + 1] as usize;
-        Prompt(
-            messages
-                .map(|at| Message {
-                    role: self
-                        .roles
-                        .is_valid(at)
-                        .then(|| self.roles.value(at).to_owned()),
-                    content: self.contents.value(at).to_owned(),
-                })
-                .collect(),
-        )
+        self.prompts.get(row)
     }
 
     pub(crate) fn policy(&self, row: usize) -> &'a str {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::corpus::{Corpus, Error};
-use crate::manifest::{Counts, File, FileSplit, Manifest, RowGroupRef};
-use crate::reader::{PromptSamples, UsablePrompts, prompt_samples};
+use crate::manifest::{CorpusKind, Counts, File, FileSplit, Manifest, RowGroupRef};
+use crate::reader::{PromptSamples, UsablePrompts, samples};
 use crate::triplet::{PolicyTable, Task};
 use polestar_core::{chain::chain, digest::hex};
 use polestar_store;
@@ -162,10 +162,13 @@ impl<'a> Scan<'a> {
                     continue;
                 }
             };
-            match prompt_samples(&batches, self.manifest) {
+            match samples(&batches, self.manifest) {
                 Ok(prompts) => {
                     self.tokens(file, row_group, corpus, &prompts);
-                    self.row_group(file, row_group, &prompts);
+                    match self.manifest.kind {
+                        CorpusKind::Trajectories => self.row_group(file, row_group, &prompts),
+                        CorpusKind::Labelled => self.pairs(file, row_group, &prompts),
+                    }
                 }
                 Err(what) => {
                     self.complete = false;
@@ -257,6 +260,39 @@ impl<'a> Scan<'a> {
                     Some(number),
                     format!("it has {found} {what}, {recorded} are recorded"),
                 );
+            }
+        }
+    }
+
+    /// The pairs of a labelled corpus.
+    fn pairs(&mut self, file: &File, number: usize, pairs: &[PromptSamples]) {
+        let entry = &file.row_groups[number];
+        for prompt in pairs.chunk_by(|a, b| a.id == b.id) {
+            if !self.prompts.insert(prompt[0].id.clone()) {
+                let what = format!("the pairs of prompt '{}' are not contiguous", prompt[0].id);
+                self.fault(&file.path, Some(number), what);
+            }
+            self.counts.prompts += 1;
+            self.counts.text_bytes += prompt[0].text.len() as u64;
+            for pair in prompt {
+                let texts = pair.policies.iter().flat_map(|answers| &answers.samples);
+                self.counts.text_bytes += texts.map(|text| text.len() as u64).sum::<u64>();
+                let (pairs, cells) = &mut self.policies[pair.policies[0].policy as usize];
+                *pairs += 1;
+                *cells += 1;
+            }
+        }
+        let found = pairs.len() as u64;
+        self.found.rows += found;
+        self.counts.trajectories += found;
+        match file.split {
+            FileSplit::Train => self.counts.train_prompts += found,
+            FileSplit::Heldout => self.counts.heldout_prompts += found,
+        }
+        for (what, recorded) in [("rows", entry.rows), ("pairs", entry.prompts)] {
+            if found != recorded {
+                let what = format!("it has {found} {what}, {recorded} are recorded");
+                self.fault(&file.path, Some(number), what);
             }
         }
     }

@@ -44,7 +44,7 @@ pub fn step(
         grad.len(),
     );
     assert!(t > 0, "adamw: steps count from 1");
-    let update = Update::new(config, t, scale);
+    let update = Constants::new(config, t, scale);
     param
         .par_chunks_mut(BLOCK)
         .zip_eq(m.par_chunks_mut(BLOCK))
@@ -53,21 +53,21 @@ pub fn step(
         .for_each(|(((param, m), v), grad)| update.run(param, m, v, grad));
 }
 
-/// A step's constants.
-struct Update {
-    keep: f32,
-    beta1: f32,
-    beta2: f32,
-    eps: f32,
-    scale: f32,
+/// A step's constants, on any device.
+pub(crate) struct Constants {
+    pub(crate) keep: f32,
+    pub(crate) beta1: f32,
+    pub(crate) beta2: f32,
+    pub(crate) eps: f32,
+    pub(crate) scale: f32,
     /// lr / (1 - beta1^t).
-    rate: f32,
+    pub(crate) rate: f32,
     /// 1 / sqrt(1 - beta2^t).
-    root_correction: f32,
+    pub(crate) root_correction: f32,
 }
 
-impl Update {
-    fn new(config: &AdamW, t: u64, scale: f32) -> Self {
+impl Constants {
+    pub(crate) fn new(config: &AdamW, t: u64, scale: f32) -> Self {
         // In f64: 1 - beta^t loses most of its digits in f32 while t is small.
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
         Self {

@@ -33,6 +33,7 @@
 pub mod adamw;
 mod autodiff;
 mod cpu;
+pub mod cuda;
 mod extension;
 mod positions;
 mod spans;

@@ -150,9 +150,15 @@ impl Spans {
 
     /// Ancestors of a span from the root down, itself left out.
     pub(crate) fn ancestors(&self, span: usize) -> impl Iterator<Item = &Span> {
+        self.ancestor_indices(span)
+            .map(|ancestor| &self.0.spans[ancestor])
+    }
+
+    /// As [`ancestors`](Spans::ancestors), as places in the list.
+    pub(crate) fn ancestor_indices(&self, span: usize) -> impl Iterator<Item = usize> {
         self.0.ancestors[span]
             .iter()
-            .map(|&ancestor| &self.0.spans[ancestor as usize])
+            .map(|&ancestor| ancestor as usize)
     }
 
     /// Runs of spans that see nothing outside themselves, in token order.

@@ -23,7 +23,7 @@ impl HeadKind {
     /// The head that an objective trains.
     pub fn of(objective: Objective) -> HeadKind {
         match objective {
-            Objective::Polar => HeadKind::Reward,
+            Objective::Polar | Objective::Sft => HeadKind::Reward,
             Objective::Lm => HeadKind::Language,
         }
     }

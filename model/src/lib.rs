@@ -7,8 +7,11 @@
 //! All activations are two-dimensional, `[tokens, features]`: a pack of triplets has no batch
 //! dimension, and which token sees which is said by a forest of [`polestar_core::Span`]s.
 
+pub mod activations;
 pub mod config;
 pub mod count;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod init;
 pub mod layout;
 #[cfg(feature = "compute")]

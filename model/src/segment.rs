@@ -28,6 +28,25 @@ pub struct PackInput {
     pub target_weights: Arc<[f32]>,
 }
 
+impl PackInput {
+    /// The mean loss of each triplet, from that of each target. Targets of a triplet follow each other; its weights are all
+    /// equal, so a change of row by more than one starts the next triplet.
+    pub fn mean_by_triplet(&self, losses: &[f32]) -> Vec<f32> {
+        let mut means = Vec::new();
+        let mut from = 0;
+        for at in 1..=losses.len() {
+            let next = self.target_rows.get(at).copied();
+            if next != Some(self.target_rows[at - 1] + 1) {
+                let part = &losses[from..at];
+                let sum: f64 = part.iter().map(|&l| f64::from(l)).sum();
+                means.push((sum / part.len() as f64) as f32);
+                from = at;
+            }
+        }
+        means
+    }
+}
+
 /// The parameters of one segment on a device: one leaf tensor for each
 /// [`TensorLayout`](crate::TensorLayout), in canonical order.
 #[derive(Clone, Debug)]

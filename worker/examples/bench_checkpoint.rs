@@ -119,6 +119,7 @@ fn work(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
                         segments: shape.segments().to_vec(),
                         objects: uploads.into_iter().map(|u| u.object).collect(),
                         page: PAGE,
+                        numerics: None,
                     };
                     runtime.block_on(checkpoint::commit(&store, &manifest))?;
                 }

@@ -19,6 +19,11 @@ pub enum NoDevice {
         /// What gets what it needs.
         script: &'static str,
     },
+    /// It was built without CUDA, or is asked for the device of burn, which CUDA's engine doesn't use.
+    #[error(
+        "train.backend is \"cuda\", which this part of the program can't compute with; build it with --features cuda, or use \"flex\""
+    )]
+    NotBurns,
     /// The machine has nothing that it runs on.
     #[error("train.backend is \"{}\", and this machine has no device for it: {why}; {remedy}", .backend.name())]
     Absent {
@@ -39,6 +44,7 @@ pub fn device(backend: Backend) -> Result<Device, NoDevice> {
     match backend {
         Backend::Flex => Ok(Device::flex()),
         Backend::Libtorch => libtorch(),
+        Backend::Cuda => Err(NoDevice::NotBurns),
         Backend::BurnWgpu => wgpu(),
         Backend::BurnCuda => burn_cuda(),
     }

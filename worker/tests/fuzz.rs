@@ -70,6 +70,7 @@ fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Ma
         segments,
         objects,
         page,
+        numerics: None,
     };
     runtime
         .block_on(checkpoint::commit(store, &manifest))

@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 11] = [
+const ROOMS: [Room; 14] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -31,6 +31,12 @@ const ROOMS: [Room; 11] = [
     Room {
         package: "polestar-laws",
         folder: "crates/laws",
+        uses: &["polestar-core"],
+        tensors: false,
+    },
+    Room {
+        package: "polestar-eval",
+        folder: "crates/eval",
         uses: &["polestar-core"],
         tensors: false,
     },
@@ -51,6 +57,12 @@ const ROOMS: [Room; 11] = [
         folder: "model",
         uses: &["polestar-core", "polestar-kernels"],
         tensors: true,
+    },
+    Room {
+        package: "polestar-hf",
+        folder: "crates/hf",
+        uses: &["polestar-core", "polestar-store", "polestar-model"],
+        tensors: false,
     },
     Room {
         package: "polestar-dataset",
@@ -80,6 +92,7 @@ const ROOMS: [Room; 11] = [
         folder: "worker",
         uses: &[
             "polestar-run",
+            "polestar-hf",
             "polestar-dataset",
             "polestar-model",
             "polestar-kernels",
@@ -89,13 +102,29 @@ const ROOMS: [Room; 11] = [
         tensors: true,
     },
     Room {
+        package: "polestar-serve",
+        folder: "crates/serve",
+        uses: &[
+            "polestar-worker",
+            "polestar-run",
+            "polestar-dataset",
+            "polestar-model",
+            "polestar-store",
+            "polestar-core",
+        ],
+        tensors: true,
+    },
+    Room {
         package: "polestar-coordinator",
         folder: "coordinator",
         uses: &[
+            "polestar-serve",
             "polestar-worker",
             "polestar-roofline",
             "polestar-run",
+            "polestar-hf",
             "polestar-laws",
+            "polestar-eval",
             "polestar-dataset",
             "polestar-model",
             "polestar-store",

@@ -7,9 +7,9 @@ use super::{
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{
-    Accounts, BadRows, Corpus, Detection, ImportOptions, Manifest, MappingRecipe, Prepared,
-    PreviewOptions, Progress, PromptView, Stage, SynthOptions, Tokenizer, find_prompts,
-    import::QUARANTINE_KEY, inspect, leftovers, preview, recipes, synth, verify,
+    Accounts, BadRows, Corpus, CorpusKind, Detection, ImportOptions, Manifest, MappingRecipe,
+    Prepared, PreviewOptions, Progress, PromptView, Stage, SynthOptions, Tokenizer, find_prompts,
+    import::QUARANTINE_KEY, inspect, inspect_labelled, leftovers, preview, recipes, synth, verify,
 };
 use polestar_store::Store;
 use std::{
@@ -21,8 +21,8 @@ use std::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a corpus of the answers of several policies, from files of most forms; goes on with an import to
-    /// the same output that was stopped
+    /// Make a corpus of the answers of several policies, or with --labelled of preferences, from files of most forms;
+    /// goes on with an import to the same output that was stopped
     Import(Box<ImportArgs>),
     /// List the ready mappings of known dumps, or print one as a file to copy and change
     Recipes {
@@ -129,7 +129,10 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Inspect { url } => {
             let corpus = Corpus::open(Store::open_existing(&url)?.url()).await?;
-            print!("{}", inspect(&corpus).await?);
+            match corpus.kind() {
+                CorpusKind::Trajectories => print!("{}", inspect(&corpus).await?),
+                CorpusKind::Labelled => print!("{}", inspect_labelled(&corpus).await?),
+            }
         }
         Command::Preview(args) => show(&args).await?,
         Command::Verify { url } => {
@@ -183,6 +186,18 @@ fn show_prompts(id: &str, found: &[PromptView]) -> Result<(), Error> {
 }
 
 fn describe(store: &Store, manifest: &Manifest) {
+    if manifest.kind == CorpusKind::Labelled {
+        let counts = &manifest.counts;
+        println!(
+            "{}: {} labelled pairs on {} prompts, {} of them held out, fingerprint {}",
+            store.url(),
+            counts.trajectories,
+            counts.prompts,
+            counts.heldout_prompts,
+            manifest.fingerprint
+        );
+        return;
+    }
     println!(
         "{}: {} trajectories of {} policies on {} prompts, fingerprint {}",
         store.url(),
@@ -255,6 +270,7 @@ impl fmt::Display for Look<'_> {
             why,
             columns: _,
             rows,
+            labels,
             trouble,
         } = self.0;
         match &inputs[..] {
@@ -273,8 +289,15 @@ impl fmt::Display for Look<'_> {
             writeln!(f, "    prompt    {}", shown(&row.prompt.text()))?;
             writeln!(f, "    response  {}", shown(&row.response))?;
         }
+        for label in labels {
+            writeln!(f, "  {}", label.subset)?;
+            writeln!(f, "    prompt     {}", shown(&label.prompt))?;
+            for (name, text) in &label.texts {
+                writeln!(f, "    {name:10} {}", shown(text))?;
+            }
+        }
         match trouble {
-            Some(trouble) => writeln!(f, "the first records give no trajectory: {trouble}"),
+            Some(trouble) => writeln!(f, "the first records give nothing to learn from: {trouble}"),
             None => Ok(()),
         }
     }

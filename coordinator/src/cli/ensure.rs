@@ -1,14 +1,18 @@
 //! Having a sweep's corpus and plan before anything runs.
 
-use super::{Error, corpus::watched_import};
+use super::{Error, corpus::watched_import, starts::starts, table::bytes};
 use crate::{
     run::{cutting, training_sample},
-    sweep::{CorpusFacts, Plan, Sweep, Work, plan},
+    sweep::{CorpusFacts, Plan, StartFacts, Sweep, Work, plan},
 };
 use polestar_core::Objective;
 use polestar_dataset::{
-    Accounts, Corpus, ImportOptions, Origin, PackCost, Packer, SynthOptions, SynthOrigin,
-    manifest::MANIFEST_KEY, synth,
+    Accounts, Corpus, CorpusKind, ImportOptions, Origin, PackCost, Packer, SynthOptions,
+    SynthOrigin, manifest::MANIFEST_KEY, synth,
+};
+use polestar_hf::{
+    Weights,
+    tokenizer::{Mismatch, Vocabulary},
 };
 use polestar_laws::report::Cutting;
 use polestar_store::Store;
@@ -16,6 +20,12 @@ use std::sync::Arc;
 
 /// Opens the sweep's corpus; makes it first where the file says how and it isn't there.
 pub(crate) async fn corpus(sweep: &mut Sweep) -> Result<Arc<Corpus>, Error> {
+    let weights = sweep.start.as_mut().and_then(|it| it.weights.as_mut());
+    if let Some(weights) = weights {
+        let store = Store::open_existing(weights);
+        let store = store.map_err(|error| format!("start.weights: {error}"))?;
+        *weights = store.url().to_owned();
+    }
     let table = &mut sweep.corpus;
     let is_made_here = table.synth.is_some() || table.import.is_some();
     let store = match is_made_here {
@@ -105,10 +115,44 @@ pub(crate) struct OnCorpus {
     pub(crate) plan: Plan,
     /// What it cuts of the corpus's texts.
     pub(crate) cutting: Cutting,
+    /// The files of the weights that it starts from, to be recorded with its run.
+    pub(crate) weights: Option<polestar_hf::Manifest>,
+}
+
+/// Whether the corpus holds what the sweep is to learn from.
+fn check_kind(sweep: &Sweep, corpus: &Corpus) -> Result<(), Error> {
+    let url = corpus.url();
+    let warm = sweep.warm_start.as_ref().map(|warm| warm.objective);
+    for objective in [Some(sweep.sweep.objective), warm].into_iter().flatten() {
+        match (objective, corpus.kind()) {
+            (Objective::Sft, CorpusKind::Trajectories) => {
+                return Err(format!(
+                    "objective = \"sft\" learns from labelled pairs, and the corpus at {url} holds trajectories; import labelled data with `coordinator corpus import --labelled` (corpus.import.labelled)"
+                )
+                .into());
+            }
+            (Objective::Polar, CorpusKind::Labelled) => {
+                return Err(format!(
+                    "objective = \"polar\" learns from trajectories, and the corpus at {url} holds labelled pairs; say sweep.objective = \"sft\""
+                )
+                .into());
+            }
+            _ => {}
+        }
+    }
+    match corpus.kind() == CorpusKind::Labelled && !sweep.sweep.policies.is_empty() {
+        true => Err(format!(
+            "sweep.policies: the corpus at {url} is labelled and has no policies to choose among"
+        )
+        .into()),
+        false => Ok(()),
+    }
 }
 
 /// Plans a sweep on its corpus, and looks at what it cuts there.
 pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCorpus, Error> {
+    check_kind(sweep, corpus)?;
+    let starts = starts(sweep, corpus).await?;
     let distances = match sweep.sweep.needs_distances() {
         true => Some(corpus.policy_distances().await?),
         false => None,
@@ -129,6 +173,14 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
         tokens: per_triplet(cost.packed_tokens),
         pairs: per_triplet(cost.attention_pairs),
     };
+    let elsewhere = sweep.start.as_ref().and_then(|it| it.weights.as_ref());
+    let (start, weights) = match elsewhere {
+        Some(weights) => {
+            let Start { facts, manifest } = Start::of(weights, corpus).await?;
+            (Some(facts), Some(manifest))
+        }
+        None => (None, None),
+    };
     let facts = CorpusFacts {
         fingerprint: corpus.fingerprint().to_string(),
         vocab: corpus.tokenizer().vocab_size(),
@@ -136,6 +188,8 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
         polar: work(polar),
         lm: work(lm),
         distances,
+        start,
+        starts,
     };
     let planned = plan(sweep, &facts)?;
     Ok(OnCorpus {
@@ -145,5 +199,64 @@ pub(crate) async fn plan_on(sweep: &Sweep, corpus: &Arc<Corpus>) -> Result<OnCor
             ..planned
         },
         cutting: cutting(sweep, corpus, &triplets).await?,
+        weights,
     })
+}
+
+/// Weights that a sweep starts from.
+struct Start {
+    facts: StartFacts,
+    manifest: polestar_hf::Manifest,
+}
+
+impl Start {
+    /// Opens them, makes sure that they mean the corpus' tokens, and hashes them.
+    async fn of(url: &str, corpus: &Corpus) -> Result<Start, Error> {
+        let weights = Weights::open(url).await?;
+        let rows = weights.architecture().model.vocab_size;
+        same_vocabulary(&weights, corpus, rows).await?;
+        let size: u64 = weights.files().map(|(_, bytes)| bytes).sum();
+        if size > LONG_TO_HASH {
+            eprintln!("hashing {} of start.weights", bytes(size));
+        }
+        let manifest = weights.manifest().await?;
+        let architecture = weights.architecture();
+        Ok(Start {
+            facts: StartFacts {
+                digest: manifest.digest(),
+                model: architecture.model.clone(),
+                limit: architecture.limit.clone(),
+            },
+            manifest,
+        })
+    }
+}
+
+/// Bytes that take so long to read that it is said.
+const LONG_TO_HASH: u64 = 1 << 30;
+
+/// A token must mean to the weights what it means to the corpus.
+async fn same_vocabulary(weights: &Weights, corpus: &Corpus, rows: u32) -> Result<(), Error> {
+    let file = format!("{}/tokenizer.json", weights.url());
+    let Some(theirs) = weights.beside("tokenizer.json").await? else {
+        return Err(format!(
+            "{file} is missing: nothing says which token each row of the embedding is of. Put the one that the weights were trained with there"
+        )
+        .into());
+    };
+    let theirs = Vocabulary::parse(&file, &theirs)?;
+    let ours = Vocabulary::parse(
+        "the corpus' tokenizer.json",
+        &corpus.tokenizer_json().await?,
+    )?;
+    match theirs.mismatch(&ours, rows) {
+        None => Ok(()),
+        Some(Mismatch { id, theirs, ours }) => Err(format!(
+            "start.weights were trained with another vocabulary than the corpus {}: token {id} is {theirs:?} in {file}, and {} in the corpus. Import the corpus with the tokenizer that `coordinator import-weights {} --tokenizer FILE` writes",
+            corpus.url(),
+            ours.map_or_else(|| "none".to_owned(), |ours| format!("{ours:?}")),
+            weights.url(),
+        )
+        .into()),
+    }
 }

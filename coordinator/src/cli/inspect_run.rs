@@ -170,7 +170,7 @@ impl CorpusArgs {
     }
 
     /// Opens it, and makes sure that it is the one that the run was trained on.
-    async fn open_same(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
+    pub(super) async fn open_same(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
         let corpus = self.open(run).await?;
         let (found, recorded) = (
             corpus.fingerprint().to_string(),

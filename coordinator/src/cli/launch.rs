@@ -3,6 +3,7 @@
 use super::{
     Error, LaunchArgs,
     ensure::{self, OnCorpus},
+    eval,
     plan::{self, Outlook},
     pool::{Entrance, override_pool},
     progress::Display,
@@ -29,7 +30,7 @@ use std::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The exit code of a launch whose results are all there, and whose report could not be written.
+/// The exit code of a launch whose results are all there, and whose report or evaluations could not be made.
 const NO_REPORT: u8 = 3;
 
 /// Runs what is missing of a sweep and writes its report.
@@ -40,6 +41,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
     let mut sweep = plan::read(&args.sweep, args.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
+    sweep.train.accept_numerics |= args.accept_numerics;
     sweep::check(&sweep)?;
     // What can't work is better known before anything is made or printed.
     let logs = Logs::new()?;
@@ -52,6 +54,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let OnCorpus {
         plan: planned,
         cutting,
+        weights,
     } = ensure::plan_on(&sweep, &corpus).await?;
     let outlook = Outlook::new(&corpus, Speed::known(&sweep));
     let cut = plan::what_is_cut(&cutting);
@@ -59,11 +62,17 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     let Some(entrance) = entrance else {
         return Ok(ExitCode::SUCCESS);
     };
+    // A benchmark that can't be read is better known before days of training than after.
+    eval::read(&sweep.evaluation, false).await?;
     let run = Run::begin(&root, &sweep, planned).await?;
+    if let Some(weights) = &weights {
+        polestar_hf::record(&run.store, weights).await?;
+    }
     println!("run {}", run.folder.url());
 
     let abandoned = train(&run, &sweep, entrance, logs, args.retry_abandoned).await?;
     print!("{}", summary(&run).await?);
+    let evaluated = eval::missing(&run, &sweep.evaluation, corpus.url()).await;
     let report = write_report(&run, &corpus).await;
     if let Ok(place) = &report {
         println!("report {place}");
@@ -75,13 +84,20 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
             eprintln!("  the same would happen again; --retry-abandoned tries it all the same");
         }
     }
+    let url = run.folder.url();
+    if let Err(error) = &evaluated {
+        super::print_error(error.as_ref());
+        eprintln!(
+            "the results are safe; `coordinator launch` evaluates what is missing, `coordinator eval {url}` all of it"
+        );
+    }
     match report {
         Err(error) => {
             super::print_error(&error);
-            let url = run.folder.url();
             eprintln!("the results are safe; `coordinator report {url}` writes the report");
             Ok(ExitCode::from(NO_REPORT))
         }
+        Ok(_) if evaluated.is_err() => Ok(ExitCode::from(NO_REPORT)),
         Ok(_) if abandoned.is_empty() => Ok(ExitCode::SUCCESS),
         Ok(_) => Ok(ExitCode::FAILURE),
     }

@@ -1,13 +1,17 @@
 //! The command line: parsing, and one module a command.
 
+mod batches;
 mod checkpoint;
 mod cluster;
 mod corpus;
 mod describe;
 mod diagnose;
 mod ensure;
+mod eval;
+mod export;
 mod fit;
 mod gpus;
+mod import_weights;
 mod inspect_run;
 mod launch;
 mod plan;
@@ -16,9 +20,12 @@ mod progress;
 mod recommend;
 mod reference;
 mod scale;
+mod score;
 mod scores;
+mod serve;
 mod slurm;
 mod speed;
+mod starts;
 mod table;
 mod verify;
 mod worker;
@@ -102,12 +109,41 @@ enum Command {
         after_help = "Example: coordinator recommend runs/first-1a2b3c4d --flops 1e15 --output next.toml"
     )]
     Recommend(recommend::RecommendArgs),
+    /// Measure how often a reward model prefers the better answer, on public benchmarks or pairs of your own, beside
+    /// baselines that need no training
+    #[command(
+        after_help = "Example: coordinator eval runs/first-1a2b3c4d#nano-1000 judgebench.jsonl rmb=RMB_dataset"
+    )]
+    Eval(eval::EvalArgs),
     /// Check that a run's results are what its files say: read everything, and train a piece of it again
     #[command(after_help = "Example: coordinator verify runs/first-1a2b3c4d")]
     Verify(verify::VerifyArgs),
     /// List, check or remove saved weights of a run
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    /// Write a checkpoint as a folder that transformers, vLLM, SGLang and lmdeploy load
+    #[command(
+        after_help = "Example: coordinator export runs/first-1a2b3c4d --trial nano-1e12-s1 --output model"
+    )]
+    Export(export::ExportArgs),
+    /// Say whether weights of a language model can be started from, and write the tokenizer that a corpus needs for it
+    #[command(after_help = "Example: coordinator import-weights llama --tokenizer tokenizer.json")]
+    ImportWeights(import_weights::ImportWeightsArgs),
+    /// Show what a trial trains on in a step, triplet by triplet, and what the step came to
+    #[command(
+        after_help = "Example: coordinator batches runs/first-1a2b3c4d --trial nano-1e12-s1 --step 120"
+    )]
+    Batches(batches::BatchesArgs),
+    /// Score candidates with a checkpoint: lines of prompt, reference and candidates in, the same with rewards out
+    #[command(
+        after_help = "Example: coordinator score runs/first-1a2b3c4d#nano-200steps-s1 pairs.jsonl --output scored.jsonl"
+    )]
+    Score(score::ScoreArgs),
+    /// Answer rewards over HTTP, in the shapes of SGLang, vLLM, LMDeploy, OpenRLHF, slime and others
+    #[command(
+        after_help = "Example: coordinator serve runs/first-1a2b3c4d#nano-200steps-s1 --address 127.0.0.1:30000"
+    )]
+    Serve(serve::ServeArgs),
     /// Fit scaling laws to a table (CSV) of sizes, tokens, compute and losses, whoever trained the models
     #[command(after_help = "Example: coordinator fit losses.csv --report laws")]
     Fit(fit::FitArgs),
@@ -164,6 +200,9 @@ struct LaunchArgs {
     /// Try trials again that were abandoned for good, such as one whose loss diverged
     #[arg(long)]
     retry_abandoned: bool,
+    /// Go on although GPUs or CUDA's libraries aren't those that a trial began with; its bits are then nobody's to repeat
+    #[arg(long)]
+    accept_numerics: bool,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
@@ -228,8 +267,14 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
             ..
         } => inspect_run::compare(&run, &other, page.as_deref()).await?,
         Command::Recommend(args) => recommend::run(args).await?,
+        Command::Eval(args) => eval::run(args).await?,
         Command::Verify(args) => verify::run(args).await?,
         Command::Checkpoint(command) => checkpoint::run(command).await?,
+        Command::Export(args) => export::run(&args).await?,
+        Command::ImportWeights(args) => import_weights::run(&args).await?,
+        Command::Batches(args) => batches::run(&args).await?,
+        Command::Score(args) => score::run(args).await?,
+        Command::Serve(args) => serve::run(args).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,

@@ -68,7 +68,7 @@ async fn show_sweep(file: &Path, args: &PlanArgs) -> Result<(), Error> {
     let mut sweep = read(file, args.store.as_deref())?;
     print!("{}", places(&sweep)?);
     let corpus = ensure::corpus(&mut sweep).await?;
-    let OnCorpus { plan, cutting } = ensure::plan_on(&sweep, &corpus).await?;
+    let OnCorpus { plan, cutting, .. } = ensure::plan_on(&sweep, &corpus).await?;
     let speed = match args.no_measure {
         true => Speed::known(&sweep),
         false => Speed::known_or_measured(&sweep).await?,
@@ -323,6 +323,8 @@ mod tests {
             polar: work,
             lm: work,
             distances: None,
+            starts: vec![],
+            start: None,
         };
         let plan = sweep::plan(&sweep, &facts).unwrap();
         let outlook = Outlook {

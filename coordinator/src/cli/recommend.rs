@@ -4,7 +4,7 @@ use super::{Error, inspect_run};
 use crate::{
     recommend::{Inputs, Request, recommend},
     run::report_of,
-    sweep::GIB,
+    sweep::{GIB, StartTable},
 };
 use std::path::PathBuf;
 
@@ -34,6 +34,10 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
         return Err("--flops and --memory-gib must be above zero".into());
     }
     let run = inspect_run::open(&args.run).await?;
+    let start = run.record.sweep.start.as_ref();
+    if start.is_some_and(StartTable::names_trials) {
+        return Err("this run starts from weights of other trials ([start]); recommend a sweep from the run that trained these".into());
+    }
     // The laws rest on results alone: the corpus need not be there.
     let report = report_of(&run, None).await?;
     let trials = run.record.plan.trials.iter();

@@ -102,6 +102,8 @@ fn a_recommendation_is_a_sweep_that_spends_the_budget_on_the_best_size() {
             polar: sweep::Work::default(),
             lm: sweep::Work::default(),
             distances: None,
+            starts: vec![],
+            start: None,
         },
     )
     .unwrap();

@@ -5,6 +5,7 @@
 //!                              lease.json           who leads it
 //!                              journal/             what happened under each coordinator
 //!                              status.txt           what the one that leads is at
+//!                              evaluations/         what trials came to on preference benchmarks
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
@@ -17,13 +18,17 @@
 //! ```
 //! A trial's folder is named by its recipe, so all runs of a store share what any of them has trained.
 
+mod chosen;
 mod cuts;
+mod evaluations;
 mod events;
 mod facts;
 mod paired;
 mod report;
 
+pub use chosen::{CheckpointArgs, Chosen, ChosenError, of_run};
 pub use cuts::{SampleError, TRAINING, cutting, training_sample};
+pub use evaluations::EvaluationRecord;
 pub use events::{EventHistory, EventLog, Recorded};
 pub use facts::{AbandonedTrial, Facts, Setback, Spent};
 pub use paired::{ScoredTrial, best};

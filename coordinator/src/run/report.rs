@@ -1,22 +1,29 @@
 //! From a run's store to its report.
 
 use super::{
-    Run, RunError, RunRecord,
+    EvaluationRecord, Run, RunError, RunRecord, TrialResult,
     cuts::{SampleError, cutting, training_sample},
     paired::against_best,
     set_title,
 };
-use crate::sweep::{Plan, PlannedTrial, TrialRole};
+use crate::sweep::{Plan, PlannedTrial, Pretraining, TrialRole};
+use polestar_core::{Objective, TrialId};
 use polestar_dataset::{Corpus, Pairs, Split, planted_optimum};
+use polestar_eval::ScorerResult;
 use polestar_laws::{
-    fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
-    report::{self, CurveScores, Discrimination, Report, ReportInput, ScoredTriplet, Validation},
+    Coordinates,
+    fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial, Interval},
+    report::{
+        self, CurveScores, Discrimination, FineTuned, PreferenceScore, PreferenceSet, Report,
+        ReportInput, ScoredTriplet, Validation,
+    },
 };
 use polestar_run::{
     Outcome, SetScore, metrics,
     scores::{self, Scored},
 };
 use polestar_worker::engine::VALIDATION_SEED;
+use std::collections::BTreeMap;
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +97,65 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
         input.discriminations = discriminations(run, corpus, &input.finished).await?;
     }
     input.paired = against_best(run, &input.finished, &input.fitted_set).await?;
+    for (name, records) in run.evaluations().await? {
+        input
+            .preferences
+            .extend(preferences(&name, &records, &results));
+    }
     Ok(input)
+}
+
+/// The trials of a run on one benchmark; none if no record is of a trial's result.
+fn preferences(
+    name: &str,
+    records: &[EvaluationRecord],
+    results: &BTreeMap<TrialId, TrialResult>,
+) -> Option<PreferenceSet> {
+    let is_current = |record: &&EvaluationRecord| {
+        let result = results.get(&record.trial);
+        result.is_some_and(|result| result.outcome.digest == record.weights)
+    };
+    let current: Vec<&EvaluationRecord> = records.iter().filter(is_current).collect();
+    // Numbers on another benchmark that had the same name can't stand beside the newest one's.
+    let last = current.last()?;
+    let same = current
+        .iter()
+        .filter(|record| record.benchmark == last.benchmark);
+    let row = last.evaluation.rows.first()?;
+    let first = |scorer: &ScorerResult| scorer.accuracies.first().copied();
+    let score = |record: &&EvaluationRecord| {
+        let overall = record.evaluation.overall()?;
+        let mut models = record
+            .evaluation
+            .scorers
+            .iter()
+            .filter(|scorer| scorer.is_model);
+        let without = models.find(|scorer| !scorer.with_reference);
+        let without = without.filter(|_| record.evaluation.account.references > 0);
+        Some(PreferenceScore {
+            trial: record.trial.to_string(),
+            accuracy: overall.value,
+            interval: overall
+                .lo
+                .zip(overall.hi)
+                .map(|(lo, hi)| Interval { lo, hi }),
+            without_reference: without.and_then(first).map(|accuracy| accuracy.value),
+        })
+    };
+    let baselines = last
+        .evaluation
+        .scorers
+        .iter()
+        .filter(|scorer| !scorer.is_model);
+    let baseline = |scorer: &ScorerResult| Some((scorer.name.clone(), first(scorer)?.value));
+    Some(PreferenceSet {
+        name: name.to_owned(),
+        averaging: last.evaluation.averaging.clone(),
+        judgements: row.tasks,
+        prompts: row.prompts,
+        trials: same.filter_map(score).collect(),
+        baselines: baselines.filter_map(baseline).collect(),
+    })
 }
 
 /// What is known of a run before any trial has finished.
@@ -161,13 +226,23 @@ async fn add_finished(
             accuracy_error: score.accuracy_error,
         });
     }
+    if let Some(before) = &planned.pretraining {
+        input.fine_tuned.push(FineTuned {
+            trial: name.clone(),
+            start: before.trial.clone(),
+            flops: before.flops_6nd,
+            tokens: before.plain_tokens,
+            own_flops: outcome.flops_6nd,
+        });
+    }
     if let Some(score) = outcome.validation.get(FITTED) {
+        let Spent { at, flops, tokens } = Spent::of(planned, outcome);
         input.finished.push(FinishedTrial {
             name: name.clone(),
-            at: planned.at.clone(),
+            at,
             params: Some(planned.parameters as f64),
-            flops: Some(outcome.flops_6nd),
-            tokens: Some(outcome.consumed.plain_tokens as f64),
+            flops: Some(flops),
+            tokens: Some(tokens),
             distance: planned.distance,
             run: None,
             loss: score.loss,
@@ -177,11 +252,41 @@ async fn add_finished(
     add_curve_scores(input, planned, &mut rows);
     input.curves.push(Curve {
         trial: name,
-        size: planned.at.size.clone(),
+        size: match &planned.pretraining {
+            Some(before) => before.at.size.clone(),
+            None => planned.at.size.clone(),
+        },
         params: planned.parameters as f64,
-        points: thinned(&rows),
+        points: thinned(&rows, planned.pretraining.as_ref()),
     });
     Ok(())
+}
+
+/// What a trial's loss is set against: its own training, or the pre-training of the weights that it fine-tunes.
+struct Spent {
+    at: Coordinates,
+    flops: f64,
+    tokens: f64,
+}
+
+impl Spent {
+    fn of(planned: &PlannedTrial, outcome: &Outcome) -> Spent {
+        match &planned.pretraining {
+            Some(before) => Spent {
+                at: Coordinates {
+                    lr: planned.at.lr,
+                    ..before.at.clone()
+                },
+                flops: before.flops_6nd,
+                tokens: before.plain_tokens,
+            },
+            None => Spent {
+                at: planned.at.clone(),
+                flops: outcome.flops_6nd,
+                tokens: outcome.consumed.plain_tokens as f64,
+            },
+        }
+    }
 }
 
 /// Says what a trial's curve is scored on. Scores of other triplets, with which older versions ended it, would bend it:
@@ -264,7 +369,7 @@ fn scored_triplet(scored: &Scored, name: impl Fn(u32) -> String) -> ScoredTriple
 
 /// Points of a curve that a picture can show: the rows between are averaged, the first and those with a
 /// validation all stay. The metrics keep every step.
-fn thinned(rows: &[metrics::Row]) -> Vec<CurvePoint> {
+fn thinned(rows: &[metrics::Row], before: Option<&Pretraining>) -> Vec<CurvePoint> {
     const MOST: usize = 400;
     let window = rows.len().div_ceil(MOST).max(1);
     let mut points = Vec::new();
@@ -276,6 +381,8 @@ fn thinned(rows: &[metrics::Row]) -> Vec<CurvePoint> {
             continue;
         }
         let mut point = curve_point(row);
+        // Compute is all that was spent until then.
+        point.flops += before.map_or(0.0, |before| before.flops_6nd);
         point.train_loss = Some(losses.iter().sum::<f64>() / losses.len() as f64);
         points.push(point);
         losses.clear();
@@ -307,6 +414,33 @@ fn orders(plan: &Plan) -> String {
     orders.join("; ")
 }
 
+/// What C is.
+fn compute(plan: &Plan) -> &'static str {
+    match plan.trials.iter().any(|trial| trial.pretraining.is_some()) {
+        true => {
+            "6 × non-embedding parameters × tokens of the pre-training whose weights a trial starts from, as are the tokens; \
+             its own training is not in it"
+        }
+        false => "6 × non-embedding parameters × tokens; a warm start's compute is not in it",
+    }
+}
+
+/// What the loss is.
+fn loss(plan: &Plan) -> &'static str {
+    let mut points = plan
+        .trials
+        .iter()
+        .filter(|trial| trial.role == TrialRole::Point);
+    match points.any(|trial| trial.config.recipe.objective == Objective::Sft) {
+        true => {
+            "-ln σ(reward of the chosen answer − reward of the rejected one), in nats, on pairs of held-out prompts; chance is ln 2"
+        }
+        false => {
+            "-ln σ(reward of the same policy − reward of another), in nats, on held-out prompts; chance is ln 2"
+        }
+    }
+}
+
 /// What the numbers count; stands in the report's header.
 fn conventions(plan: &Plan) -> Vec<(String, String)> {
     let line = |name: &str, text: String| (name.to_owned(), text);
@@ -319,18 +453,15 @@ fn conventions(plan: &Plan) -> Vec<(String, String)> {
             "N",
             "all trained parameters of the reward model, the embedding table included".into(),
         ),
-        line(
-            "C",
-            "6 × non-embedding parameters × tokens; a warm start's compute is not in it".into(),
-        ),
+        line("C", compute(plan).into()),
         line(
             "Tokens",
-            format!("both sequences of each triplet whole, as in the plain layout ({:.0} a triplet)", plan.tokens_per_triplet),
+            format!(
+                "both sequences of each triplet whole, as in the plain layout ({:.0} a triplet)",
+                plan.tokens_per_triplet
+            ),
         ),
-        line(
-            "Loss",
-            "-ln σ(reward of the same policy − reward of another), in nats, on held-out prompts; chance is ln 2".into(),
-        ),
+        line("Loss", loss(plan).into()),
         line("Reduction", orders(plan)),
     ];
     lines.extend(left_out);

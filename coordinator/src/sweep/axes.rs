@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 pub struct Axes {
     /// What the trials learn.
     pub objective: Objective,
-    /// Names of presets or of `models`, or numbers of non-embedding parameters: `"120M"`, `"1.5B"`.
+    /// Names of presets or of `models`, or numbers of non-embedding parameters: `"120M"`, `"1.5B"`. None with
+    /// `[start]`.
     pub sizes: Vec<String>,
     /// Compute budgets in FLOPs, convention `6ND` (non-embedding parameters, plain tokens).
     #[schemars(extend("unit" = "FLOPs"))]

@@ -8,8 +8,8 @@ impl Axes {
     /// # Errors
     /// A sentence that names the key.
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.sizes.is_empty() || self.seeds.is_empty() {
-            return Err("sweep.sizes and sweep.seeds need at least one entry each".into());
+        if self.seeds.is_empty() {
+            return Err("sweep.seeds needs at least one entry".into());
         }
         self.check_lengths()?;
         self.check_rates()?;

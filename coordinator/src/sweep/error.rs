@@ -20,6 +20,26 @@ pub enum PlanError {
         #[source]
         source: polestar_model::ModelError,
     },
+    /// The weights to start from have another shape.
+    #[error(
+        "sweep.sizes has `{name}`, and start.weights have another shape; name \"start\", which has theirs"
+    )]
+    StartShape {
+        /// The size.
+        name: String,
+    },
+    /// The weights to start from would be another model on sequences so long.
+    #[error(
+        "samples.max_prompt and samples.max_response make sequences of up to {longest} tokens, and start.weights are good up to {limit}: {why}. Lower them"
+    )]
+    StartLimit {
+        /// Tokens of the longest sequence.
+        longest: u64,
+        /// Most tokens.
+        limit: u64,
+        /// Why.
+        why: &'static str,
+    },
     /// No shape has about so many parameters.
     #[error(
         "sweep.sizes has \"{name}\", and no shape comes near that; the nearest is \"{nearest}\""

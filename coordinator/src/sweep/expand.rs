@@ -1,8 +1,8 @@
 //! The trials of a sweep, made one by one: starts, trunks and points.
 
 use super::{
-    CorpusFacts, PlanError, PlannedTrial, Sweep, TrialRole, WarmStart, Work,
-    memory::{GIB, Share},
+    CorpusFacts, PlanError, PlannedTrial, StartTrial, Sweep, TrialRole, WarmStart, Work,
+    memory::{GIB, Share, State},
     trunk::grow,
     variants::{Duration, Variant},
 };
@@ -11,8 +11,8 @@ use polestar_dataset::{PolicyChoice, PolicyDistances};
 use polestar_laws::{Coordinates, Length, Policies, Spread};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
 use polestar_run::{
-    DataRecipe, MemoryTier, Recipe, StartFrom, TrainConfig, Trial, Trunk, config::ConfigError,
-    placement::Zero,
+    DataRecipe, MemoryTier, Recipe, StartFrom, StartPoint, StartWeights, TrainConfig, Trial, Trunk,
+    config::ConfigError, placement::Zero,
 };
 
 /// The trials of a plan while it is made.
@@ -25,18 +25,26 @@ pub(super) struct Trials {
 
 /// A trial whose last weights others start from.
 pub(super) struct Begin {
-    trial: TrialId,
+    /// The trial to wait for, if it is one of this sweep.
+    trial: Option<TrialId>,
     weights: StartFrom,
 }
 
 impl Begin {
     pub(super) fn after(start: &PlannedTrial) -> Begin {
         Begin {
-            trial: start.config.id.clone(),
+            trial: Some(start.config.id.clone()),
             weights: StartFrom {
                 recipe: start.recipe_id,
                 step: Step(start.config.recipe.steps),
             },
+        }
+    }
+
+    pub(super) fn at(start: &StartTrial) -> Begin {
+        Begin {
+            trial: None,
+            weights: start.weights.clone(),
         }
     }
 }
@@ -47,6 +55,8 @@ pub(super) struct Family<'a> {
     pub(super) size: &'a str,
     pub(super) model: &'a ModelConfig,
     pub(super) seed: u64,
+    /// Weights from elsewhere that it starts from.
+    pub(super) start: Option<&'a StartTrial>,
 }
 
 /// Makes trials of a sweep on a corpus.
@@ -68,7 +78,7 @@ pub(super) struct Stage {
     /// `policies` on the sweep's axis.
     pub chosen: Option<Policies>,
     pub policies: Option<PolicyChoice>,
-    pub start: Option<StartFrom>,
+    pub start: Option<StartPoint>,
     pub trunk: Option<Trunk>,
     /// The trial that `trunk`, or else `start`, speaks of.
     pub after: Option<TrialId>,
@@ -80,6 +90,13 @@ impl Maker<'_> {
     /// Mean tokens of a triplet, plain layout.
     pub(super) fn tokens_per_triplet(&self) -> f64 {
         self.corpus.tokens_per_triplet
+    }
+
+    /// The weights from elsewhere that the sweep starts from.
+    fn imported(&self) -> Option<StartPoint> {
+        let start = self.corpus.start.as_ref()?;
+        let weights = start.digest;
+        Some(StartPoint::Weights(StartWeights { weights }))
     }
 
     /// Policies that lie as they should, by name where the seed doesn't draw them.
@@ -128,7 +145,7 @@ impl Maker<'_> {
             length: Length::Steps(warm.steps),
             chosen: None,
             policies: None,
-            start: None,
+            start: self.imported(),
             trunk: None,
             after: None,
             leaves: None,
@@ -161,9 +178,12 @@ impl Maker<'_> {
             length: duration.length,
             chosen: variant.policies,
             policies: policies.clone(),
-            start: start.map(|start| start.weights.clone()),
+            start: match start {
+                Some(start) => Some(StartPoint::Trial(start.weights.clone())),
+                None => self.imported(),
+            },
             trunk: None,
-            after: start.map(|start| start.trial.clone()),
+            after: start.and_then(|start| start.trial.clone()),
             leaves: None,
         };
         let stages: Vec<Stage> = variant.lengths.iter().map(stage).collect();
@@ -231,12 +251,14 @@ impl Maker<'_> {
             policies: stage.chosen,
             seed: of.seed,
         };
+        let pretraining = of.start.map(|start| start.pretraining.clone());
         let (role, after) = (stage.role, stage.after.clone());
         let config = self.config(of, stage);
         Ok(PlannedTrial {
             at,
             role,
             after,
+            pretraining,
             parameters: parameters.total,
             non_embedding: parameters.non_embedding,
             plain_tokens: triplets * self.tokens_per_triplet(),
@@ -252,7 +274,7 @@ impl Maker<'_> {
     /// What of the corpus an objective packs.
     fn work(&self, objective: Objective) -> Work {
         match objective {
-            Objective::Polar => self.corpus.polar,
+            Objective::Polar | Objective::Sft => self.corpus.polar,
             Objective::Lm => self.corpus.lm,
         }
     }
@@ -262,6 +284,11 @@ impl Maker<'_> {
         let sweep = self.sweep;
         let train = stage.train;
         let world = sweep.pool.largest_world(train.lanes);
+        let mut execution = train.execution(&sweep.corpus.url, stage.trunk);
+        execution.weights = match (&stage.start, &sweep.start) {
+            (Some(StartPoint::Weights(_)), Some(table)) => table.weights.clone(),
+            _ => of.start.map(|start| start.store.clone()),
+        };
         Trial {
             id: stage.id,
             recipe: Recipe {
@@ -284,7 +311,7 @@ impl Maker<'_> {
                 start: stage.start,
             },
             measurement: train.validation.measurement(),
-            execution: train.execution(&sweep.corpus.url, stage.trunk),
+            execution,
         }
     }
 
@@ -297,7 +324,13 @@ impl Maker<'_> {
             world: pool.largest_world(train.lanes),
             zero: train.zero,
         };
-        let (needs, least) = (own.bytes(layout, train), own.least_bytes(layout, train));
+        let samples = &self.sweep.samples;
+        let state = &State {
+            layout,
+            train,
+            samples,
+        };
+        let (needs, least) = (own.bytes(state), own.least_bytes(state));
         let too_much = |bytes: u64| pool.memory_gib.filter(|has| bytes as f64 > has * GIB);
         if too_much(needs).is_none() {
             return Ok(needs);
@@ -307,9 +340,9 @@ impl Maker<'_> {
             return Ok(least);
         };
         let most = pool.workers.number().min(train.lanes);
-        let gib = |share: Share| share.least_bytes(layout, train) as f64 / GIB;
+        let gib = |share: Share| share.least_bytes(state) as f64 / GIB;
         let worlds = own.world..=most;
-        let remedy = match Share::smallest(worlds, has * GIB, layout, train) {
+        let remedy = match Share::smallest(worlds, has * GIB, state) {
             Some(share) => format!(
                 "train.zero = {} with pool.workers_per_trial = {} needs {:.1} GiB",
                 u8::from(share.zero),

@@ -1,15 +1,28 @@
 //! What a worker holds of a trial, and the smallest share of it that fits.
 
-use polestar_core::WorldSize;
-use polestar_model::ModelLayout;
+use polestar_core::{Objective, Rank, WorldSize};
+use polestar_dataset::SampleConfig;
+use polestar_model::{HeadKind, ModelLayout};
 use polestar_run::{
     MemoryTier, TrainConfig,
-    memory::{Holding, memory},
+    config::Backend,
+    memory::{Holding, PassTokens, device_memory, memory},
     placement::Zero,
 };
 
 /// Bytes of a GiB.
 pub const GIB: f64 = (1_u64 << 30) as f64;
+
+/// Whose state it is that workers divide among themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct State<'a> {
+    /// The model.
+    pub layout: &'a ModelLayout,
+    /// How it is trained.
+    pub train: &'a TrainConfig,
+    /// How its triplets are cut.
+    pub samples: &'a SampleConfig,
+}
 
 /// Among how many workers a trial's state is divided, and what of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +34,14 @@ pub struct Share {
 }
 
 impl Share {
-    /// Most bytes of weights, gradients, moments and the copies for checkpoints and for the loss of a worker on
-    /// a rank.
-    pub fn bytes(self, layout: &ModelLayout, train: &TrainConfig) -> u64 {
+    /// Most bytes on a rank: of weights, gradients, moments and the copies for checkpoints and for the loss of a worker;
+    /// on a GPU all that is taken of its memory, activations too, and no copies for checkpoints, which lie elsewhere.
+    pub fn bytes(self, state: &State<'_>) -> u64 {
+        let State {
+            layout,
+            train,
+            samples,
+        } = state;
         let holding = Holding {
             zero: self.zero,
             world: WorldSize(self.world),
@@ -32,16 +50,29 @@ impl Share {
             recompute: train.recompute,
             copies: train.memory_tier == MemoryTier::Auto,
         };
-        memory(layout, holding).total()
+        if train.backend != Backend::Cuda {
+            return memory(layout, holding).total();
+        }
+        let objective = match layout.head() {
+            HeadKind::Reward => Objective::Polar,
+            HeadKind::Language => Objective::Lm,
+        };
+        let tokens = PassTokens::new(samples, objective, &train.batches());
+        let ranks = (0..self.world).map(Rank);
+        let of_rank = |rank| device_memory(layout, &holding, rank, &tokens).total();
+        ranks.map(of_rank).max().unwrap_or(0)
     }
 
     /// The same without copies of other ranks' shards: they are kept where there is room.
-    pub fn least_bytes(self, layout: &ModelLayout, train: &TrainConfig) -> u64 {
+    pub fn least_bytes(self, state: &State<'_>) -> u64 {
         let without = TrainConfig {
             memory_tier: MemoryTier::Off,
-            ..train.clone()
+            ..state.train.clone()
         };
-        self.bytes(layout, &without)
+        self.bytes(&State {
+            train: &without,
+            ..*state
+        })
     }
 
     /// The fewest workers, and then the lowest ZeRO stage, that need no more than `limit` bytes each.
@@ -49,12 +80,11 @@ impl Share {
     pub fn smallest(
         worlds: std::ops::RangeInclusive<u32>,
         limit: f64,
-        layout: &ModelLayout,
-        train: &TrainConfig,
+        state: &State<'_>,
     ) -> Option<Share> {
         const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
-        let worlds = worlds.filter(|&world| train.lanes.is_multiple_of(world));
+        let worlds = worlds.filter(|&world| state.train.lanes.is_multiple_of(world));
         let mut shares = worlds.flat_map(|world| STAGES.map(|zero| Share { world, zero }));
-        shares.find(|share| share.least_bytes(layout, train) as f64 <= limit)
+        shares.find(|share| share.least_bytes(state) as f64 <= limit)
     }
 }

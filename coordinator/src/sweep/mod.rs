@@ -11,6 +11,7 @@ mod plan;
 mod read;
 mod schema;
 mod sizes;
+mod start;
 mod trunk;
 mod variants;
 mod workers;
@@ -18,10 +19,13 @@ mod world;
 
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
-pub use memory::{GIB, Share};
-pub use plan::{CorpusFacts, Plan, PlannedTrial, TrialRole, Work, plan};
+pub use memory::{GIB, Share, State};
+pub use plan::{
+    CorpusFacts, Plan, PlannedTrial, StartFacts, TrialRole, Work, longest_sequence, plan,
+};
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
+pub use start::{Pretraining, StartTable, StartTrial};
 pub use workers::{NotAPool, Workers};
 pub use world::{WorkersPerTrial, least_world};
 
@@ -31,6 +35,7 @@ use crate::{
 };
 use polestar_core::Objective;
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
+use polestar_eval::Format as BenchFormat;
 use polestar_model::ModelConfig;
 use polestar_run::{
     TrainConfig, config::OptimizerConfig, pool::CertificateFiles, schedule::Schedule,
@@ -66,11 +71,30 @@ pub struct Sweep {
     /// Models of this file's own, by name, for `sweep.sizes`.
     #[serde(default)]
     pub models: BTreeMap<String, ModelConfig>,
+    /// Weights that every trial, or its warm start, begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartTable>,
     /// A first stage for every size and seed, from whose weights its trials start.
     pub warm_start: Option<WarmStart>,
+    /// Preference benchmarks that the final weights of every trial are scored on when all are trained. They decide no
+    /// weights, and may be added later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluation: Vec<EvaluationSet>,
     /// The workers.
     #[serde(default)]
     pub pool: PoolTable,
+}
+
+/// A preference benchmark of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSet {
+    /// What it is called in the report: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Its file, folder, pattern or URL.
+    pub url: String,
+    /// Whose file it is, where its keys don't say.
+    pub format: Option<BenchFormat>,
 }
 
 fn default_window() -> usize {

@@ -1,14 +1,15 @@
 //! From a sweep to its trials, as data: printed, compared and executed elsewhere.
 
 use super::{
-    PlanError, Sweep,
+    PlanError, Pretraining, StartTrial, Sweep,
     axes::LrAxis,
     expand::{Begin, Family, Maker, Trials},
     sizes,
 };
-use polestar_core::{RecipeId, TrialId, digest::hex};
-use polestar_dataset::{LeftOut, Pairs, PolicyDistances};
+use polestar_core::{Digest, RecipeId, TrialId, digest::hex};
+use polestar_dataset::{LeftOut, Pairs, PolicyDistances, SampleConfig, Wrapper};
 use polestar_laws::Coordinates;
+use polestar_model::ModelConfig;
 use polestar_run::Trial;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,21 @@ pub struct CorpusFacts {
     pub lm: Work,
     /// How far apart its policies write, if the sweep varies that.
     pub distances: Option<PolicyDistances>,
+    /// Weights that trials start from, where the sweep names some.
+    pub starts: Vec<StartTrial>,
+    /// What its trials start from, if that comes from elsewhere.
+    pub start: Option<StartFacts>,
+}
+
+/// Weights from elsewhere that trials start from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartFacts {
+    /// Digest of their files.
+    pub digest: Digest,
+    /// Their shape.
+    pub model: ModelConfig,
+    /// Tokens of a sequence beyond which they would be another model, and why.
+    pub limit: Option<polestar_hf::config::Limit>,
 }
 
 /// What a triplet comes to, on average, where a shared prefix is packed once.
@@ -81,6 +97,9 @@ pub struct PlannedTrial {
     /// The trial whose checkpoint it begins from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<TrialId>,
+    /// What went into the weights that it starts from, where `[start]` names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretraining: Option<Pretraining>,
     /// All trained parameters of the reward model.
     pub parameters: u64,
     /// Without the embedding table.
@@ -105,10 +124,35 @@ pub struct PlannedTrial {
 /// [`PlanError`] names the key and what would do.
 pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
     let maker = Maker { sweep, corpus };
+    if let Some(limit) = corpus.start.as_ref().and_then(|start| start.limit.as_ref()) {
+        let longest = longest_sequence(&sweep.samples);
+        if longest > limit.tokens {
+            return Err(PlanError::StartLimit {
+                longest,
+                limit: limit.tokens,
+                why: limit.why,
+            });
+        }
+    }
     let axes = &sweep.sweep;
     let mut trials = Trials::default();
+    for start in &corpus.starts {
+        let variants = maker.variants(&start.name, &start.model, &sweep.train)?;
+        for &seed in &axes.seeds {
+            let of = Family {
+                size: &start.name,
+                model: &start.model,
+                seed,
+                start: Some(start),
+            };
+            let begin = Begin::at(start);
+            for variant in &variants {
+                maker.lengths_of(of, variant, Some(&begin), &mut trials)?;
+            }
+        }
+    }
     for size in &axes.sizes {
-        let model = sizes::model(sweep, size, corpus.vocab)?;
+        let model = sizes::model(sweep, size, corpus)?;
         let mut train = sweep.train.clone();
         if let LrAxis::BySize(by_size) = &axes.lr
             && let Some(&lr) = by_size.get(size)
@@ -121,6 +165,7 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
                 size,
                 model: &model,
                 seed,
+                start: None,
             };
             let mut start = None;
             if let Some(warm) = &sweep.warm_start {
@@ -155,6 +200,18 @@ pub fn plan(sweep: &Sweep, corpus: &CorpusFacts) -> Result<Plan, PlanError> {
         pairs: Pairs::default(),
         trials: before,
     })
+}
+
+/// Tokens of the longest sequence that samples can make, newlines of a token each.
+pub fn longest_sequence(samples: &SampleConfig) -> u64 {
+    let newlines = match samples.wrapper {
+        Wrapper::Pretrain => 0,
+        Wrapper::Sft => 2,
+    };
+    let texts = samples.max_prompt.saturating_add(samples.max_response);
+    (texts as u64)
+        .saturating_mul(2)
+        .saturating_add(3 + newlines)
 }
 
 impl PlannedTrial {

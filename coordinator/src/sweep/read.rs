@@ -1,7 +1,12 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
-use super::{PoolTable, Sweep, Workers, WorkersPerTrial, explain, variants::MAX_STEPS};
-use crate::{control::ListenAddress, launcher::LauncherKind};
+use super::{
+    EvaluationSet, PoolTable, StartTable, Sweep, Workers, WorkersPerTrial, explain,
+    variants::MAX_STEPS,
+};
+use crate::{control::ListenAddress, evaluate, launcher::LauncherKind};
+use polestar_core::Objective;
+use polestar_dataset::Wrapper;
 use polestar_run::placement::Reduction;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +71,7 @@ pub fn read_str(file: &str, text: &str) -> Result<Sweep, ReadError> {
                 .unwrap_or_else(|| with_nearest(error.message())),
         }
     })?;
+    let sweep = wrapped(sweep, text);
     check(&sweep).map_err(|message| ReadError::Value {
         file: file.to_owned(),
         message,
@@ -128,6 +134,7 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
     {
         return Err("corpus.synth.output: leave it out, corpus.url says where".into());
     }
+    check_start(sweep)?;
     sweep.sweep.check()?;
     sweep.train.validate().map_err(|e| e.to_string())?;
     let pool = &sweep.pool;
@@ -158,6 +165,7 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
         }
         WorkersPerTrial::Fixed(_) | WorkersPerTrial::Auto => {}
     }
+    check_evaluations(&sweep.evaluation)?;
     let positive = |x: Option<f64>| x.is_none_or(|x| x.is_finite() && x > 0.0);
     if ![pool.memory_gib, pool.worker_flops, pool.worker_price]
         .into_iter()
@@ -197,6 +205,65 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// Where the shape of models comes from, and where their first weights.
+fn check_start(sweep: &Sweep) -> Result<(), String> {
+    let sizes = &sweep.sweep.sizes;
+    if let Some(start) = &sweep.start {
+        start.check()?;
+    }
+    if !sweep.start.as_ref().is_some_and(StartTable::names_trials) {
+        return match sizes.is_empty() {
+            true => Err("sweep.sizes needs at least one entry".into()),
+            false => Ok(()),
+        };
+    }
+    if !sizes.is_empty() {
+        return Err(
+            "sweep.sizes: the shapes of start.checkpoint and start.run come with their weights; leave sizes out"
+                .into(),
+        );
+    }
+    if sweep.warm_start.is_some() {
+        return Err(
+            "[warm_start] makes weights to start from, and start.checkpoint and start.run name some; keep one".into(),
+        );
+    }
+    Ok(())
+}
+
+/// Names that can be those of objects, each once.
+fn check_evaluations(sets: &[EvaluationSet]) -> Result<(), String> {
+    for (at, set) in sets.iter().enumerate() {
+        let name = &set.name;
+        if !evaluate::is_plain(name) || name.len() > LONGEST_NAME {
+            return Err(format!(
+                "evaluation.name = {name:?}: use letters, digits, `-`, `_` and `.`, at most {LONGEST_NAME}"
+            ));
+        }
+        if sets[..at].iter().any(|other| other.name == *name) {
+            return Err(format!("evaluation.name = {name:?} is there twice"));
+        }
+        if set.url.is_empty() {
+            return Err(format!(
+                "evaluation {name:?} has no url; name its file, folder or URL"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A newline between prompt and answer is what fine-tuning adds to the layout, unless the file says what it wants.
+fn wrapped(mut sweep: Sweep, text: &str) -> Sweep {
+    let says = || -> Option<bool> {
+        let file: toml::Table = text.parse().ok()?;
+        Some(file.get("samples")?.as_table()?.contains_key("wrapper"))
+    };
+    if sweep.sweep.objective == Objective::Sft && says() != Some(true) {
+        sweep.samples.wrapper = Wrapper::Sft;
+    }
+    sweep
 }
 
 /// A pool that others join listens somewhere, and nothing is said of one that doesn't.
@@ -265,12 +332,29 @@ steps = [10]
     }
 
     #[test]
+    fn fine_tuning_wraps_answers_in_newlines_unless_the_file_says_otherwise() {
+        let sft = GOOD.replace("steps = [10]", "steps = [10]\nobjective = \"sft\"");
+        let wrapper = |text: &str| read_str("t.toml", text).unwrap().samples.wrapper;
+        assert_eq!(wrapper(GOOD), Wrapper::Pretrain);
+        assert_eq!(wrapper(&sft), Wrapper::Sft);
+        let said = sft.replace("[train]", "[samples]\nwrapper = \"pretrain\"\n[train]");
+        assert_eq!(wrapper(&said), Wrapper::Pretrain);
+        let other = sft.replace("[train]", "[samples]\nmax_prompt = 9\n[train]");
+        assert_eq!(wrapper(&other), Wrapper::Sft);
+    }
+
+    #[test]
     fn values_that_cant_be_are_refused_with_their_key() {
         for (from, to, says) in [
             ("batch = 8", "batch = 9", "multiple of train.lanes"),
             ("batch = 8", "batch = 8\nlanes = 0", "at least one lane"),
             ("steps = [10]", "steps = [10]\nbudgets = [1e9]", "not both"),
             ("sizes = [\"nano\"]", "sizes = []", "at least one entry"),
+            (
+                "[sweep]",
+                "[start]\ncheckpoint = \"runs/trials/0\"\n[sweep]",
+                "leave sizes out",
+            ),
             ("lr = 1e-3", "lr = -1.0", "train.optimizer.lr"),
             (
                 "name = \"t\"",

@@ -1,6 +1,6 @@
 //! What a size of a sweep names: a model of its file, a preset, or a number of parameters.
 
-use super::{PlanError, Sweep};
+use super::{CorpusFacts, PlanError, Sweep};
 use polestar_model::{ModelConfig, Preset, count};
 
 /// The largest number of parameters that a shape is looked for.
@@ -8,11 +8,49 @@ const LARGEST: f64 = 1e13;
 /// A shape may have so many times as many parameters as was asked for, or as few.
 const NEAR: f64 = 1.5;
 
-/// The shape of a size.
+/// The size that has the shape of the weights that trials start from.
+pub(super) const START: &str = "start";
+
+/// The shape of a size, which is that of the weights to start from if there are any.
 ///
 /// # Errors
-/// [`PlanError`] for a name that nothing has, and for a number that no shape comes near.
-pub(super) fn model(sweep: &Sweep, size: &str, vocab: u32) -> Result<ModelConfig, PlanError> {
+/// [`PlanError`] for a name that nothing has, for a number that no shape comes near, and for a shape that the
+/// weights don't have.
+pub(super) fn model(
+    sweep: &Sweep,
+    size: &str,
+    corpus: &CorpusFacts,
+) -> Result<ModelConfig, PlanError> {
+    let vocab = corpus.vocab;
+    let Some(start) = &corpus.start else {
+        return named(sweep, size, vocab);
+    };
+    let of_start = ModelConfig {
+        vocab_size: start.model.vocab_size.max(vocab),
+        ..start.model.clone()
+    };
+    if size == START && !sweep.models.contains_key(START) {
+        return Ok(of_start);
+    }
+    let model = named(sweep, size, vocab)?;
+    let shape = |model: &ModelConfig| ModelConfig {
+        vocab_size: of_start.vocab_size,
+        initializer_range: None,
+        ..model.clone()
+    };
+    match shape(&model) == of_start {
+        // Fresh rows and heads may begin as the file says.
+        true => Ok(ModelConfig {
+            vocab_size: of_start.vocab_size,
+            ..model
+        }),
+        false => Err(PlanError::StartShape {
+            name: size.to_owned(),
+        }),
+    }
+}
+
+fn named(sweep: &Sweep, size: &str, vocab: u32) -> Result<ModelConfig, PlanError> {
     if let Some(own) = sweep.models.get(size) {
         let mut model = own.clone();
         model.vocab_size = model.vocab_size.max(vocab);
@@ -25,8 +63,13 @@ pub(super) fn model(sweep: &Sweep, size: &str, vocab: u32) -> Result<ModelConfig
         .map(|preset| preset.config(vocab))
         .map_err(|source| PlanError::Size {
             name: size.to_owned(),
-            hint: meant(size)
-                .map_or_else(String::new, |meant| format!("; did you mean \"{meant}\"?")),
+            hint: match size {
+                START => {
+                    "; \"start\" is the shape of start.weights, and there is no [start]".to_owned()
+                }
+                _ => meant(size)
+                    .map_or_else(String::new, |meant| format!("; did you mean \"{meant}\"?")),
+            },
             source,
         })
 }

@@ -31,6 +31,8 @@ fn facts() -> CorpusFacts {
             pairs: 1500.0,
         },
         distances: None,
+        starts: vec![],
+        start: None,
     }
 }
 

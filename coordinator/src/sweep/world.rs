@@ -1,6 +1,9 @@
 //! `pool.workers_per_trial`: how many workers train one trial together.
 
-use super::{Sweep, memory::GIB, memory::Share};
+use super::{
+    Sweep,
+    memory::{GIB, Share, State},
+};
 use polestar_model::{HeadKind, ModelLayout};
 use polestar_run::{Order, Trial};
 use schemars::JsonSchema;
@@ -143,13 +146,18 @@ pub fn least_world(sweep: &Sweep, trial: &Trial, most: u32) -> u32 {
         return 1;
     };
     let layout = ModelLayout::new(&trial.recipe.model, HeadKind::of(trial.recipe.objective));
+    let state = State {
+        layout: &layout,
+        train: &sweep.train,
+        samples: &sweep.samples,
+    };
     let fits = |world: &u32| {
         let zero = trial.execution.zero;
         let share = Share {
             world: *world,
             zero,
         };
-        share.least_bytes(&layout, &sweep.train) as f64 <= gib * GIB
+        share.least_bytes(&state) as f64 <= gib * GIB
     };
     (1..=most).find(fits).unwrap_or(most)
 }

@@ -1,6 +1,7 @@
 //! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes, clustered means,
 //! random streams, resemblance of texts, spans, objectives and error chains. Nothing here does I/O.
 
+pub mod align;
 pub mod chain;
 pub mod cluster;
 pub mod digest;
@@ -13,6 +14,7 @@ pub mod similarity;
 pub mod span;
 pub mod tree;
 
+pub use align::{ALIGNMENT, aligned};
 pub use chain::{causes, chain};
 pub use cluster::Clustered;
 pub use digest::Digest;

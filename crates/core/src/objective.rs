@@ -11,6 +11,18 @@ pub enum Objective {
     /// triplet.
     #[default]
     Polar,
+    /// Fine-tuning: the same loss on labelled pairs, -ln σ(r(reference, chosen) - r(reference, rejected)).
+    Sft,
     /// Causal language modelling of `P A₁ <split> P A₂`: the start that the method assumes.
     Lm,
+}
+
+impl Objective {
+    /// Whether candidates are ranked by a reward, two a triplet; otherwise the next token is predicted.
+    pub fn ranks(self) -> bool {
+        match self {
+            Objective::Polar | Objective::Sft => true,
+            Objective::Lm => false,
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub enum Backend {
     Flex,
     /// libtorch on the CPU, in builds with the feature `tch`.
     Libtorch,
+    /// An NVIDIA GPU, by kernels of this project and cuBLASLt. Needs `precision = "bf16"`.
+    Cuda,
     /// burn on wgpu, portable over GPUs and slow beside their own libraries, in builds with the feature `wgpu`.
     #[serde(rename = "burn-wgpu")]
     BurnWgpu,
@@ -32,6 +34,7 @@ impl Backend {
         match self {
             Backend::Flex => "flex",
             Backend::Libtorch => "libtorch",
+            Backend::Cuda => "cuda",
             Backend::BurnWgpu => "burn-wgpu",
             Backend::BurnCuda => "burn-cuda",
         }
@@ -207,7 +210,7 @@ pub struct TrainConfig {
     /// one answer.
     #[serde(default)]
     pub reduction: Reduction,
-    /// What computes: `"flex"`, `"libtorch"`, `"burn-wgpu"` or `"burn-cuda"`.
+    /// What computes: `"flex"`, `"libtorch"`, `"cuda"`, `"burn-wgpu"` or `"burn-cuda"`.
     #[serde(default)]
     pub backend: Backend,
     /// How operands of matrix products are rounded: `"f32"`, not at all, or `"bf16"`. Weights, sums and
@@ -233,6 +236,11 @@ pub struct TrainConfig {
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
     #[schemars(extend("default" = "auto"))]
     pub memory_tier: MemoryTier,
+    /// Go on although GPUs or libraries aren't those that a trial began with, whose bits are others; as
+    /// `launch --accept-numerics`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("default" = false))]
+    pub accept_numerics: bool,
 }
 
 fn default_lanes() -> u32 {
@@ -271,6 +279,11 @@ pub enum ConfigError {
         "train.precision = \"bf16\" can't be had with train.backend = \"burn-wgpu\": WGSL has no such numbers; use \"f32\", or another backend"
     )]
     NoBf16,
+    /// The device has bf16 products only.
+    #[error(
+        "train.backend is \"cuda\", whose matrix products have bf16 operands; set train.precision = \"bf16\""
+    )]
+    CudaPrecision,
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
     NoValidation,
@@ -327,6 +340,9 @@ impl TrainConfig {
         }
         if !(64..=1 << 20).contains(&self.loader.memory_mib) {
             return Err(ConfigError::LoaderMemory(self.loader.memory_mib));
+        }
+        if self.backend == Backend::Cuda && self.precision != Precision::Bf16 {
+            return Err(ConfigError::CudaPrecision);
         }
         let o = &self.optimizer;
         let wrong = |key, value: f32, must| ConfigError::Optimizer {
@@ -386,9 +402,11 @@ impl TrainConfig {
             corpus: corpus.to_owned(),
             zero: self.zero,
             recompute: self.recompute,
+            weights: None,
             loader: self.loader.clone(),
             checkpoint: self.checkpoint.clone(),
             memory_tier: self.memory_tier,
+            accept_numerics: self.accept_numerics,
             trunk,
         }
     }

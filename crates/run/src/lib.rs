@@ -28,5 +28,5 @@ pub use failure::{Cause, Failure, LastOperation};
 pub use outcome::{Consumed, Outcome, SetScore};
 pub use recipe::{
     Arithmetic, BatchRecipe, DataRecipe, EvaluationSet, Execution, Measurement, Order, Recipe,
-    StartFrom, Trial, TrialError, Trunk,
+    StartFrom, StartPoint, StartWeights, Trial, TrialError, Trunk,
 };

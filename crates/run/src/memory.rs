@@ -4,6 +4,10 @@
 //! Activations are not in it: they depend on the tokens of a pack and not on the ranks. Nor is what
 //! the program needs anyway (code, corpus, tokenizer).
 
+mod device;
+
+pub use device::{DeviceMemory, PassTokens, SCORED_TOGETHER, device_memory};
+
 use crate::placement::{Reduction, Sharding, Zero};
 use polestar_core::{
     Rank, WorldSize,

@@ -14,7 +14,7 @@ use crate::{
     placement::{Reduction, Zero},
     schedule::{Schedule, ScheduleError},
 };
-use polestar_core::{Objective, Precision, RecipeId, Step, TrialId, WorldSize};
+use polestar_core::{Digest, Objective, Precision, RecipeId, Step, TrialId, WorldSize};
 use polestar_dataset::{Packer, PolicyChoice, SampleConfig, SpecialTokens, Split, Weighting};
 use polestar_model::ModelConfig;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub struct Recipe {
     /// In which arithmetic.
     pub arithmetic: Arithmetic,
     /// Weights to start from instead of fresh ones.
-    pub start: Option<StartFrom>,
+    pub start: Option<StartPoint>,
 }
 
 /// Which triplets there are, and in which order they come.
@@ -179,7 +179,7 @@ impl Measurement {
     }
 }
 
-/// How the work is done. Nothing here changes a bit of the weights or a score.
+/// How the work is done. Nothing here changes a bit of the weights or a score, unless other devices are accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Execution {
@@ -189,6 +189,9 @@ pub struct Execution {
     pub zero: Zero,
     /// Whether segments are run again in the backward pass instead of kept.
     pub recompute: bool,
+    /// Where the weights lie that the recipe starts from, if they come from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Loading.
     pub loader: LoaderConfig,
     /// Checkpoints.
@@ -196,6 +199,10 @@ pub struct Execution {
     /// Whether ranks keep the state in memory when their generation ends early.
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
     pub memory_tier: MemoryTier,
+    /// Whether ranks go on although their devices or libraries aren't those that the trial began with: with `cuda`, bits
+    /// depend on the GPU's model and on versions. The one thing here that may show in the weights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_numerics: bool,
     /// A trial that takes the same steps up to there. It spares work and changes nothing: the weights
     /// are those that this trial reaches alone, bit for bit.
     pub trunk: Option<Trunk>,
@@ -223,6 +230,24 @@ pub struct Trunk {
     pub recipe: RecipeId,
     /// Steps that both have in common; the trunk keeps this checkpoint.
     pub step: Step,
+}
+
+/// Weights to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StartPoint {
+    /// Another trial's.
+    Trial(StartFrom),
+    /// A model's from elsewhere.
+    Weights(StartWeights),
+}
+
+/// The weights of a model in Hugging Face's format, where there is a tensor for one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartWeights {
+    /// Digest of the record of their files, which lies in the store of runs: other files are another answer.
+    pub weights: Digest,
 }
 
 /// The weights of another trial, where names match.

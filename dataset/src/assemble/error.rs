@@ -16,6 +16,17 @@ pub enum Error {
         /// The column.
         column: String,
     },
+    /// No prompt has a pair.
+    #[error(
+        "no prompt has a pair: pairs of equal texts prefer nothing, and ranked answers need two of unequal \
+         scores beside their reference (--reference none makes pairs of two answers alone)"
+    )]
+    NoPair,
+    /// A label that was written can't be read.
+    #[error(
+        "a label that was kept on disk can't be read; remove the temporary folder and import again"
+    )]
+    Label(#[source] serde_json::Error),
     /// Nothing would be left to train on.
     #[error(
         "{asked} held-out prompts would leave nothing to train on: {usable} prompts are usable; \

@@ -7,6 +7,7 @@
 
 mod error;
 mod journal;
+mod labelled;
 mod policies;
 mod select;
 mod unusable;
@@ -21,7 +22,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::account::InputAccount;
 use crate::across::{Pairing, Pairs};
 use crate::manifest::{
-    File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION, TokenizerEntry,
+    CorpusKind, File, FileSplit, Fingerprint, MANIFEST_KEY, Manifest, SCHEMA_VERSION,
+    TokenizerEntry,
 };
 use crate::origin::{FileLayout, HeldOut, Origin};
 use crate::schema::Prompt;
@@ -29,6 +31,7 @@ use crate::tokenizer::{GivenTokenizer, Tokenizer};
 use crate::triplet::{Obstacle, PolicySamples};
 pub use error::Error;
 pub(crate) use journal::{Journal, load, save};
+pub(crate) use labelled::assemble_labelled;
 use polestar_core::digest::hex;
 use polestar_store::{Put, Store};
 use policies::PolicySelection;
@@ -106,6 +109,18 @@ pub(crate) struct InputCounts {
     pub(crate) repeats: u64,
     /// Left out because they resemble another of the same policy.
     pub(crate) similar: u64,
+    /// Labelled answers left out because no pair came of them.
+    #[serde(default)]
+    pub(crate) unpaired: u64,
+}
+
+impl std::ops::AddAssign for InputCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.kept += other.kept;
+        self.repeats += other.repeats;
+        self.similar += other.similar;
+        self.unpaired += other.unpaired;
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,7 +265,7 @@ pub(crate) async fn assemble<S: Source>(
     progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
         Some(given) => given,
-        None => trained(&*source, &tally, recipe.vocab_size).await?,
+        None => trained(&*source, &tally.sample, recipe.vocab_size).await?,
     };
     progress(Progress::of(Stage::Tokenizer, 1, 1));
     let numbers: BTreeMap<&str, u32> = (0..)
@@ -303,6 +318,7 @@ pub(crate) async fn assemble<S: Source>(
         schema_version: SCHEMA_VERSION,
         fingerprint: Fingerprint::default(),
         seal: String::new(),
+        kind: CorpusKind::Trajectories,
         origin: recipe.origin,
         counts,
         inputs,
@@ -327,11 +343,11 @@ pub(crate) async fn assemble<S: Source>(
 /// A tokenizer that is trained on a sample of the texts.
 async fn trained<S: Source>(
     source: &S,
-    tally: &Tally,
+    sample: &[String],
     vocab_size: u32,
 ) -> Result<GivenTokenizer, S::Error> {
     let train = async {
-        let trained = Tokenizer::train(&tally.sample, vocab_size);
+        let trained = Tokenizer::train(sample, vocab_size);
         Ok(trained.map_err(Error::Tokenizer)?)
     };
     let bytes = memoize(source, "tokenizer", train).await?;

@@ -92,10 +92,7 @@ impl Tally {
             for group in groups {
                 tally.prompts += 1;
                 for (input, counts) in &group.inputs {
-                    let sum = tally.inputs.entry(*input).or_default();
-                    sum.kept += counts.kept;
-                    sum.repeats += counts.repeats;
-                    sum.similar += counts.similar;
+                    *tally.inputs.entry(*input).or_default() += *counts;
                 }
                 tally.clustered += u64::from(group.cluster(wanted.pairing).is_some());
                 twins.compare(&group);
@@ -198,24 +195,34 @@ impl Tally {
     /// The accounts of the inputs with what became of their answers; refused unless everything adds up.
     pub(super) fn complete(
         &self,
-        mut inputs: Vec<InputAccount>,
+        inputs: Vec<InputAccount>,
         trajectories: u64,
     ) -> Result<Vec<InputAccount>, Error> {
-        for (number, input) in (0..).zip(&mut inputs) {
-            let counts = self.inputs.get(&number).copied().unwrap_or_default();
-            input.account.kept = counts.kept;
-            input.account.repeats = counts.repeats;
-            input.account.similar = counts.similar;
-            if !input.account.is_balanced() {
-                return Err(unbalanced(&input.name, input.account));
-            }
-        }
+        let inputs = balanced(inputs, &self.inputs)?;
         let total = Accounts(&inputs).total();
         match total.kept == trajectories {
             true => Ok(inputs),
             false => Err(unbalanced("all inputs", total)),
         }
     }
+}
+
+/// The accounts with what became of their answers; refused unless each adds up.
+pub(super) fn balanced(
+    mut inputs: Vec<InputAccount>,
+    grouped: &BTreeMap<u32, InputCounts>,
+) -> Result<Vec<InputAccount>, Error> {
+    for (number, input) in (0..).zip(&mut inputs) {
+        let counts = grouped.get(&number).copied().unwrap_or_default();
+        input.account.kept = counts.kept;
+        input.account.repeats = counts.repeats;
+        input.account.similar = counts.similar;
+        input.account.unpaired = counts.unpaired;
+        if !input.account.is_balanced() {
+            return Err(unbalanced(&input.name, input.account));
+        }
+    }
+    Ok(inputs)
 }
 
 fn unbalanced(input: &str, account: Account) -> Error {
@@ -287,9 +294,16 @@ impl Chooser<'_> {
         }
     }
 
-    fn draw(&self, mut lots: Vec<u128>) -> Result<HeldOutPrompts, Error> {
+    fn draw(&self, lots: Vec<u128>) -> Result<HeldOutPrompts, Error> {
+        HeldOutPrompts::draw(self.wanted, self.seed, lots)
+    }
+}
+
+impl HeldOutPrompts {
+    /// Draws them among the lots of usable prompts.
+    pub(super) fn draw(wanted: HeldOut, seed: u64, mut lots: Vec<u128>) -> Result<Self, Error> {
         let usable = lots.len() as u64;
-        let count = match self.wanted {
+        let count = match wanted {
             HeldOut::Count(count) => count,
             HeldOut::Fraction(fraction) if (0.0..1.0).contains(&fraction) => {
                 (fraction * usable as f64).round() as u64
@@ -304,14 +318,12 @@ impl Chooser<'_> {
         }
         lots.sort_unstable();
         let last = count.checked_sub(1).map(|last| lots[last as usize]);
-        Ok(HeldOutPrompts {
-            seed: self.seed,
+        Ok(Self {
+            seed,
             last: last.map(u128::to_be_bytes),
         })
     }
-}
 
-impl HeldOutPrompts {
     /// Whether the prompt is held out. Prompts without a triplet among training policies are drawn
     /// alike: they may serve held-out policies.
     pub(super) fn holds(&self, prompt_id: &str) -> bool {

@@ -112,8 +112,8 @@ impl fmt::Display for Unusable {
         let chief = obstacles.chief();
         match matches!(chief, Some(Obstacle::OnePolicy | Obstacle::NoPair)) {
             true => f.write_str(
-                ". Preference data (chosen and rejected answers) says nothing of policies and can't be \
-                 imported yet",
+                ". Preference data (chosen and rejected answers, or answers with scores) says nothing of \
+                 policies: --labelled imports it, for fine-tuning",
             ),
             false => Ok(()),
         }

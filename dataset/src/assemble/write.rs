@@ -15,7 +15,7 @@ use crate::files::{FileWriter, Usable};
 use crate::manifest::{File, FileSplit};
 use crate::origin::FileLayout;
 use crate::reader::{PromptSamples, UsablePrompts};
-use crate::schema::{TokenRows, Trajectory};
+use crate::schema::{self, TokenRows, Trajectory};
 use crate::tokenizer::{self, Tokenizer};
 use crate::triplet::{PolicyTable, Task};
 use polestar_store::Store;
@@ -188,6 +188,17 @@ impl<'a> CorpusWriter<'a> {
     }
 }
 
+/// Says that nothing is stored, before files of this job overwrite another's.
+pub(super) fn forget(journal: &Journal) -> Result<(), Error> {
+    let stored = FilesStored {
+        job: journal.job().to_owned(),
+        splits: Default::default(),
+    };
+    journal
+        .save_shared(PROGRESS, &stored)
+        .map_err(Error::Journal)
+}
+
 /// What this job has recorded as stored, or nothing if some of it isn't there any more: then all is
 /// written again.
 async fn still_there(journal: &Journal, store: &Store) -> Result<[Stored; 2], Error> {
@@ -218,7 +229,7 @@ async fn still_there(journal: &Journal, store: &Store) -> Result<[Stored; 2], Er
 }
 
 /// The key of a split's file.
-fn path(split: FileSplit, number: usize) -> String {
+pub(super) fn path(split: FileSplit, number: usize) -> String {
     let name = match split {
         FileSplit::Train => "train",
         FileSplit::Heldout => "heldout",
@@ -265,7 +276,11 @@ impl SplitWriter {
             Some(file) => file,
             none => {
                 let path = path(self.split, self.stored.files.len());
-                let file = FileWriter::new(path, self.split, tokenizer.is_some());
+                let schema = match tokenizer {
+                    Some(_) => schema::token_schema(),
+                    None => schema::schema(),
+                };
+                let file = FileWriter::new(path, self.split, schema);
                 none.insert(file.map_err(Error::File)?)
             }
         };
@@ -280,8 +295,11 @@ impl SplitWriter {
                 FileSplit::Heldout => found.count(Task::HeldoutPolicies),
             },
         };
-        file.push(&self.rows, tokens.as_ref(), usable)
-            .map_err(Error::File)?;
+        let batch = match &tokens {
+            Some(tokens) => schema::encode_with_tokens(&self.rows, tokens),
+            None => schema::encode(&self.rows),
+        };
+        file.push(batch, usable).map_err(Error::File)?;
         self.rows.clear();
         self.text_bytes = 0;
         Ok(())

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::InputError;
 use crate::assemble;
+use crate::corpus;
 use crate::mapping::{RecipeError, Unusable};
 use crate::tokenizer;
 use polestar_store;
@@ -17,6 +18,25 @@ pub enum Error {
     /// An input can't be found or read.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// Something that labelled records don't have.
+    #[error(
+        "--labelled and {0} don't go together: labelled records have no policies to choose or compare"
+    )]
+    Labelled(&'static str),
+    /// Columns of labels, and no word of labels.
+    #[error("{0} is of labelled records; add --labelled")]
+    Unlabelled(&'static str),
+    /// Which of the two?
+    #[error("--tokenizer and --tokenizer-of are both given; keep one")]
+    TwoTokenizers,
+    /// The corpus that lends its tokenizer can't be read.
+    #[error("could not read the tokenizer of the corpus at {url} (--tokenizer-of)")]
+    TokenizerOf {
+        /// The corpus.
+        url: String,
+        /// What went wrong.
+        source: Box<corpus::Error>,
+    },
     /// There is no such recipe.
     #[error("could not use the recipe")]
     Recipe(#[source] RecipeError),

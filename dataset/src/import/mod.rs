@@ -13,9 +13,11 @@ mod error;
 mod grouping;
 mod job;
 mod options;
+mod pairs;
 mod prepare;
 mod quarantine;
 mod read;
+mod records;
 mod scatter;
 mod spill;
 
@@ -25,10 +27,12 @@ use std::sync::Arc;
 use crate::account::InputAccount;
 use crate::across::{Pairing, Pairs};
 pub use crate::assemble::{Progress, Stage};
-use crate::assemble::{Recipe, assemble, present};
-use crate::manifest::Manifest;
-use crate::origin::{InputFile, Origin};
-use crate::tokenizer::Tokenizer;
+use crate::assemble::{Recipe, assemble, assemble_labelled, present};
+use crate::corpus;
+use crate::manifest::{Fingerprint, Manifest};
+use crate::mapping::ReferenceFrom;
+use crate::origin::{ImportOrigin, InputFile, Origin};
+use crate::tokenizer::{GivenTokenizer, Tokenizer};
 pub use error::Error;
 use grouping::Grouping;
 use job::Job;
@@ -36,10 +40,11 @@ pub(crate) use options::bytes_of_mib;
 pub use options::{BadRows, ImportOptions};
 use polestar_core::digest::hex;
 use polestar_store::Store;
-pub use prepare::{Detection, Prepared};
+pub use prepare::{Detection, LabelView, Prepared};
 use read::Input;
 pub use read::InputError;
-use spill::Partitions;
+pub use records::{FileRecord, RecordsError, records};
+use spill::{Made, Partitions};
 
 /// Where the records that were set aside lie, beside the corpus.
 pub const QUARANTINE_KEY: &str = "quarantine.jsonl";
@@ -76,16 +81,32 @@ impl Prepared {
         if let Some(given) = options.drop_similar.filter(|s| !(*s > 0.0 && *s < 1.0)) {
             return Err(Error::Similar { given });
         }
+        if options.labelled {
+            options.check_labelled().map_err(Error::Labelled)?;
+        }
+        if options.tokenizer.is_some() && options.tokenizer_of.is_some() {
+            return Err(Error::TwoTokenizers);
+        }
         let store = Store::open(&options.output).map_err(Error::Output)?;
+        let (other, shared) = match &options.tokenizer_of {
+            Some(url) => {
+                let (fingerprint, given) = tokenizer_of(url).await?;
+                (Some(fingerprint), Some(given))
+            }
+            None => (None, None),
+        };
         let tokenizer = options.tokenizer.as_deref().map(|path| {
             Tokenizer::given(path).map_err(|source| Error::Tokenizer {
                 path: path.into(),
                 source,
             })
         });
-        let tokenizer = tokenizer.transpose()?;
+        let tokenizer = tokenizer.transpose()?.or(shared);
         let tokenizer_digest = tokenizer.as_ref().map(|given| hex(&given.bytes));
-        let origin = options.origin(named(&self.inputs), named(&self.joined), tokenizer_digest);
+        let origin = ImportOrigin {
+            tokenizer_of: other,
+            ..options.origin(named(&self.inputs), named(&self.joined), tokenizer_digest)
+        };
         // Hours of reading are not spent on a place that is taken.
         let same = |there: &Origin| matches!(there, Origin::Import(there) if origin == **there);
         present(&store, same).await?;
@@ -103,7 +124,15 @@ impl Prepared {
         }
         let (parts, ahead) = (job.parts(), grouping.ahead(job.parts()).unwrap_or(1));
         let journal = job.journal(&origin);
-        let source = Partitions::new(read, parts, ahead, options.drop_similar, journal);
+        let made = match options.labelled {
+            true => Made::Pairs {
+                best: options.columns.reference != Some(ReferenceFrom::None),
+            },
+            false => Made::Answers {
+                similar: options.drop_similar,
+            },
+        };
+        let source = Arc::new(Partitions::new(read, parts, ahead, made, journal));
         let recipe = Recipe {
             heldout_prompts: options.heldout_prompts,
             heldout_named: &options.heldout_policies,
@@ -122,10 +151,29 @@ impl Prepared {
             origin,
             inputs,
         };
-        let manifest = assemble(&store, Arc::new(source), recipe, progress).await?;
+        let manifest = match options.labelled {
+            true => assemble_labelled(&store, source, recipe, progress).await?,
+            false => assemble(&store, source, recipe, progress).await?,
+        };
         job.done();
         Ok(manifest)
     }
+}
+
+/// The tokenizer of the corpus at a URL, and that corpus's name.
+async fn tokenizer_of(url: &str) -> Result<(Fingerprint, GivenTokenizer), Error> {
+    let read = async {
+        let store = Store::open_existing(url).map_err(|source| corpus::Error::Store {
+            url: url.into(),
+            source,
+        })?;
+        corpus::read_tokenizer(&store).await
+    };
+    let (manifest, bytes, tokenizer) = read.await.map_err(|source| Error::TokenizerOf {
+        url: url.into(),
+        source: Box::new(source),
+    })?;
+    Ok((manifest.fingerprint, GivenTokenizer { bytes, tokenizer }))
 }
 
 /// Puts the records that were set aside beside the corpus, all inputs' in one object.

@@ -29,6 +29,10 @@ pub struct ImportOptions {
     #[arg(long, value_name = "FILE", alias = "batch-requests")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub join: Vec<String>,
+    /// The records are labelled: of two answers to a prompt one is preferred (--chosen, --rejected), or each
+    /// answer has a score (--score). What comes out is a labelled corpus, for fine-tuning.
+    #[arg(long)]
+    pub labelled: bool,
     /// Name of a ready mapping, or path of a .toml file with one. Not given: the first records say which
     /// fits. `corpus recipes` lists them; columns that are given stand above it.
     #[arg(long, value_name = "NAME|FILE")]
@@ -78,6 +82,11 @@ pub struct ImportOptions {
     /// A Hugging Face tokenizer.json, or its folder, to use instead of training one.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// A corpus whose tokenizer to use instead of training one: models that were pre-trained on it can be
+    /// fine-tuned on this one.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer_of: Option<String>,
     /// Stores tokens beside the texts: training then reads them instead of tokenizing, and the same weights
     /// come out.
     #[arg(long)]
@@ -106,6 +115,7 @@ impl Default for ImportOptions {
         Self {
             inputs: vec![],
             join: vec![],
+            labelled: false,
             recipe: None,
             bad_rows: BadRows::default(),
             output: String::new(),
@@ -119,6 +129,7 @@ impl Default for ImportOptions {
             seed: 0,
             vocab_size: 8192,
             tokenizer: None,
+            tokenizer_of: None,
             pretokenize: false,
             layout: FileLayout::default(),
             drop_similar: None,
@@ -129,6 +140,42 @@ impl Default for ImportOptions {
 }
 
 impl ImportOptions {
+    /// Whether what is asked for can be had of labelled records.
+    ///
+    /// # Errors
+    /// The flag that can't.
+    pub(super) fn check_labelled(&self) -> Result<(), &'static str> {
+        let given = [
+            (!self.heldout_policies.is_empty(), "--heldout-policy"),
+            (self.heldout_policy_count > 0, "--heldout-policies"),
+            (!self.aliases.is_empty(), "--alias"),
+            (!self.pairs.is_default(), "--pairs"),
+            (self.cluster.is_some(), "--cluster"),
+            (self.drop_similar.is_some(), "--drop-similar"),
+            (self.pretokenize, "--pretokenize"),
+        ];
+        match given.into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(flag),
+            None => Ok(()),
+        }
+    }
+
+    /// The first flag that is given for labelled records, if one is.
+    pub(super) fn of_labels(&self) -> Option<&'static str> {
+        let columns = &self.columns;
+        let given = [
+            (columns.chosen.is_some(), "--chosen"),
+            (columns.rejected.is_some(), "--rejected"),
+            (columns.reference.is_some(), "--reference"),
+            (columns.score.is_some(), "--score"),
+            (columns.subset.is_some(), "--subset"),
+        ];
+        given
+            .into_iter()
+            .find(|(given, _)| *given)
+            .map(|(_, flag)| flag)
+    }
+
     /// What the manifest records, where the files that these options name are known.
     pub(super) fn origin(
         &self,
@@ -141,6 +188,8 @@ impl ImportOptions {
             inputs: _,
             output: _,
             join: _,
+            // The columns say it.
+            labelled: _,
             recipe: _,
             bad_rows,
             columns,
@@ -153,6 +202,7 @@ impl ImportOptions {
             seed,
             vocab_size,
             tokenizer: _,
+            tokenizer_of: _,
             pretokenize,
             layout,
             drop_similar,
@@ -171,6 +221,7 @@ impl ImportOptions {
             seed,
             vocab_size,
             tokenizer,
+            tokenizer_of: None,
             pretokenize,
             drop_similar,
             pairs,

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 
 use super::read::{self, Input, Skipped, Wanted};
 use super::{Error, ImportOptions};
-use crate::mapping::detect::{detect, is_request, recipe_of, usual_columns};
+use crate::labelled::Label;
+use crate::mapping::detect::{detect, detect_labelled, is_request, recipe_of, usual_columns};
 use crate::mapping::join::Joined;
-use crate::mapping::{ColumnMapping, Mapping, MappingRecipe, Outcome};
+use crate::mapping::{self, ColumnMapping, Mapping, MappingRecipe, Outcome};
 use crate::schema::Trajectory;
 
 /// Records at the start of an input that are looked at.
@@ -47,8 +48,45 @@ pub struct Detection {
     pub columns: ColumnMapping,
     /// The first few trajectories.
     pub rows: Vec<Trajectory>,
+    /// The first few labels, in place of trajectories, where records are labelled.
+    pub labels: Vec<LabelView>,
     /// Why the first records give none, if they give none.
     pub trouble: Option<String>,
+}
+
+/// A label as it was found: its texts under their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelView {
+    /// Its subset.
+    pub subset: String,
+    /// The prompt.
+    pub prompt: String,
+    /// Names and texts: "reference", "chosen", "rejected"; or "response" and "score".
+    pub texts: Vec<(&'static str, String)>,
+}
+
+impl LabelView {
+    fn of(row: mapping::Row) -> Option<Self> {
+        let texts = match Label::from_json(&row.response?).ok()? {
+            Label::Pair {
+                reference,
+                chosen,
+                rejected,
+            } => {
+                let reference = reference.map(|text| ("reference", text));
+                let pair = [("chosen", chosen), ("rejected", rejected)];
+                reference.into_iter().chain(pair).collect()
+            }
+            Label::Scored { response, score } => {
+                vec![("response", response), ("score", score.to_string())]
+            }
+        };
+        Some(Self {
+            subset: row.policy,
+            prompt: row.prompt.text(),
+            texts,
+        })
+    }
 }
 
 impl Prepared {
@@ -59,6 +97,9 @@ impl Prepared {
     pub fn new(mut options: ImportOptions) -> Result<Self, Error> {
         if options.inputs.is_empty() {
             return Err(Error::NoInput);
+        }
+        if let Some(flag) = options.of_labels().filter(|_| !options.labelled) {
+            return Err(Error::Unlabelled(flag));
         }
         let copies = copies(options.temp_dir.as_deref())?;
         let found = read::expand(&options.inputs, copies.path())?;
@@ -76,6 +117,9 @@ impl Prepared {
             .map(MappingRecipe::load)
             .transpose();
         let recipe = recipe.map_err(Error::Recipe)?;
+        if recipe.as_ref().is_some_and(|recipe| recipe.labelled) && !options.labelled {
+            return Err(Error::Unlabelled("this --recipe"));
+        }
         let (columns, why, needs) = match recipe {
             Some(recipe) => (
                 options.columns.clone().or(&recipe.columns),
@@ -83,8 +127,13 @@ impl Prepared {
                 recipe.join,
             ),
             None => {
-                first.check_kinds()?;
-                let detected = detect(&first.records, &options.columns);
+                let detected = match options.labelled {
+                    true => detect_labelled(&first.records, &options.columns),
+                    false => {
+                        first.check_kinds()?;
+                        detect(&first.records, &options.columns)
+                    }
+                };
                 (detected.columns, detected.why, detected.join)
             }
         };
@@ -97,7 +146,11 @@ impl Prepared {
                 .filter(|name| !columns.meta.contains(name)),
         );
         let available = || first.columns.join(", ");
-        let mapping = Mapping::new(&columns).map_err(|what| Error::Mapping {
+        let mapping = match options.labelled {
+            true => Mapping::labelled(&columns),
+            false => Mapping::new(&columns),
+        };
+        let mapping = mapping.map_err(|what| Error::Mapping {
             available: available(),
             what,
         })?;
@@ -131,6 +184,7 @@ impl Prepared {
                 why,
                 columns,
                 rows: vec![],
+                labels: vec![],
                 trouble: None,
             },
             options,
@@ -160,6 +214,10 @@ impl Prepared {
             });
             match outcome {
                 Ok(Outcome::Failed) => {}
+                Ok(Outcome::Rows(rows)) if self.options.labelled => {
+                    let labels = rows.into_iter().filter_map(LabelView::of);
+                    self.detection.labels.extend(labels);
+                }
                 Ok(Outcome::Rows(rows)) => {
                     self.detection
                         .rows
@@ -179,12 +237,13 @@ impl Prepared {
                     self.detection.trouble.get_or_insert_with(trouble);
                 }
             }
-            if self.detection.rows.len() >= SHOWN {
+            if self.detection.rows.len().max(self.detection.labels.len()) >= SHOWN {
                 break;
             }
         }
         self.detection.rows.truncate(SHOWN);
-        if !self.detection.rows.is_empty() {
+        self.detection.labels.truncate(SHOWN);
+        if !self.detection.rows.is_empty() || !self.detection.labels.is_empty() {
             self.detection.trouble = None;
         }
     }
@@ -216,7 +275,7 @@ fn read_joined(inputs: &[Input], mapping: &Mapping) -> Result<Option<Joined>, Er
     Ok(Some(all))
 }
 
-fn copies(temp_dir: Option<&Path>) -> Result<tempfile::TempDir, Error> {
+pub(super) fn copies(temp_dir: Option<&Path>) -> Result<tempfile::TempDir, Error> {
     let parent = match temp_dir {
         Some(folder) => folder.to_owned(),
         None => std::env::temp_dir(),

@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, pairs};
 use crate::account::Account;
 use crate::assemble::{Answer, Group, InputCounts, Journal, Source};
 use crate::mapping::SampleLabel;
@@ -199,9 +199,17 @@ pub(super) struct Partitions {
     files: Vec<PathBuf>,
     text_bytes: u64,
     ahead: usize,
-    /// From which resemblance on an answer is left out.
-    similar: Option<f64>,
+    made: Made,
     journal: Journal,
+}
+
+/// What the rows of a prompt are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Made {
+    /// Answers of policies; one that resembles another so much is left out.
+    Answers { similar: Option<f64> },
+    /// Pairs; `best` makes the best of ranked answers the reference.
+    Pairs { best: bool },
 }
 
 impl Partitions {
@@ -209,7 +217,7 @@ impl Partitions {
         inputs: Vec<(PathBuf, Index)>,
         parts: usize,
         ahead: usize,
-        similar: Option<f64>,
+        made: Made,
         journal: Journal,
     ) -> Self {
         let mut frames = vec![vec![]; parts];
@@ -233,7 +241,7 @@ impl Partitions {
             files,
             text_bytes,
             ahead,
-            similar,
+            made,
             journal,
         }
     }
@@ -246,10 +254,10 @@ struct Answers {
 }
 
 /// An answer, and which input has it.
-struct Found {
+pub(super) struct Found {
     label: SampleLabel,
-    input: u32,
-    answer: Answer,
+    pub(super) input: u32,
+    pub(super) answer: Answer,
 }
 
 impl Source for Partitions {
@@ -291,12 +299,17 @@ impl Source for Partitions {
             }
         }
         let groups = prompts.into_iter().map(|((_, prompt_id), answers)| {
-            let prompt: Prompt =
-                serde_json::from_str(&answers.prompt).map_err(|error| Error::Spill {
-                    path: self.files.first().cloned().unwrap_or_default(),
-                    source: error.into(),
-                })?;
-            Ok(group(prompt_id, prompt, answers.rows, self.similar))
+            let unreadable = |error: serde_json::Error| Error::Spill {
+                path: self.files.first().cloned().unwrap_or_default(),
+                source: error.into(),
+            };
+            let prompt: Prompt = serde_json::from_str(&answers.prompt).map_err(unreadable)?;
+            match self.made {
+                Made::Answers { similar } => Ok(group(prompt_id, prompt, answers.rows, similar)),
+                Made::Pairs { best } => {
+                    pairs::group(prompt_id, prompt, answers.rows, best).map_err(unreadable)
+                }
+            }
         });
         groups.collect()
     }

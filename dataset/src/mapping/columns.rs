@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::labels::ReferenceFrom;
 use super::path::{Path, PathError};
 
 /// A column: a path, or several of which the first that is there counts.
@@ -175,6 +176,28 @@ pub struct ColumnMapping {
     #[arg(long, value_name = "keep|drop")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Reasoning>,
+    /// Of labelled records the column of the preferred answer.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Column>,
+    /// Of labelled records the column of the other answer.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Column>,
+    /// Of labelled records where the reference comes from: a column; `best`, the best answer of the record; or
+    /// `none`, no reference at all.
+    #[arg(long, value_name = "PATH|best|none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceFrom>,
+    /// Column of an answer's score, for records that each hold one answer of several to a prompt: the higher
+    /// the better. Answers to one prompt are ranked by it.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Column>,
+    /// Of labelled records the column of the subset that they belong to, by which scores are told apart.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Column>,
 }
 
 /// One of several answers in a record.
@@ -259,6 +282,11 @@ impl ColumnMapping {
             answers: list(self.answers, &answers_base.answers),
             failed: list(self.failed, &base.failed),
             reasoning: self.reasoning.or(base.reasoning),
+            chosen: one(self.chosen, &base.chosen),
+            rejected: one(self.rejected, &base.rejected),
+            reference: self.reference.or_else(|| base.reference.clone()),
+            score: one(self.score, &base.score),
+            subset: one(self.subset, &base.subset),
         }
     }
 

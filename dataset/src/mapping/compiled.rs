@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::columns::{AnswerColumns, Column, ColumnMapping, Failure, Reasoning};
+use super::labelled::Labelled;
 use super::path::{Path, PathError};
 use super::path_pattern::PathPattern;
 use super::record::{Record, items};
@@ -23,7 +24,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn of(column: &Column) -> Result<Self, PathError> {
+    pub(super) fn of(column: &Column) -> Result<Self, PathError> {
         Ok(Self {
             column: column.clone(),
             paths: column.parsed()?,
@@ -50,6 +51,8 @@ pub(crate) struct Mapping {
     pub(super) failed: Vec<(Source, Failure)>,
     pub(super) reasoning: Reasoning,
     pub(super) join: Option<JoinColumns>,
+    /// What a labelled record holds instead of answers of policies.
+    pub(super) labelled: Option<Labelled>,
 }
 
 /// Where the key of joined records is.
@@ -81,6 +84,28 @@ pub enum Unusable {
          --policy-columns"
     )]
     NoPolicy,
+    /// Nothing says what a record prefers.
+    #[error(
+        "nothing says which answer is preferred; give --chosen and --rejected, or --response and --score"
+    )]
+    NoPreference,
+    /// Nothing says what the candidates are compared with.
+    #[error(
+        "no column of a reference is given or found; give --reference COLUMN, or say what stands for it: \
+         --reference best (the best answer of the record) or --reference none"
+    )]
+    NoReference,
+    /// Ranked answers have their reference among them.
+    #[error(
+        "--reference names a column, and ranked answers (--score) have their reference among them; give \
+         --reference best or none"
+    )]
+    RankedReference,
+    /// Columns of policies say nothing about labelled records.
+    #[error(
+        "--labelled records have no policies; leave out what names one (--policy, answers of a recipe)"
+    )]
+    LabelledPolicy,
     /// A pattern has no place for the name.
     #[error("policy_from_path is '{0}'; it needs {{policy}} once, where the policy's name stands")]
     Pattern(String),
@@ -90,7 +115,7 @@ fn sources<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Result<Vec<Sour
     columns.into_iter().map(Source::of).collect()
 }
 
-fn source(column: &Option<Column>) -> Result<Option<Source>, PathError> {
+pub(super) fn source(column: &Option<Column>) -> Result<Option<Source>, PathError> {
     column.as_ref().map(Source::of).transpose()
 }
 
@@ -100,14 +125,24 @@ impl Mapping {
         if !columns.names_policy() {
             return Err(Unusable::NoPolicy);
         }
-        let prompt = columns
-            .prompt
-            .as_ref()
-            .ok_or(Unusable::NoColumn("prompt"))?;
         let several = !columns.policy_columns.is_empty() || !columns.answers.is_empty();
         if columns.response.is_none() && !several {
             return Err(Unusable::NoColumn("response"));
         }
+        Self::compile(columns, None)
+    }
+
+    /// Compiles a mapping of labelled records that is complete.
+    pub(crate) fn labelled(columns: &ColumnMapping) -> Result<Self, Unusable> {
+        let labelled = Labelled::new(columns)?;
+        Self::compile(columns, Some(labelled))
+    }
+
+    fn compile(columns: &ColumnMapping, labelled: Option<Labelled>) -> Result<Self, Unusable> {
+        let prompt = columns
+            .prompt
+            .as_ref()
+            .ok_or(Unusable::NoColumn("prompt"))?;
         let pattern = columns.policy_from_path.as_ref().map(|text| {
             let pattern = PathPattern::parse(text);
             pattern
@@ -153,6 +188,7 @@ impl Mapping {
                 .collect::<Result<_, PathError>>()?,
             reasoning: columns.reasoning.unwrap_or_default(),
             join: join.transpose()?,
+            labelled,
         })
     }
 
@@ -187,6 +223,7 @@ impl Mapping {
             .chain(variants);
         let sources = sources.chain(self.failed.iter().map(|(source, _)| source));
         let sources = sources.chain(self.join.iter().map(|join| &join.on));
+        let sources = sources.chain(self.labelled.iter().flat_map(Labelled::sources));
         let paths = sources.flat_map(|source| &source.paths);
         let mut roots: BTreeSet<String> = paths.flat_map(Path::roots).map(str::to_owned).collect();
         roots.extend(self.meta.iter().chain(&self.policy_columns).cloned());

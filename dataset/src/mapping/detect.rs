@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use super::columns::{Column, ColumnMapping};
 use super::compiled::Mapping;
+use super::labelled::{CHOSEN, REFERENCES, REJECTED, SCORES, SUBSETS};
+use super::labels::ReferenceFrom;
 use super::path::Path;
 use super::recipe::{MappingRecipe, recipes};
 
@@ -76,25 +78,97 @@ const RESPONSES: [&str; 20] = [
 /// Share of the first records in which a recipe's columns have to be.
 const MOST: f64 = 0.8;
 
-/// The mapping that fits the first records of a dump, where `given` says some of it already.
-pub(crate) fn detect(records: &[Map<String, Value>], given: &ColumnMapping) -> Detected {
+/// What a recipe says, if all columns of one are there.
+fn by_recipe(
+    records: &[Map<String, Value>],
+    given: &ColumnMapping,
+    labelled: bool,
+) -> Option<Detected> {
     let fits = |recipe: &&MappingRecipe| {
         let all = |fields: &&Map<String, Value>| recipe.detect.iter().all(|c| is_there(c, fields));
         let having = records.iter().filter(all).count();
-        having > 0 && having as f64 >= MOST * records.len() as f64
+        recipe.labelled == labelled && having > 0 && having as f64 >= MOST * records.len() as f64
     };
-    if let Some(recipe) = recipes().iter().find(fits) {
-        let columns: Vec<String> = recipe.detect.iter().map(Column::to_string).collect();
-        return Detected {
-            why: vec![format!(
-                "recipe {}, for {}: the records have {}",
-                recipe.name,
-                recipe.about,
-                columns.join(", ")
-            )],
-            columns: given.clone().or(&recipe.columns),
-            join: recipe.join.clone(),
-        };
+    let recipe = recipes().iter().find(fits)?;
+    let columns: Vec<String> = recipe.detect.iter().map(Column::to_string).collect();
+    Some(Detected {
+        why: vec![format!(
+            "recipe {}, for {}: the records have {}",
+            recipe.name,
+            recipe.about,
+            columns.join(", ")
+        )],
+        columns: given.clone().or(&recipe.columns),
+        join: recipe.join.clone(),
+    })
+}
+
+/// The mapping that fits the first records of labelled data, where `given` says some of it already.
+pub(crate) fn detect_labelled(records: &[Map<String, Value>], given: &ColumnMapping) -> Detected {
+    let usual = |names: &[&str]| -> Option<Column> {
+        let name = names.iter().find(|name| {
+            let having = records.iter().filter(|fields| fields.contains_key(**name));
+            let having = having.count();
+            having > 0 && having as f64 >= MOST * records.len() as f64
+        });
+        name.map(|name| Column::from(*name))
+    };
+    let (chosen, rejected) = (usual(&CHOSEN), usual(&REJECTED));
+    let by_pairs = given.chosen.is_some() || (chosen.is_some() && rejected.is_some());
+    if !by_pairs && let Some(detected) = by_recipe(records, given, true) {
+        return detected;
+    }
+    let mut found = ColumnMapping {
+        // Without a prompt of its own a conversation is asked by its first turns.
+        prompt: usual(&PROMPTS).or_else(|| chosen.clone()),
+        subset: usual(&SUBSETS),
+        ..ColumnMapping::default()
+    };
+    match by_pairs && given.score.is_none() {
+        true => {
+            let reference = usual(&REFERENCES);
+            found.reference = reference.map(ReferenceFrom::Column);
+            (found.chosen, found.rejected) = (chosen, rejected);
+        }
+        false => {
+            found.response = usual(&RESPONSES);
+            found.score = usual(&SCORES);
+        }
+    }
+    let told = [
+        ("prompt", &found.prompt, &given.prompt, "prompt"),
+        ("chosen answer", &found.chosen, &given.chosen, "chosen"),
+        (
+            "rejected answer",
+            &found.rejected,
+            &given.rejected,
+            "rejected",
+        ),
+        ("subset", &found.subset, &given.subset, ""),
+        ("score", &found.score, &given.score, ""),
+    ];
+    let mut why: Vec<String> = Vec::new();
+    for (what, found, given, usual) in told {
+        if let (Some(column), None) = (found, given)
+            && !column.is(usual)
+        {
+            why.push(format!("the column {column} as the {what}"));
+        }
+    }
+    if let (Some(from), None) = (&found.reference, &given.reference) {
+        why.push(format!("the column {from} as the reference"));
+    }
+    Detected {
+        why,
+        columns: given.clone().or(&found),
+        join: None,
+    }
+}
+
+/// The mapping that fits the first records of a dump, where `given` says some of it already.
+pub(crate) fn detect(records: &[Map<String, Value>], given: &ColumnMapping) -> Detected {
+    if let Some(detected) = by_recipe(records, given, false) {
+        return detected;
     }
     let mut found = ColumnMapping::default();
     let mut why = Vec::new();
@@ -136,7 +210,9 @@ pub(crate) fn detect(records: &[Map<String, Value>], given: &ColumnMapping) -> D
 
 /// The name of the recipe that a record fits.
 pub(crate) fn recipe_of(fields: &Map<String, Value>) -> Option<&'static str> {
-    let fits = |recipe: &&MappingRecipe| recipe.detect.iter().all(|c| is_there(c, fields));
+    let fits = |recipe: &&MappingRecipe| {
+        !recipe.labelled && recipe.detect.iter().all(|c| is_there(c, fields))
+    };
     recipes()
         .iter()
         .find(fits)
@@ -153,6 +229,8 @@ pub(crate) fn is_request(fields: &Map<String, Value>) -> bool {
 /// Names of columns that any mapping may look at.
 pub(crate) fn usual_columns() -> BTreeSet<String> {
     let usual = PROMPTS.iter().chain(&POLICIES).chain(&RESPONSES);
+    let usual = usual.chain(&CHOSEN).chain(&REJECTED).chain(&REFERENCES);
+    let usual = usual.chain(&SCORES).chain(&SUBSETS);
     let mut names: BTreeSet<String> = usual.map(|name| (*name).to_owned()).collect();
     for recipe in recipes() {
         let paths = recipe.detect.iter().flat_map(Column::paths);
@@ -160,7 +238,10 @@ pub(crate) fn usual_columns() -> BTreeSet<String> {
         for path in paths {
             names.extend(path.roots().map(str::to_owned));
         }
-        let mapping = Mapping::new(&recipe.columns).ok();
+        let mapping = match recipe.labelled {
+            true => Mapping::labelled(&recipe.columns).ok(),
+            false => Mapping::new(&recipe.columns).ok(),
+        };
         names.extend(
             mapping
                 .and_then(|mapping| mapping.roots())

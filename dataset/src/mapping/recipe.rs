@@ -15,6 +15,9 @@ pub struct MappingRecipe {
     pub name: String,
     /// Whose dumps these are, in a sentence.
     pub about: String,
+    /// Whether its records are labelled.
+    #[serde(default)]
+    pub labelled: bool,
     /// Columns that all records of such a dump have.
     pub detect: Vec<Column>,
     /// What has to be given with --join, where something has.
@@ -53,7 +56,7 @@ pub enum RecipeError {
 }
 
 /// The ready ones, in the order in which they are tried: what asks for more columns comes first.
-const READY: [&str; 11] = [
+const READY: [&str; 13] = [
     include_str!("../../recipes/lm-eval.toml"),
     include_str!("../../recipes/mt-bench.toml"),
     include_str!("../../recipes/helm.toml"),
@@ -65,6 +68,8 @@ const READY: [&str; 11] = [
     include_str!("../../recipes/anthropic-batch.toml"),
     include_str!("../../recipes/openai-batch.toml"),
     include_str!("../../recipes/vllm-batch.toml"),
+    include_str!("../../recipes/ultrafeedback.toml"),
+    include_str!("../../recipes/helpsteer.toml"),
 ];
 
 /// The recipes that come with the program.

@@ -11,6 +11,7 @@ use super::row::{
     Problem, Row, SampleLabel, label, listed, prompt, sample_label, with_system, wrong,
 };
 use crate::assemble::COLUMN_SEPARATOR;
+use crate::schema::Prompt;
 
 /// The records that the items of a list are, with the columns beside it.
 pub(super) fn items(
@@ -61,6 +62,9 @@ pub(super) struct Record<'a> {
     pub(super) fields: &'a Map<String, Value>,
     pub(super) mapping: &'a Mapping,
 }
+
+/// An answer's text; `None` where it is null.
+pub(super) type Answer = Option<String>;
 
 /// One policy's answers in a record.
 struct Cell<'a> {
@@ -131,15 +135,15 @@ impl<'a> Record<'a> {
         failures.any(|(source, failure)| self.failed(source, failure))
     }
 
-    /// A row for every answer.
-    pub(super) fn rows(self, of_path: Option<&str>) -> Result<Vec<Row>, Problem> {
+    /// What is asked; and the answer behind it, where `answer` names the same conversation.
+    pub(super) fn asked(
+        self,
+        answer: Option<&Source>,
+    ) -> Result<(Prompt, Option<Answer>), Problem> {
         let mapping = self.mapping;
         let value = self.get(&mapping.prompt)?;
         let mut split = None;
-        let same_column = mapping
-            .response
-            .as_ref()
-            .is_some_and(|response| response.column == mapping.prompt.column);
+        let same_column = answer.is_some_and(|answer| answer.column == mapping.prompt.column);
         let mut prompt = match same_column {
             true => {
                 let halves = answer::split(&value, mapping.reasoning);
@@ -159,10 +163,25 @@ impl<'a> Record<'a> {
                 Err(other) => return Err(other),
             }
         }
-        let prompt_id = mapping.prompt_id.as_ref();
-        let prompt_id = prompt_id
+        Ok((prompt, split))
+    }
+
+    /// What the record calls its prompt.
+    pub(super) fn prompt_id(self) -> Result<Option<String>, Problem> {
+        let prompt_id = self.mapping.prompt_id.as_ref();
+        prompt_id
             .map(|source| label(&source.column, &*self.get(source)?))
-            .transpose()?;
+            .transpose()
+    }
+
+    /// A row for every answer; for every preference in labelled records.
+    pub(super) fn rows(self, of_path: Option<&str>) -> Result<Vec<Row>, Problem> {
+        let mapping = self.mapping;
+        if let Some(labelled) = &mapping.labelled {
+            return labelled.row(self).map(|row| vec![row]);
+        }
+        let (prompt, split) = self.asked(mapping.response.as_ref())?;
+        let prompt_id = self.prompt_id()?;
         let sample = self.sample()?;
         let meta = self.meta();
         let mut rows = Vec::new();
@@ -201,7 +220,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn meta(self) -> Option<String> {
+    pub(super) fn meta(self) -> Option<String> {
         let names = &self.mapping.meta;
         let kept = names.iter();
         let kept = kept.filter_map(|name| Some((name.clone(), self.fields.get(name)?.clone())));

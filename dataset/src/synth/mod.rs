@@ -235,7 +235,7 @@ impl Artificial {
         let counts = InputCounts {
             kept,
             repeats: made as u64 - kept,
-            similar: 0,
+            ..InputCounts::default()
         };
         Group {
             prompt_id: format!("prompt-{prompt:08}"),

@@ -59,6 +59,7 @@ fn described(manifest: &Manifest) -> String {
         blank,
         repeats,
         similar,
+        unpaired: _,
         kept,
         repaired,
         changes,

@@ -4,6 +4,7 @@
 mod across;
 mod batch;
 mod cases;
+mod labelled;
 mod look;
 mod resume;
 mod similar;

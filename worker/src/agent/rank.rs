@@ -101,7 +101,7 @@ pub(super) async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Bod
         slice: None,
         kept,
     };
-    let engine = tokio::task::spawn_blocking(move || engine::run(&trial, env));
+    let engine = tokio::task::spawn_blocking(move || engine::run_on_mesh(&trial, env));
     match engine.await {
         Ok(Ok(outcome)) => Body::Finished(proto::Finished {
             generation: Some(generation.into()),

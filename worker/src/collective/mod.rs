@@ -23,6 +23,8 @@ mod plan;
 mod ring;
 mod sealed;
 mod shared;
+#[cfg(feature = "cuda")]
+mod staged;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -31,6 +33,8 @@ pub use error::{Cause, CollectiveError, FlightRecord, LinkError, Operation};
 pub use handshake::{HandshakeError, Secret};
 pub use local::local_world;
 pub use mesh::{Aborter, Join, Locality, Mesh, MeshError, listen};
+#[cfg(feature = "cuda")]
+pub use staged::Staged;
 pub use transport::MeshTransport;
 
 use crate::engine::Engine;

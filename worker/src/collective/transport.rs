@@ -70,7 +70,7 @@ impl MeshTransport {
         self.background.now().sent()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "cuda"))]
     pub(super) fn background(&mut self) -> &mut Background {
         &mut self.background
     }

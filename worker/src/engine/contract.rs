@@ -31,6 +31,9 @@ pub struct Scores {
     pub losses: Vec<f32>,
     /// Reward of the positive minus reward of the negative; empty for language models.
     pub margins: Vec<f32>,
+    /// The raw rewards that the margins are of, in the order of the pack's reward rows. Ranks don't tell each
+    /// other these, and the CUDA engine doesn't read them back.
+    pub rewards: Vec<f32>,
 }
 
 /// Weights and moments of a segment: whole, or a rank's shard.
@@ -134,6 +137,11 @@ pub trait Engine: Send + Sized + 'static {
 
     /// The parameters' layout.
     fn layout(&self) -> &ModelLayout;
+
+    /// What of the device and its libraries decides the bits of a result, as text; none where the recipe says it all.
+    fn numerics(&self) -> Option<String> {
+        None
+    }
 
     /// Brings a packed row to the device, for as many passes as are to come.
     fn upload(&self, pack: PackInput) -> Self::Pack;

@@ -6,10 +6,14 @@ use polestar_model::PackInput;
 
 /// Packs as the model takes them in. Their vectors are shared, not copied.
 pub(super) fn inputs(packs: Vec<Pack>) -> Vec<PackInput> {
-    packs.into_iter().map(input).collect()
+    packs.into_iter().map(pack_input).collect()
 }
 
-fn input(pack: Pack) -> PackInput {
+/// A pack as the model takes it in. Its vectors are shared, not copied.
+///
+/// # Panics
+/// When its spans are no forest over its tokens, as those of a packer always are.
+pub fn pack_input(pack: Pack) -> PackInput {
     PackInput {
         ids: pack.ids,
         positions: Positions::new(pack.positions),

@@ -1,16 +1,22 @@
 //! The training engine: one rank's part in one trial.
 
+mod backend;
 mod burn;
 mod contract;
 mod corpora;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod figures;
 mod gradient;
+mod initial;
 mod input;
 mod memory_tier;
+mod numerics;
 mod observe;
 mod pass;
 mod replay;
 mod resume;
+mod rewards;
 mod save;
 mod speed;
 mod step;
@@ -19,14 +25,20 @@ mod testing;
 mod trainer;
 mod validate;
 
+pub use backend::run_on_mesh;
 pub use burn::BurnEngine;
 pub use contract::{
     Engine, Fence, GradientStore, NotFinite, ParameterStore, Scores, SegmentState, Update,
 };
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaEngine, CudaEngineError};
+pub use initial::{InitialError, InitialWeights};
+pub use input::pack_input;
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};
 pub use resume::VALIDATION_SEED;
+pub use rewards::{RewardError, rewards};
 pub use speed::{Probe, SpeedError};
 pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
 pub use trainer::{Environment, run};
@@ -76,6 +88,20 @@ pub enum Failure {
         #[source]
         source: NotFinite,
     },
+    /// The devices compute other bits.
+    #[error(
+        "{who} computes with {found}, and {whose} was {expected}: the same trial has other bits there. Use the same devices and libraries, or --accept-numerics to go on with a result that nobody can repeat bit for bit"
+    )]
+    OtherNumerics {
+        /// Whose device is another one.
+        who: String,
+        /// What it is.
+        found: String,
+        /// What it is compared with.
+        whose: String,
+        /// What that was.
+        expected: String,
+    },
     /// A held-out loss is no longer a number.
     #[error("step {}, {set}: a number is not finite any more. The last good checkpoint is kept; try a lower train.optimizer.lr", step.0)]
     NotFiniteScore {
@@ -112,6 +138,19 @@ pub enum Failure {
     /// Writing metrics.
     #[error(transparent)]
     Metrics(#[from] polestar_run::metrics::Error),
+    /// The weights to start from.
+    #[error(transparent)]
+    Weights(#[from] polestar_hf::Error),
+}
+
+impl From<InitialError> for Failure {
+    fn from(error: InitialError) -> Failure {
+        match error {
+            InitialError::Checkpoint(source) => Failure::Storage(source),
+            InitialError::Weights(source) => Failure::Weights(source),
+            InitialError::NoPlace => Failure::Config(error.to_string()),
+        }
+    }
 }
 
 impl Failure {
@@ -132,8 +171,8 @@ impl Failure {
     pub fn phase(&self) -> Phase {
         match self {
             Failure::Aborted | Failure::Drained { .. } => Phase::Abort,
-            Failure::Config(_) => Phase::Config,
-            Failure::Data(_) | Failure::OtherCorpus { .. } => Phase::Data,
+            Failure::Config(_) | Failure::OtherNumerics { .. } => Phase::Config,
+            Failure::Data(_) | Failure::OtherCorpus { .. } | Failure::Weights(_) => Phase::Data,
             Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
             | Failure::Norm { .. }
@@ -193,8 +232,10 @@ impl Failure {
                     | Saving::Panicked { .. }
                     | Saving::Format { .. }
             ),
+            Failure::Weights(error) => error.is_passing(),
             Failure::Config(_)
             | Failure::OtherCorpus { .. }
+            | Failure::OtherNumerics { .. }
             | Failure::NotFinite { .. }
             | Failure::NotFiniteScore { .. }
             | Failure::Norm { .. }

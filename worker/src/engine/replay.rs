@@ -1,6 +1,6 @@
 //! Training a slice of a trial again, to compare the answer.
 
-use super::{Environment, Failure, Kept, run};
+use super::{Environment, Failure, Kept, run_on_mesh};
 use crate::collective::{Locality, MeshTransport, local_world};
 use polestar_core::{Digest, Step, WorldSize};
 use polestar_run::Trial;
@@ -53,7 +53,7 @@ pub fn replay(
             let train = move || {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 let pool = pool.map_err(|e| Failure::Config(e.to_string()))?;
-                pool.install(|| run(&trial, env))
+                pool.install(|| run_on_mesh(&trial, env))
             };
             thread::spawn(train)
         })

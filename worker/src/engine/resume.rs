@@ -1,8 +1,9 @@
 //! What a rank needs before its first step: state, evaluation sets.
 
 use super::{
-    Engine, Environment, Failure, SegmentState, Stepper, input,
+    Engine, Environment, Failure, InitialWeights, SegmentState, Stepper, input,
     memory_tier::{Key, Offer, Offers, RestoreError, Restored, Snapshot, restore},
+    numerics,
     observe::{Moment, Observers},
     trainer::optimizer,
     validate::EvalSet,
@@ -10,10 +11,9 @@ use super::{
 use crate::collective::Transport;
 use polestar_core::{Rank, RecipeId, Step, chain};
 use polestar_dataset::Corpus;
-use polestar_model::init;
 use polestar_run::{
     Consumed, EvaluationSet, MemoryTier, ResumedFrom, Trial,
-    checkpoint::{self, Kind, Manifest, Origin, Wanted},
+    checkpoint::{self, Kind, Manifest, Wanted},
     metrics::{self, Row},
     placement::Sharding,
 };
@@ -46,6 +46,7 @@ pub(super) fn resume<E: Engine, T: Transport<E>>(
     stepper: &mut Stepper<E>,
     observers: &mut Observers,
 ) -> Result<Resumed, Failure> {
+    numerics::agree(trial, stepper.engine(), &mut env.collective)?;
     let key = Key::of(trial, &env.run);
     let mut held = env.kept.take(&key);
     if !keeps(trial, env) {
@@ -160,6 +161,8 @@ fn find<E: Engine, T: Transport<E>>(
             ),
             (manifest, _) => {
                 let manifest = Manifest::parse("the manifest that rank 0 sent", manifest)?;
+                let written = manifest.numerics.as_deref();
+                numerics::compare(trial, stepper.engine(), "the checkpoint's", written)?;
                 let read = read(&manifest, env, stepper)?;
                 let state = (manifest.step, manifest.consumed, Vec::new());
                 (ResumedFrom::Store, read.map(|()| state))
@@ -345,20 +348,13 @@ fn fresh<E: Engine, T>(
     env: &Environment<T>,
     stepper: &mut Stepper<E>,
 ) -> Result<(), Failure> {
-    let origin = match &trial.recipe.start {
-        Some(start) => Some(env.runtime.block_on(Origin::open(&env.run, start))?),
-        None => None,
-    };
+    let initial = env
+        .runtime
+        .block_on(InitialWeights::open(trial, &env.run))?;
     let layout = stepper.layout().clone();
     for (i, segment) in layout.segments.iter().enumerate() {
-        let mut weights = vec![0.0; segment.elements];
-        init::initial_segment(segment, trial.recipe.seed, &mut weights);
-        let owned = stepper.owned(i);
-        let mut weights = weights[owned.clone()].to_vec();
-        if let Some(origin) = &origin {
-            let overwrite = origin.overwrite(segment, owned.start, &mut weights);
-            env.runtime.block_on(overwrite)?;
-        }
+        let weights = initial.read(segment, stepper.owned(i));
+        let weights = env.runtime.block_on(weights)?;
         stepper.set_shard(i, SegmentState::fresh(weights));
     }
     Ok(())

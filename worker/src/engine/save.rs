@@ -33,6 +33,8 @@ pub(super) struct Saver {
 struct Current {
     record: Record,
     replica_checksum: u64,
+    /// Of this rank's engine.
+    numerics: Option<String>,
     staging: Arc<Staging>,
     stage: Stage,
     stalled: f64,
@@ -119,6 +121,7 @@ impl Saver {
         self.current = Some(Current {
             record,
             replica_checksum,
+            numerics: stepper.engine().numerics(),
             staging,
             stage: Stage::Uploading(Task(self.runtime.spawn(upload))),
             stalled: begun.elapsed().as_secs_f64(),
@@ -232,6 +235,7 @@ impl Saver {
             segments: self.shape.segments().to_vec(),
             objects: uploads.into_iter().map(|upload| upload.object).collect(),
             page: PAGE,
+            numerics: current.numerics.clone(),
         };
         let (store, before) = (self.store.clone(), std::mem::take(before_commit));
         let keep = Keep {

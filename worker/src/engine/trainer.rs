@@ -18,7 +18,7 @@ use crate::{
     collective::{MeshTransport, Transport},
     device::device,
 };
-use polestar_core::{Lane, Objective, Step};
+use polestar_core::{Lane, Step, WorldSize};
 use polestar_dataset::{Corpus, LanePacks, LoadPlan, Loader};
 use polestar_kernels::adamw::AdamW;
 use polestar_model::{HeadKind, ModelLayout, count};
@@ -56,7 +56,7 @@ pub struct Environment<T = MeshTransport> {
     pub kept: Kept,
 }
 
-/// Trains a trial to its end, from the newest state that its ranks have kept or its newest checkpoint.
+/// Trains a trial on the CPU to its end, from the newest state that its ranks have kept or its newest checkpoint.
 ///
 /// All ranks of the world call this with the same trial; all return the same outcome, but for the
 /// seconds that each counted.
@@ -67,14 +67,27 @@ pub fn run<T: Transport<BurnEngine>>(
     trial: &Trial,
     env: Environment<T>,
 ) -> Result<Outcome, Failure> {
-    trial
-        .check(env.collective.world())
-        .map_err(|e| Failure::Config(e.to_string()))?;
+    check(trial, env.collective.world())?;
     let device =
         device(trial.recipe.arithmetic.backend).map_err(|e| Failure::Config(e.to_string()))?;
     let layout = ModelLayout::new(&trial.recipe.model, HeadKind::of(trial.recipe.objective));
     let (recompute, precision) = (trial.execution.recompute, trial.recipe.arithmetic.precision);
     let engine = BurnEngine::new(layout, &device, recompute, precision);
+    run_with(trial, env, engine)
+}
+
+/// Whether a world of ranks can train a trial.
+pub(super) fn check(trial: &Trial, world: WorldSize) -> Result<(), Failure> {
+    let checked = trial.check(world);
+    checked.map_err(|error| Failure::Config(error.to_string()))
+}
+
+/// As [`run`], by this engine, of a trial that was [checked](check).
+pub(super) fn run_with<E: Engine, T: Transport<E>>(
+    trial: &Trial,
+    env: Environment<T>,
+    engine: E,
+) -> Result<Outcome, Failure> {
     let mut trainer = Trainer::begin(trial, env, engine)?;
     let end = trainer.prepare();
     let end = end.and_then(|()| trainer.train());
@@ -399,7 +412,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
         consumed.packed_tokens += figures.packed_tokens as u64;
         consumed.attention_pairs += figures.pairs as u64;
         consumed.seconds = self.clock.seconds();
-        let ranks = self.trial.recipe.objective == Objective::Polar;
+        let ranks = self.trial.recipe.objective.ranks();
         Row {
             step: self.step,
             triplets: consumed.triplets,

@@ -4,7 +4,7 @@ use super::{Engine, PassError, Scores, Stepper};
 use crate::collective::Transport;
 use polestar_core::{Clustered, tree::tree_sum};
 use polestar_model::PackInput;
-use polestar_run::{SetScore, placement::Sharding, scores::Compared};
+use polestar_run::{SetScore, memory::SCORED_TOGETHER, placement::Sharding, scores::Compared};
 
 /// Triplets that are scored and not trained on, packed once.
 #[derive(Debug)]
@@ -53,9 +53,6 @@ impl<P> EvalSet<P> {
     }
 }
 
-/// Packs that go through the model together: sharded weights are gathered once for all of them.
-const TOGETHER: usize = 4;
-
 /// What came out of every triplet of a set, in the set's order.
 pub(super) struct Outcomes {
     losses: Vec<f64>,
@@ -100,9 +97,9 @@ pub(super) fn score<E: Engine, T: Transport<E>>(
     let world = transport.world().0 as usize;
     let mut local = Vec::new();
     // As often as the rank with the most packs: to gather weights takes all ranks.
-    for round in 0..set.packs.div_ceil(world).div_ceil(TOGETHER) {
-        let from = (round * TOGETHER).min(set.own.len());
-        let to = (from + TOGETHER).min(set.own.len());
+    for round in 0..set.packs.div_ceil(world).div_ceil(SCORED_TOGETHER) {
+        let from = (round * SCORED_TOGETHER).min(set.own.len());
+        let to = (from + SCORED_TOGETHER).min(set.own.len());
         for scores in stepper.score(transport, &set.own[from..to])? {
             local.extend(encode(&scores));
         }
@@ -177,6 +174,7 @@ fn decode(reader: &mut &[u8]) -> Option<Scores> {
     Some(Scores {
         losses: part()?,
         margins: part()?,
+        rewards: Vec::new(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CurveScores, Cutting, Discrimination, PairedDifference};
+use super::{CurveScores, Cutting, Discrimination, FineTuned, PairedDifference, PreferenceSet};
 use crate::fits::{Curve, FailedTrial, FinishedTrial, Interval};
 use polestar_core::{Clustered, cluster};
 
@@ -43,6 +43,9 @@ pub struct ReportInput {
     pub fitted_set: String,
     /// Results on each validation set.
     pub validation: Vec<Validation>,
+    /// Trials that fine-tuned weights of others, with what went into these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fine_tuned: Vec<FineTuned>,
     /// Each other trial against the best one on the same triplets, where triplets are known.
     #[serde(default)]
     pub paired: Vec<PairedDifference>,
@@ -57,6 +60,9 @@ pub struct ReportInput {
     /// The best trial of the largest compute on each held-out set, looked at closely.
     #[serde(default)]
     pub discriminations: Vec<Discrimination>,
+    /// Trials on preference benchmarks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<PreferenceSet>,
     /// (name, accuracy) of discriminators without training, on the same task.
     pub baselines: Vec<(String, f64)>,
 }

@@ -13,7 +13,9 @@ mod number;
 mod page;
 mod paper;
 mod policies;
+mod preference;
 mod scored;
+mod tuned;
 
 #[cfg(test)]
 mod demo;
@@ -29,7 +31,9 @@ pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTr
 pub use figures::{FigureError, LineFigure, LineSeries};
 pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
+pub use preference::{PreferenceScore, PreferenceSet};
 pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
+pub use tuned::FineTuned;
 
 /// A run's findings, ready to be written out.
 #[derive(Clone, Debug)]

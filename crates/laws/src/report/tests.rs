@@ -1,5 +1,6 @@
 use super::demo::{demo_input, provisional_input, unfittable_input};
 use super::*;
+use crate::fits::Interval;
 
 fn files(input: &ReportInput) -> Vec<(String, Vec<u8>)> {
     build(input).files().unwrap()
@@ -225,4 +226,49 @@ fn points_csv_has_a_line_a_trial_with_its_place_in_each_law() {
         7,
         "{csv}"
     );
+}
+
+#[test]
+fn preference_benchmarks_stand_against_compute_beside_their_baselines() {
+    let mut input = demo_input();
+    let score = |at: usize, trial: &str| PreferenceScore {
+        trial: trial.to_owned(),
+        accuracy: 0.5 + 0.01 * at as f64,
+        interval: (at > 0).then(|| Interval {
+            lo: 0.47 + 0.01 * at as f64,
+            hi: 0.53 + 0.01 * at as f64,
+        }),
+        without_reference: Some(0.5),
+    };
+    let trials = input.finished.iter().enumerate();
+    let set = PreferenceSet {
+        name: "judge <bench>".to_owned(),
+        averaging: "all pairs alike".to_owned(),
+        judgements: 350,
+        prompts: 340,
+        trials: trials.map(|(at, trial)| score(at, &trial.name)).collect(),
+        baselines: vec![("length".to_owned(), 0.58), ("TF-IDF".to_owned(), 0.61)],
+    };
+    let unscored = PreferenceSet {
+        name: "later".to_owned(),
+        ..PreferenceSet::default()
+    };
+    input.preferences = vec![set, unscored];
+    let files = files(&input);
+    show("preference", &files);
+    let figure = text(&files, "preference-1.svg");
+    assert!(figure.contains("TF-IDF 0.610") && figure.contains("judge &lt;bench&gt;"));
+    assert!(figure.contains("is right in 0.650 (95% 0.620 to 0.680) of 350 judgements"));
+    let page = text(&files, "report.html");
+    for said in [
+        "Preference accuracy",
+        "62.0% to 68.0%",
+        "too few prompts",
+        "350 judgements of 340 prompts",
+        "No trial is scored on it yet",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    let has = |name: &str| files.iter().any(|(file, _)| file == name);
+    assert!(has("preference-1.png") && !has("preference-2.svg"));
 }

@@ -248,18 +248,18 @@ pub async fn check(store: &Store, manifest: &Manifest) -> Result<Check, Error> {
 
 /// Another trial's checkpoint, to start from.
 #[derive(Debug)]
-pub struct Origin<'a> {
-    store: &'a Store,
+pub struct Origin {
+    store: Store,
     manifest: Manifest,
 }
 
-impl<'a> Origin<'a> {
+impl Origin {
     /// Finds it.
     ///
     /// # Errors
     /// [`Error::NoStart`] when that checkpoint isn't there, or what is wrong with it. No other one
     /// is taken in its place.
-    pub async fn open(store: &'a Store, start: &StartFrom) -> Result<Origin<'a>, Error> {
+    pub async fn open(store: &Store, start: &StartFrom) -> Result<Origin, Error> {
         let key = manifest_key(&start.recipe, start.step);
         let Some(bytes) = store.get_opt(&key).await? else {
             return Err(Error::NoStart { key });
@@ -268,7 +268,10 @@ impl<'a> Origin<'a> {
         if manifest.recipe != start.recipe {
             return Err(Error::OtherRecipe { key });
         }
-        Ok(Origin { store, manifest })
+        Ok(Origin {
+            store: store.clone(),
+            manifest,
+        })
     }
 
     /// Overwrites weights of a segment, from its element `start` on, where a tensor's name and number of
@@ -313,6 +316,6 @@ impl<'a> Origin<'a> {
                 });
             }
         }
-        read(self.store, &self.manifest, wanted).await.map(drop)
+        read(&self.store, &self.manifest, wanted).await.map(drop)
     }
 }

@@ -31,6 +31,10 @@ pub struct Manifest {
     pub objects: Vec<Object>,
     /// Bytes of a page.
     pub page: u64,
+    /// What of the devices decided the bits, where they depend on more than the recipe: see
+    /// [`Execution::accept_numerics`](crate::Execution::accept_numerics).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerics: Option<String>,
 }
 
 /// A segment's place in the canonical vector.

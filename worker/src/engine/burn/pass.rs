@@ -206,6 +206,7 @@ impl BurnEngine {
                 let scores = Scores {
                     losses: host(output.losses.clone()),
                     margins: rewards.chunks_exact(2).map(|r| r[0] - r[1]).collect(),
+                    rewards,
                 };
                 (output.losses.sum(), scores)
             }
@@ -216,8 +217,8 @@ impl BurnEngine {
                 let data = TensorData::new(pack.target_weights.to_vec(), [each.len()]);
                 let loss = (losses * Tensor::from_data(data, &device)).sum();
                 let scores = Scores {
-                    losses: mean_by_triplet(&each, pack),
-                    margins: Vec::new(),
+                    losses: pack.mean_by_triplet(&each),
+                    ..Scores::default()
                 };
                 (loss, scores)
             }
@@ -268,21 +269,4 @@ fn leaf(y: Tensor<2>) -> Tensor<2> {
 
 fn untracked(weights: &Weights) -> Weights {
     Weights(weights.0.iter().map(|w| w.clone().inner()).collect())
-}
-
-/// Targets of a triplet follow each other; its weights are all equal, so a change of row by more
-/// than one starts the next triplet.
-fn mean_by_triplet(losses: &[f32], pack: &PackInput) -> Vec<f32> {
-    let mut means = Vec::new();
-    let mut from = 0;
-    for at in 1..=losses.len() {
-        let next = pack.target_rows.get(at).copied();
-        if next != Some(pack.target_rows[at - 1] + 1) {
-            let part = &losses[from..at];
-            let sum: f64 = part.iter().map(|&l| f64::from(l)).sum();
-            means.push((sum / part.len() as f64) as f32);
-            from = at;
-        }
-    }
-    means
 }

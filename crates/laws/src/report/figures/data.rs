@@ -3,7 +3,7 @@
 use crate::{
     coordinates::grouped,
     fits::{Curve, FinishedTrial, Fit, frontier},
-    report::{Discrimination, Pair, Quantity, Report, number},
+    report::{Discrimination, Pair, PreferenceScore, PreferenceSet, Quantity, Report, number},
 };
 
 /// Losses so far above chance say that a trial diverged, not how it scales; they would flatten everything
@@ -24,6 +24,16 @@ pub(super) const RESIDUALS: &str = "What the law in N and D leaves over";
 pub(super) const CURVES: &str = "Training curves";
 /// Name of its horizontal axis.
 pub(super) const TOKEN_AXIS: &str = "tokens trained on D";
+
+/// Name of an axis of compute.
+pub(super) const COMPUTE_AXIS: &str = "training compute C (FLOPs)";
+/// Files of the figures of preference benchmarks; further ones stand in the page's tables only.
+pub(super) const PREFERENCES: [&str; 4] = [
+    "preference-1",
+    "preference-2",
+    "preference-3",
+    "preference-4",
+];
 
 /// A model size of a report.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -170,6 +180,19 @@ pub(super) fn residuals(report: &Report) -> Option<Vec<Residual<'_>>> {
     Some(finished.filter_map(of).collect())
 }
 
+/// Compute, score and trial of those on a benchmark whose compute is known.
+pub(super) fn preferences<'a>(
+    report: &'a Report,
+    set: &'a PreferenceSet,
+) -> Vec<(f64, &'a PreferenceScore, &'a FinishedTrial)> {
+    let scored = set.trials.iter().filter_map(|score| {
+        let mut finished = report.input.finished.iter();
+        let trial = finished.find(|trial| trial.name == score.trial)?;
+        Some((trial.flops?, score, trial))
+    });
+    scored.collect()
+}
+
 /// (tokens, loss) along one curve, where both have logarithms.
 pub(super) struct Lines {
     pub training: Vec<(f64, f64)>,
@@ -243,7 +266,7 @@ impl Quantity {
     pub(super) fn axis(self) -> &'static str {
         match self {
             Self::Parameters => SIZE_AXIS,
-            Self::Compute => "training compute C (FLOPs)",
+            Self::Compute => COMPUTE_AXIS,
         }
     }
 }

@@ -5,7 +5,9 @@ mod elements;
 mod facts;
 mod findings;
 mod laws;
+mod preference;
 mod scores;
+mod tuned;
 
 use super::{
     Report, RunComparison,
@@ -59,7 +61,9 @@ pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) ->
         (findings::predictions(report))
         (explore(figures))
         @if input.chance.is_some() { (laws::paper()) }
+        (tuned::table_of(report))
         (scores::validation(report))
+        (preference::preference(report))
         (facts::trials(report))
         (facts::left_out(report))
         (facts::method(report))
@@ -116,13 +120,17 @@ fn caption(report: &Report, figure: &str) -> Option<String> {
             "Each compute budget with its best size. Thin lines, where there are any, are the training curves: validation loss against the \
              FLOPs spent so far."
         }
+        "accuracy-vs-pretraining" => {
+            "Every fine-tuning, by the compute of the pre-training whose weights it started from."
+        }
         "curves" => {
             "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it."
         }
         _ => return None,
     };
     let scores = report.input.curve_scores.as_ref();
-    let scores = scores.filter(|_| figure != "loss-vs-params");
+    let unlike = ["loss-vs-params", "accuracy-vs-pretraining"];
+    let scores = scores.filter(|_| !unlike.contains(&figure));
     let scores = scores.map_or_else(String::new, |scores| format!(" {}", scores.text()));
     Some(format!("{caption}{scores}"))
 }

@@ -9,7 +9,11 @@ use maud::{Markup, html};
 use polestar_core::{Clustered, cluster::FEWEST_CLUSTERS};
 
 /// An interval, or why there is none.
-fn interval(found: Option<Interval>, prompts: Option<u64>, end: fn(f64) -> String) -> String {
+pub(super) fn interval(
+    found: Option<Interval>,
+    prompts: Option<u64>,
+    end: fn(f64) -> String,
+) -> String {
     match (found, prompts) {
         (Some(Interval { lo, hi }), _) => format!("{} to {}", end(lo), end(hi)),
         (None, None) => "prompts unknown".to_owned(),
@@ -17,7 +21,7 @@ fn interval(found: Option<Interval>, prompts: Option<u64>, end: fn(f64) -> Strin
     }
 }
 
-fn counted(prompts: Option<u64>) -> String {
+pub(super) fn counted(prompts: Option<u64>) -> String {
     prompts.map_or_else(|| "–".to_owned(), number::grouped)
 }
 

@@ -3,9 +3,10 @@
 
 mod discrimination;
 mod laws;
+mod preference;
 mod trials;
 
-use super::data::summary;
+use super::data::{PREFERENCES, summary};
 use crate::{fits::FinishedTrial, report::Report};
 use plotly::{
     Configuration, Layout, Plot, Scatter,
@@ -48,6 +49,9 @@ pub(in crate::report) fn all(report: &Report) -> Vec<Figure> {
     let sets = report.input.discriminations.iter();
     for (found, id) in sets.zip(["pairs-1", "pairs-2"]) {
         figures.extend(discrimination::pairs(found, id));
+    }
+    for (set, id) in report.input.preferences.iter().zip(PREFERENCES) {
+        figures.extend(preference::preference(report, set, id));
     }
     figures
 }

@@ -7,12 +7,14 @@ mod frame;
 mod labels;
 mod lines;
 mod pairs;
+mod preference;
 mod raster;
 mod residuals;
 mod scaling;
+mod tuned;
 mod valleys;
 
-use super::data::Heatmap;
+use super::data::{Heatmap, PREFERENCES};
 use crate::report::{Report, ReportError};
 
 pub use lines::{LineFigure, LineSeries};
@@ -46,6 +48,7 @@ pub(in crate::report) fn all(report: &Report) -> Result<Vec<Drawing>, ReportErro
             scaling::scaling(report, &report.by_compute),
         ),
     ];
+    drawn.extend(tuned::tuned(report).map(|svg| ("accuracy-vs-pretraining", svg)));
     drawn.extend(valleys::valleys(report).map(|svg| ("valleys", svg)));
     drawn.extend(residuals::residuals(report).map(|svg| ("residuals", svg)));
     // A table of runs has no curves.
@@ -56,6 +59,9 @@ pub(in crate::report) fn all(report: &Report) -> Result<Vec<Drawing>, ReportErro
     for (found, name) in sets.zip(["pairs-1", "pairs-2"]) {
         let map = Heatmap::of(found);
         drawn.extend(map.map(|map| (name, pairs::pairs(report, &map))));
+    }
+    for (set, name) in report.input.preferences.iter().zip(PREFERENCES) {
+        drawn.extend(preference::preference(report, set).map(|svg| (name, svg)));
     }
     drawn
         .into_iter()

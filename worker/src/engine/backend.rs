@@ -1,0 +1,34 @@
+//! Which engine trains a trial.
+
+use super::{Environment, Failure, run};
+use crate::collective::MeshTransport;
+use polestar_run::{Outcome, Trial};
+
+impl<T> Environment<T> {
+    /// The same over another transport, made of this one's.
+    #[cfg(feature = "cuda")]
+    pub(super) fn over<U>(self, transport: impl FnOnce(T) -> U) -> Environment<U> {
+        Environment {
+            collective: transport(self.collective),
+            run: self.run,
+            runtime: self.runtime,
+            abort: self.abort,
+            drain: self.drain,
+            events: self.events,
+            slice: self.slice,
+            kept: self.kept,
+        }
+    }
+}
+
+/// Trains a trial as [`run`] does, by the engine of its backend.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on_mesh(trial: &Trial, env: Environment<MeshTransport>) -> Result<Outcome, Failure> {
+    #[cfg(feature = "cuda")]
+    if trial.recipe.arithmetic.backend == polestar_run::config::Backend::Cuda {
+        return super::cuda::run(trial, env);
+    }
+    run(trial, env)
+}

@@ -1,0 +1,180 @@
+//! Trials on the CUDA engine over stand-ins for CUDA's libraries: one answer at every world size and ZeRO stage, with and
+//! without recomputation, in every order of streams, and near the CPU engine's. Nothing here runs on a GPU.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+#[path = "common/small.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod small;
+#[path = "../../tests/standin/mod.rs"]
+mod standin;
+
+use common::connect;
+use polestar_core::{Digest, Precision};
+use polestar_run::{
+    Outcome, Trial,
+    config::Backend,
+    metrics::{self, Row},
+    placement::Zero,
+};
+use polestar_store::Store;
+use polestar_worker::{
+    collective::Locality,
+    engine::{self, Environment, Failure, Kept},
+};
+use small::{store, trial};
+use standin::{Setting, StandIns, are_here, told};
+use std::{sync::Arc, thread};
+use tokio::runtime::Runtime;
+
+const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
+
+/// The small trial in bf16, on this backend.
+fn bf16(runtime: &Runtime, zero: Zero, backend: Backend) -> Trial {
+    let mut trial = trial(runtime, zero);
+    trial.recipe.arithmetic.backend = backend;
+    trial.recipe.arithmetic.precision = Precision::Bf16;
+    trial
+}
+
+/// Trains on so many ranks of this process.
+fn train(
+    runtime: &Runtime,
+    trial: &Trial,
+    store: &Store,
+    world: usize,
+) -> Result<Outcome, Failure> {
+    let ranks = connect(runtime, &vec![Locality::Machine; world]);
+    let ranks: Vec<_> = ranks
+        .into_iter()
+        .map(|collective| {
+            let env = Environment {
+                collective,
+                run: store.clone(),
+                runtime: runtime.handle().clone(),
+                abort: Arc::default(),
+                drain: Arc::default(),
+                events: Box::new(|_| {}),
+                slice: None,
+                kept: Kept::default(),
+            };
+            let trial = trial.clone();
+            thread::spawn(move || engine::run_on_mesh(&trial, env))
+        })
+        .collect();
+    let mut ends: Vec<_> = ranks
+        .into_iter()
+        .map(|rank| rank.join().expect("a rank"))
+        .collect();
+    ends.swap_remove(0)
+}
+
+fn rows(runtime: &Runtime, trial: &Trial, store: &Store) -> Vec<Row> {
+    runtime
+        .block_on(metrics::read(store, trial))
+        .expect("metrics")
+}
+
+/// Every world and stage: one digest.
+fn every_world() {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut digest: Option<Digest> = None;
+    for (world, recompute) in [(1, false), (2, true), (4, false)] {
+        for zero in STAGES {
+            let mut trial = bf16(&runtime, zero, Backend::Cuda);
+            trial.execution.recompute = recompute;
+            let store = store(&format!("cuda-{world}-{zero:?}"));
+            let outcome = train(&runtime, &trial, &store, world).expect("an outcome");
+            let expected = *digest.get_or_insert(outcome.digest);
+            assert_eq!(
+                outcome.digest, expected,
+                "{world} ranks, {zero}, recompute {recompute}"
+            );
+        }
+    }
+    println!("\ndigest {}", digest.expect("it was trained"));
+}
+
+/// The largest difference of a step's loss between the two engines that counts as the same training. Activations are bf16
+/// on the device and f32 on the CPU, which rounds only what products take.
+const TOLERANCE: f64 = 2e-3;
+
+/// Losses of every step beside the CPU's.
+fn beside_the_cpu() {
+    let runtime = Runtime::new().expect("a runtime");
+    let losses = |backend| {
+        let mut trial = bf16(&runtime, Zero::None, backend);
+        trial.recipe.steps = 20;
+        let store = store(&format!("cuda-beside-{backend:?}"));
+        train(&runtime, &trial, &store, 1).expect("an outcome");
+        let rows = rows(&runtime, &trial, &store);
+        rows.iter().map(|row| row.loss).collect::<Vec<f64>>()
+    };
+    let (ours, theirs) = (losses(Backend::Cuda), losses(Backend::Flex));
+    assert_eq!((ours.len(), theirs.len()), (20, 20));
+    println!("losses {ours:?}\nof the CPU {theirs:?}");
+    for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        let apart = (ours - theirs).abs();
+        assert!(apart < TOLERANCE, "step {}: {ours} and {theirs}", step + 1);
+    }
+    // And it is a training.
+    assert!(ours[0] - ours[19] > 10.0 * TOLERANCE, "{ours:?}");
+}
+
+#[test]
+fn one_digest_at_every_world_size_and_stage_in_every_order_of_streams() {
+    if are_here() {
+        return every_world();
+    }
+    let Some(stand_ins) = StandIns::build(env!("CARGO_TARGET_TMPDIR")) else {
+        return;
+    };
+    let test = "one_digest_at_every_world_size_and_stage_in_every_order_of_streams";
+    let digest = |seed| {
+        let said = stand_ins.run(
+            test,
+            Setting {
+                seed,
+                ..Setting::default()
+            },
+        );
+        told(&said, "digest")[0].to_owned()
+    };
+    let expected = digest(1);
+    for seed in [2, 3] {
+        assert_eq!(digest(seed), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn losses_are_those_of_the_cpu_within_bf16() {
+    if are_here() {
+        return beside_the_cpu();
+    }
+    let Some(stand_ins) = StandIns::build(env!("CARGO_TARGET_TMPDIR")) else {
+        return;
+    };
+    stand_ins.run(
+        "losses_are_those_of_the_cpu_within_bf16",
+        Setting::default(),
+    );
+}
+
+#[test]
+fn a_machine_without_a_driver_is_told_so_in_a_sentence() {
+    if are_here() || std::path::Path::new("/proc/driver/nvidia").exists() {
+        println!("skipped: this process finds a driver, or what stands in for one");
+        return;
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    let trial = bf16(&runtime, Zero::None, Backend::Cuda);
+    let failure = train(&runtime, &trial, &store("cuda-nowhere"), 1);
+    let failure = failure.expect_err("there is no driver");
+    let said = failure.to_string();
+    assert!(
+        said.contains("libcuda.so") && said.contains("\"flex\""),
+        "{said}"
+    );
+    assert!(!failure.is_retryable(), "it would be the same next time");
+}
