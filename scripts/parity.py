@@ -34,6 +34,8 @@ def main():
 def train(weights, setting, steps):
     torch.set_num_threads(2)
     model = AutoModelForSequenceClassification.from_pretrained(weights, dtype=torch.float32)
+    # transformers gives the embedding of the padding token no gradient; BOS may be that token, and is trained here.
+    model.get_input_embeddings().padding_idx = None
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=setting["lr"], betas=setting["betas"], eps=setting["eps"], weight_decay=setting["weight_decay"])

@@ -78,24 +78,28 @@ fn planted_preferences_are_learned_from_fresh_weights_and_from_each_trial_of_a_r
     let lent = ["--tokenizer-of", "corpus"];
     let said = sandbox.succeed(&[&import[..], &lent].concat());
     assert!(
-        said.contains("900 labelled pairs on 900 prompts, 90 of them held out"),
+        said.contains("900 labelled pairs on 900 prompts, 90 pairs held out"),
         "{said}"
     );
 
-    let fresh = tuning("fresh", "[sweep]\nsizes = [\"pico\"]", 300);
+    // Curves of every few steps are no matter here.
+    let tuning = |store: &str, models: &str, steps: u64| {
+        tuning(store, models, steps).replace("every = 5", "every = 100")
+    };
+    let fresh = tuning("fresh", "[sweep]\nsizes = [\"pico\"]", 200);
     sandbox.write("fresh.toml", &fresh);
     sandbox.succeed(&["launch", "fresh.toml"]);
-    let result = json(&sandbox.result("fresh", "pico-300steps-s1"));
+    let result = json(&sandbox.result("fresh", "pico-200steps-s1"));
     let (accuracy, pairs) = score(&result);
     assert!(accuracy > 0.9 && pairs == 90, "{accuracy} of {pairs}");
 
     // One fine-tuning for each trial of the run, whose weights lie in another store.
     let start = format!("[start]\nrun = \"{}\"\n[sweep]", run.display());
-    sandbox.write("tuned.toml", &tuning("tuned", &start, 300));
+    sandbox.write("tuned.toml", &tuning("tuned", &start, 200));
     let said = sandbox.succeed(&["launch", "tuned.toml"]);
     let mut digests = Vec::new();
     for steps in [5, 20] {
-        let name = format!("pico-{steps}steps-s1-300steps-s1");
+        let name = format!("pico-{steps}steps-s1-200steps-s1");
         let result = json(&sandbox.result("tuned", &name));
         let (accuracy, _) = score(&result);
         assert!(accuracy > 0.9, "{name}: {accuracy}\n{said}");
@@ -116,7 +120,7 @@ fn planted_preferences_are_learned_from_fresh_weights_and_from_each_trial_of_a_r
     // A start that was trained with other tokens is refused, and so is pre-training on pairs.
     let own = [&import[..4], &["--output", "own"]].concat();
     sandbox.succeed(&own);
-    let other = tuning("tuned", &start, 300).replace("url = \"pairs\"", "url = \"own\"");
+    let other = tuning("tuned", &start, 200).replace("url = \"pairs\"", "url = \"own\"");
     sandbox.write("other.toml", &other);
     let said = sandbox.refuse(&["launch", "other.toml"]);
     assert!(said.contains("--tokenizer-of"), "{said}");

@@ -70,7 +70,15 @@ fn a_run_scores_files_and_serves_the_same_rewards_until_it_is_told_to_stop() {
     assert_eq!(scored[0]["rewards"].as_array().map(Vec::len), Some(3));
     assert!(scored[1]["reward"].is_f64() && scored[2]["rewards"][1].is_f64());
     // The run's only trial, an earlier step, and standard output.
-    let earlier = sandbox.succeed(&["score", &format!("{trial}@5"), "pairs.jsonl"]);
+    let earlier = sandbox.succeed(&[
+        "score",
+        &run,
+        "--trial",
+        "pico-10steps-s1",
+        "--step",
+        "5",
+        "pairs.jsonl",
+    ]);
     let newest = sandbox.succeed(&["score", &run, "pairs.jsonl"]);
     assert_eq!(newest, written);
     assert_ne!(earlier, written);

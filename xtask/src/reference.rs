@@ -141,6 +141,16 @@ impl<'a> Page<'a> {
                 });
                 continue;
             }
+            // Tables one after another, `[[…]]`; further in, lists of tables are written in a line.
+            let item = target.get("items").map(|items| self.resolve(items));
+            if let Some(item) = item.filter(|item| path.is_empty() && is_table(item)) {
+                below.push(Below {
+                    path: format!("[{full}]"),
+                    schema: item,
+                    example: given.and_then(|g| g.as_array()?.first().cloned()),
+                });
+                continue;
+            }
             if let Some(entry) = target.get("additionalProperties").filter(|e| e.is_object()) {
                 let entry = self.resolve(entry);
                 if is_table(entry) {

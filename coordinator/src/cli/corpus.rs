@@ -189,7 +189,7 @@ fn describe(store: &Store, manifest: &Manifest) {
     if manifest.kind == CorpusKind::Labelled {
         let counts = &manifest.counts;
         println!(
-            "{}: {} labelled pairs on {} prompts, {} of them held out, fingerprint {}",
+            "{}: {} labelled pairs on {} prompts, {} pairs held out, fingerprint {}",
             store.url(),
             counts.trajectories,
             counts.prompts,

@@ -7,7 +7,7 @@ use super::{
 use clap::Args;
 use polestar_hf::{
     Head, Weights,
-    tokenizer::{Vocabulary, with_polar_tokens},
+    tokenizer::{Extended, Vocabulary, with_polar_tokens},
 };
 use polestar_model::{HeadKind, count};
 use std::path::PathBuf;
@@ -43,11 +43,14 @@ fn described(weights: &Weights) -> String {
     let dtypes: Vec<String> = weights.dtypes().iter().map(ToString::to_string).collect();
     let count = count::parameters(model);
     let mut text = format!(
-        "weights     {}: {}, {} in {} files of {}\n",
+        "weights     {}: {}, {} in {} of {}\n",
         weights.url(),
         architecture.family,
         bytes(size),
-        weights.files().count(),
+        match weights.files().count() {
+            1 => "1 file".to_owned(),
+            files => format!("{files} files"),
+        },
         dtypes.join(" and "),
     );
     text += &format!(
@@ -94,7 +97,7 @@ async fn tokenizer(weights: &Weights, args: &ImportWeightsArgs) -> Result<(), Er
         };
     };
     let vocabulary = Vocabulary::parse(&file, &bytes)?;
-    let (json, added) = with_polar_tokens(&file, &bytes)?;
+    let Extended { json, added } = with_polar_tokens(&file, &bytes)?;
     let named: Vec<String> = added
         .iter()
         .map(|(token, id)| format!("{token} ({id})"))

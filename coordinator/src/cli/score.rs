@@ -41,16 +41,34 @@ pub(crate) struct ScoreArgs {
 pub(crate) struct FromCheckpoint {
     /// A run and its trial, as RUN#TRIAL or RUN#TRIAL@STEP, or the folder of a checkpoint
     #[arg(value_name = "CHECKPOINT")]
-    pub(super) checkpoint: String,
+    checkpoint: String,
+    /// The run's trial, instead of RUN#TRIAL
+    #[arg(long, value_name = "TRIAL")]
+    trial: Option<String>,
+    /// The checkpoint after so many steps, instead of the newest
+    #[arg(long, value_name = "STEP", requires = "trial")]
+    step: Option<u64>,
     /// Where the corpus lies that it was trained on, whose tokenizer is used, if it was moved
     #[arg(long, value_name = "URL")]
     corpus: Option<String>,
 }
 
 impl FromCheckpoint {
+    /// As it is found.
+    pub(super) fn url(&self) -> String {
+        let mut url = self.checkpoint.clone();
+        if let Some(trial) = &self.trial {
+            url += &format!("#{trial}");
+        }
+        if let Some(step) = self.step {
+            url += &format!("@{step}");
+        }
+        url
+    }
+
     /// The checkpoint, its tokenizer, and its weights on the device.
     pub(super) async fn load(&self) -> Result<(Checkpoint, Texts, Scorer), Error> {
-        let checkpoint = Checkpoint::open(&self.checkpoint).await?;
+        let checkpoint = Checkpoint::open(&self.url()).await?;
         let texts = checkpoint.texts(self.corpus.as_deref()).await?;
         let scorer = Scorer::load(&checkpoint).await?;
         Ok((checkpoint, texts, scorer))

@@ -94,7 +94,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), Error> {
         "http"
     };
     let model = args.model_name.clone().unwrap_or_else(|| {
-        let given = args.from.checkpoint.trim_end_matches('/');
+        let given = args.from.url();
+        let given = given.trim_end_matches('/');
         given.rsplit('/').next().unwrap_or(given).to_owned()
     });
     let (checkpoint, texts, mut scorer) = args.from.load().await?;
@@ -113,7 +114,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), Error> {
     let at = server.address();
     println!(
         "serving {}, step {step}, digest {digest}, at {scheme}://{at}",
-        args.from.checkpoint
+        args.from.url()
     );
     std::io::stdout().flush()?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -223,7 +223,11 @@ async fn finished(run: &Run) -> Result<Vec<Finished>, EvaluateError> {
             id: trial.config.id.clone(),
             weights: outcome.digest,
             steps: outcome.steps,
-            flops: outcome.flops_6nd,
+            // Of a fine-tuned model that of its pre-training, as in the report.
+            flops: trial
+                .pretraining
+                .as_ref()
+                .map_or(outcome.flops_6nd, |of| of.flops_6nd),
             parameters: trial.parameters,
         })
     });

@@ -37,7 +37,7 @@ pub(super) struct OfTrial<'a> {
 enum Source<'a> {
     Saved(&'a Manifest),
     Initial {
-        weights: InitialWeights,
+        weights: Box<InitialWeights>,
         /// The segment that was made last: what comes from a seed is made from its start.
         made: Option<(usize, Vec<f32>)>,
     },
@@ -53,7 +53,7 @@ impl<'a> OfTrial<'a> {
         let source = match &chosen.manifest {
             Some(manifest) => Source::Saved(manifest),
             None => Source::Initial {
-                weights: InitialWeights::open(trial, store).await?,
+                weights: Box::new(InitialWeights::open(trial, store).await?),
                 made: None,
             },
         };

@@ -168,9 +168,9 @@ async fn in_store(
             Err(RunError::NoRun { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        let trials = run.record.plan.trials.iter();
-        let found = trials.cloned().find(|t| t.recipe_id.folder() == folder);
-        if let Some(trial) = found {
+        let mut trials = run.record.plan.trials.iter();
+        if let Some(trial) = trials.find(|t| t.recipe_id.folder() == folder) {
+            let trial = trial.clone();
             return Ok((run, trial, step));
         }
     }

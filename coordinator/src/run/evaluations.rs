@@ -3,9 +3,13 @@
 //! Weights and benchmark decide it, so to write it again changes nothing; a record of other weights or another benchmark
 //! under the same name is replaced.
 
-use super::{Run, RunError, from_json, to_json};
+use super::{Run, RunError, TrialResult, from_json, to_json};
 use polestar_core::{Digest, TrialId};
-use polestar_eval::Evaluation;
+use polestar_eval::{Evaluation, ScorerResult};
+use polestar_laws::{
+    fits::Interval,
+    report::{PreferenceScore, PreferenceSet},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -89,6 +93,59 @@ impl Run {
         }
         Ok(found)
     }
+}
+
+/// The trials of a run on one benchmark; none if no record is of a trial's result.
+pub(super) fn preferences(
+    name: &str,
+    records: &[EvaluationRecord],
+    results: &BTreeMap<TrialId, TrialResult>,
+) -> Option<PreferenceSet> {
+    let is_current = |record: &&EvaluationRecord| {
+        let result = results.get(&record.trial);
+        result.is_some_and(|result| result.outcome.digest == record.weights)
+    };
+    let current: Vec<&EvaluationRecord> = records.iter().filter(is_current).collect();
+    // Numbers on another benchmark that had the same name can't stand beside the newest one's.
+    let last = current.last()?;
+    let same = current
+        .iter()
+        .filter(|record| record.benchmark == last.benchmark);
+    let row = last.evaluation.rows.first()?;
+    let first = |scorer: &ScorerResult| scorer.accuracies.first().copied();
+    let score = |record: &&EvaluationRecord| {
+        let overall = record.evaluation.overall()?;
+        let mut models = record
+            .evaluation
+            .scorers
+            .iter()
+            .filter(|scorer| scorer.is_model);
+        let without = models.find(|scorer| !scorer.with_reference);
+        let without = without.filter(|_| record.evaluation.account.references > 0);
+        Some(PreferenceScore {
+            trial: record.trial.to_string(),
+            accuracy: overall.value,
+            interval: overall
+                .lo
+                .zip(overall.hi)
+                .map(|(lo, hi)| Interval { lo, hi }),
+            without_reference: without.and_then(first).map(|accuracy| accuracy.value),
+        })
+    };
+    let baselines = last
+        .evaluation
+        .scorers
+        .iter()
+        .filter(|scorer| !scorer.is_model);
+    let baseline = |scorer: &ScorerResult| Some((scorer.name.clone(), first(scorer)?.value));
+    Some(PreferenceSet {
+        name: name.to_owned(),
+        averaging: last.evaluation.averaging.clone(),
+        judgements: row.tasks,
+        prompts: row.prompts,
+        trials: same.filter_map(score).collect(),
+        baselines: baselines.filter_map(baseline).collect(),
+    })
 }
 
 /// A record of this version; those of others are as if they weren't there, since they can be made anew.

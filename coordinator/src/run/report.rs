@@ -1,21 +1,21 @@
 //! From a run's store to its report.
 
 use super::{
-    EvaluationRecord, Run, RunError, RunRecord, TrialResult,
+    Run, RunError, RunRecord,
     cuts::{SampleError, cutting, training_sample},
+    evaluations::preferences,
     paired::against_best,
     set_title,
 };
 use crate::sweep::{Plan, PlannedTrial, Pretraining, TrialRole};
-use polestar_core::{Objective, TrialId};
+use polestar_core::Objective;
 use polestar_dataset::{Corpus, Pairs, Split, planted_optimum};
-use polestar_eval::ScorerResult;
 use polestar_laws::{
     Coordinates,
-    fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial, Interval},
+    fits::{CHANCE_LOSS, Curve, CurvePoint, FailedTrial, FinishedTrial},
     report::{
-        self, CurveScores, Discrimination, FineTuned, PreferenceScore, PreferenceSet, Report,
-        ReportInput, ScoredTriplet, Validation,
+        self, CurveScores, Discrimination, FineTuned, Report, ReportInput, ScoredTriplet,
+        Validation,
     },
 };
 use polestar_run::{
@@ -23,7 +23,6 @@ use polestar_run::{
     scores::{self, Scored},
 };
 use polestar_worker::engine::VALIDATION_SEED;
-use std::collections::BTreeMap;
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -103,59 +102,6 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
             .extend(preferences(&name, &records, &results));
     }
     Ok(input)
-}
-
-/// The trials of a run on one benchmark; none if no record is of a trial's result.
-fn preferences(
-    name: &str,
-    records: &[EvaluationRecord],
-    results: &BTreeMap<TrialId, TrialResult>,
-) -> Option<PreferenceSet> {
-    let is_current = |record: &&EvaluationRecord| {
-        let result = results.get(&record.trial);
-        result.is_some_and(|result| result.outcome.digest == record.weights)
-    };
-    let current: Vec<&EvaluationRecord> = records.iter().filter(is_current).collect();
-    // Numbers on another benchmark that had the same name can't stand beside the newest one's.
-    let last = current.last()?;
-    let same = current
-        .iter()
-        .filter(|record| record.benchmark == last.benchmark);
-    let row = last.evaluation.rows.first()?;
-    let first = |scorer: &ScorerResult| scorer.accuracies.first().copied();
-    let score = |record: &&EvaluationRecord| {
-        let overall = record.evaluation.overall()?;
-        let mut models = record
-            .evaluation
-            .scorers
-            .iter()
-            .filter(|scorer| scorer.is_model);
-        let without = models.find(|scorer| !scorer.with_reference);
-        let without = without.filter(|_| record.evaluation.account.references > 0);
-        Some(PreferenceScore {
-            trial: record.trial.to_string(),
-            accuracy: overall.value,
-            interval: overall
-                .lo
-                .zip(overall.hi)
-                .map(|(lo, hi)| Interval { lo, hi }),
-            without_reference: without.and_then(first).map(|accuracy| accuracy.value),
-        })
-    };
-    let baselines = last
-        .evaluation
-        .scorers
-        .iter()
-        .filter(|scorer| !scorer.is_model);
-    let baseline = |scorer: &ScorerResult| Some((scorer.name.clone(), first(scorer)?.value));
-    Some(PreferenceSet {
-        name: name.to_owned(),
-        averaging: last.evaluation.averaging.clone(),
-        judgements: row.tasks,
-        prompts: row.prompts,
-        trials: same.filter_map(score).collect(),
-        baselines: baselines.filter_map(baseline).collect(),
-    })
 }
 
 /// What is known of a run before any trial has finished.

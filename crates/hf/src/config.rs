@@ -451,7 +451,10 @@ mod tests {
                 (model.clone(), naming, None)
             );
             // As a person writes it.
-            assert!(json.to_string().contains("\"rms_norm_eps\":1e-5"), "{json}");
+            assert!(
+                json.to_string().contains("\"rms_norm_eps\":0.00001,"),
+                "{json}"
+            );
         }
     }
 }

@@ -238,15 +238,20 @@ fn begin_with(bos: &str, id: u32) -> Value {
     })
 }
 
-/// A tokenizer with POLAR's two tokens, for a corpus that is to be imported with it: the text of a
-/// `tokenizer.json`, and what was added to it.
+/// A tokenizer with POLAR's two tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extended {
+    /// The text of its `tokenizer.json`.
+    pub json: String,
+    /// What was added to it, with its ids.
+    pub added: Vec<(&'static str, u32)>,
+}
+
+/// A tokenizer with POLAR's two tokens, for a corpus that is to be imported with it.
 ///
 /// # Errors
 /// [`Error::Json`].
-pub fn with_polar_tokens(
-    file: &str,
-    bytes: &[u8],
-) -> Result<(String, Vec<(&'static str, u32)>), Error> {
+pub fn with_polar_tokens(file: &str, bytes: &[u8]) -> Result<Extended, Error> {
     let mut json = parse(file, bytes)?;
     let vocabulary = Vocabulary::of(&json);
     let missing = [SPLIT, REWARD]
@@ -256,7 +261,8 @@ pub fn with_polar_tokens(
     for &(token, id) in &added {
         add(&mut json, id, token);
     }
-    Ok((Value::Object(json).to_string(), added))
+    let json = Value::Object(json).to_string();
+    Ok(Extended { json, added })
 }
 
 #[cfg(test)]
@@ -275,15 +281,15 @@ mod tests {
 
     #[test]
     fn a_tokenizer_gets_what_it_lacks_behind_its_last_id() {
-        let (json, added) = with_polar_tokens("t", &tokenizer()).unwrap();
+        let Extended { json, added } = with_polar_tokens("t", &tokenizer()).unwrap();
         assert_eq!(added, [(SPLIT, 4), (REWARD, 5)]);
-        let (again, nothing) = with_polar_tokens("t", json.as_bytes()).unwrap();
-        assert_eq!((again, nothing), (json, vec![]));
+        let again = with_polar_tokens("t", json.as_bytes()).unwrap();
+        assert_eq!((again.json, again.added), (json, vec![]));
     }
 
     #[test]
     fn servers_begin_texts_once_and_read_our_tokens_in_them() {
-        let (json, _) = with_polar_tokens("t", &tokenizer()).unwrap();
+        let Extended { json, .. } = with_polar_tokens("t", &tokenizer()).unwrap();
         let tokens = Vocabulary::parse("t", json.as_bytes())
             .unwrap()
             .tokens(0, 4, 5);
@@ -320,7 +326,7 @@ mod tests {
     #[test]
     fn another_vocabulary_is_told_by_the_first_token_that_differs() {
         let theirs = Vocabulary::parse("t", &tokenizer()).unwrap();
-        let (json, _) = with_polar_tokens("t", &tokenizer()).unwrap();
+        let Extended { json, .. } = with_polar_tokens("t", &tokenizer()).unwrap();
         let corpus = Vocabulary::parse("t", json.as_bytes()).unwrap();
         assert_eq!(theirs.mismatch(&corpus, 100), None);
         let swapped = String::from_utf8(tokenizer()).unwrap();

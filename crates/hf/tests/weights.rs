@@ -265,8 +265,7 @@ async fn what_is_wrong_is_told_with_file_and_tensor() {
     fs::write(file(&folder), &bytes[..bytes.len() - 40]).unwrap();
     let said = refused(folder.path()).await;
     assert!(
-        said.contains("model.safetensors has")
-            && said.contains("tensor model.norm.weight isn't whole"),
+        said.contains("model.safetensors has") && said.contains("tensor score.weight isn't whole"),
         "{said}"
     );
     fs::write(file(&folder), &bytes[..100]).unwrap();

@@ -17,6 +17,9 @@ pub enum ScoreError {
         "the model's rewards are not finite; `coordinator verify` tells whether this checkpoint is what was trained"
     )]
     NotFinite(#[from] NotFinite),
+    /// The engine keeps them to itself.
+    #[error("this engine doesn't hand out rewards, only their margins; score on the CPU")]
+    NoRewards,
     /// A token that the model has no row for.
     #[error(
         "token {id} is outside the model's vocabulary of {vocab}; the tokenizer is not this model's"
@@ -132,8 +135,14 @@ impl<E: Engine> Scorer<E> {
                 .engine
                 .score(&[pack], &mut Resident::<E>(&self.weights))?;
             let scores = self.engine.scores(scored)?;
-            let found = scores.iter().flat_map(|scores| &scores.rewards);
-            for (&(tree, branch), &reward) in packed.rewards.iter().zip(found) {
+            let found: Vec<f32> = scores
+                .into_iter()
+                .flat_map(|scores| scores.rewards)
+                .collect();
+            if found.len() < packed.rewards.len() {
+                return Err(ScoreError::NoRewards);
+            }
+            for ((tree, branch), reward) in packed.rewards.into_iter().zip(found) {
                 rewards[tree][branch] = reward;
             }
         }

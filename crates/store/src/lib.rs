@@ -451,17 +451,6 @@ impl Store {
         Ok(objects)
     }
 
-    /// Names of the folders right below the store's root, sorted: one request, however much is in them.
-    pub async fn folders(&self) -> Result<Vec<String>> {
-        let list = || self.inner.list_with_delimiter(Some(&self.prefix));
-        let found = self.attempt(0, list).await.value;
-        let found = found.map_err(|e| self.failed("list", "", e))?;
-        let name = |path: &Path| path.filename().map(str::to_owned);
-        let mut names: Vec<String> = found.common_prefixes.iter().filter_map(name).collect();
-        names.sort();
-        Ok(names)
-    }
-
     /// Removes an object; removing an absent one is no error.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let path = self.path(key)?;

@@ -120,23 +120,7 @@ impl Prepared {
         if recipe.as_ref().is_some_and(|recipe| recipe.labelled) && !options.labelled {
             return Err(Error::Unlabelled("this --recipe"));
         }
-        let (columns, why, needs) = match recipe {
-            Some(recipe) => (
-                options.columns.clone().or(&recipe.columns),
-                vec![],
-                recipe.join,
-            ),
-            None => {
-                let detected = match options.labelled {
-                    true => detect_labelled(&first.records, &options.columns),
-                    false => {
-                        first.check_kinds()?;
-                        detect(&first.records, &options.columns)
-                    }
-                };
-                (detected.columns, detected.why, detected.join)
-            }
-        };
+        let (columns, why, needs) = chosen(&options, recipe, &first)?;
         let mut columns = columns.split_policy(&first.columns);
         // What a row says of its prompt's cluster is kept with it.
         columns.meta.extend(
@@ -247,6 +231,26 @@ impl Prepared {
             self.detection.trouble = None;
         }
     }
+}
+
+/// Which columns hold what, by the recipe that is given or the one that fits; why; and what has to be joined.
+fn chosen(
+    options: &ImportOptions,
+    recipe: Option<MappingRecipe>,
+    first: &First,
+) -> Result<(ColumnMapping, Vec<String>, Option<String>), Error> {
+    let given = &options.columns;
+    if let Some(recipe) = recipe {
+        return Ok((given.clone().or(&recipe.columns), vec![], recipe.join));
+    }
+    let detected = match options.labelled {
+        true => detect_labelled(&first.records, given),
+        false => {
+            first.check_kinds()?;
+            detect(&first.records, given)
+        }
+    };
+    Ok((detected.columns, detected.why, detected.join))
 }
 
 /// The records of the joined files by their keys.

@@ -1,8 +1,8 @@
 //! Attention over the prefix tree, forward and backward.
 
-use crate::library::{Host, Output, at};
-use crate::reference::{Tolerance, assert_close, bf16_noise, outcome};
-use burn::tensor::DType;
+use crate::library::{Host, Output, at, narrow, widen};
+use crate::reference::{Tolerance, assert_close, bf16_noise, noise, outcome};
+use burn::tensor::{DType, Tensor};
 use polestar_kernels::cuda::abi::{
     AttentionDelta, AttentionForward, AttentionKeyValueGradient, AttentionQueryGradient,
     AttentionTiles, HeadShape, TileTable, Tiles,
@@ -109,28 +109,17 @@ fn check(host: &Host, name: &str, heads: HeadShape, spans: &Spans) {
     let (tokens, width) = (spans.tokens(), heads.width as usize);
     let (kv_heads, group) = (heads.kv_heads as usize, heads.group as usize);
     let what = format!("{name}, {heads:?}");
-    let (qkv, qkv_values) = bf16_noise(1, tokens * heads.row() as usize);
-    // Scores of some size: a softmax that is flat would forgive a lot.
-    let grow = |at: usize| {
-        if at / width % (group + 2) == group + 1 {
-            1.0
-        } else {
-            3.0
-        }
-    };
-    let qkv: Vec<u16> = qkv
-        .iter()
-        .zip(0..)
-        .map(|(&bits, i)| crate::library::narrow(crate::library::widen(bits) * grow(i)))
-        .collect();
-    let qkv_values: Vec<f32> = qkv_values
+    // Scores of some size: a softmax that is flat would forgive a lot. Values are the last part of a head's.
+    let is_value = |at: usize| at / width % (group + 2) == group + 1;
+    let qkv: Vec<u16> = noise(1, tokens * heads.row() as usize)
         .iter()
         .enumerate()
-        .map(|(i, _)| crate::library::widen(qkv[i]))
+        .map(|(at, x)| narrow(if is_value(at) { *x } else { 3.0 * x }))
         .collect();
+    let qkv_values: Vec<f32> = qkv.iter().map(|&bits| widen(bits)).collect();
     let (grad, grad_values) = bf16_noise(2, tokens * heads.heads() as usize * width);
 
-    let operation = |inputs: &[burn::tensor::Tensor<1>]| {
+    let operation = |inputs: &[Tensor<1>]| {
         let qkv = inputs[0]
             .clone()
             .reshape([tokens, kv_heads, group + 2, width]);
@@ -245,7 +234,7 @@ fn log_sums_are_those_of_the_scores() {
             .map(|(a, b)| f64::from(*a) * f64::from(*b))
             .sum()
     };
-    let sees = |query: usize, key: usize| key <= query && (query < 73 || key < 70 || key >= 73);
+    let sees = |query: usize, key: usize| key <= query && (query < 73 || !(70..73).contains(&key));
     let mut expected = Vec::new();
     for head in 0..2 {
         for query in 0..tokens {

@@ -95,7 +95,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Through the embedding.
-    pub fn embed(&mut self, weights: &SegmentWeights) {
+    pub fn embed(&self, weights: &SegmentWeights) {
         for pack in &self.packs {
             let device = self.model.device();
             device.embed(pack.tables.ids, weights.table(0), pack.x);
@@ -169,7 +169,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Back through the embedding.
-    pub fn backward_embedding(&mut self, gradient: View<f32>) {
+    pub fn backward_embedding(&self, gradient: View<f32>) {
         for pack in &self.packs {
             let device = self.model.device();
             device.embed_backward(pack.tables.sorted, pack.other, gradient);

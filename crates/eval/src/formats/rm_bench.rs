@@ -55,5 +55,8 @@ fn domain(record: Record<'_>) -> Result<String, Wrong> {
     let domain = given.unwrap_or_else(of_file);
     let known = ["chat", "math", "code", "safety"];
     let known = known.into_iter().find(|known| domain.starts_with(known));
-    Ok(known.map_or(domain.clone(), str::to_owned))
+    Ok(match known {
+        Some(known) => known.to_owned(),
+        None => domain,
+    })
 }

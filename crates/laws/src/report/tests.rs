@@ -234,7 +234,7 @@ fn preference_benchmarks_stand_against_compute_beside_their_baselines() {
     let score = |at: usize, trial: &str| PreferenceScore {
         trial: trial.to_owned(),
         accuracy: 0.5 + 0.01 * at as f64,
-        interval: (at > 0).then(|| Interval {
+        interval: (at > 0).then_some(Interval {
             lo: 0.47 + 0.01 * at as f64,
             hi: 0.53 + 0.01 * at as f64,
         }),

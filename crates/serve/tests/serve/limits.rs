@@ -52,9 +52,12 @@ async fn until_counted(served: &Served, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_are_bounded_hang_ups_cancel_and_a_stop_answers_what_was_asked() {
-    let model = Model::new("serve-queues", 256).await;
+    let model = Model::new("serve-queues", 128).await;
     let limits = Limits {
         queue_tokens: 100_000,
+        // Machines that run tests may be slow.
+        timeout: Duration::from_secs(600),
+        drain: Duration::from_secs(600),
         ..Limits::default()
     };
     let mut served = model.serve(limits).await;
@@ -96,7 +99,8 @@ async fn queues_are_bounded_hang_ups_cancel_and_a_stop_answers_what_was_asked() 
         queue_tokens: 2 * tokens(&model, &heavy()),
         ..limits
     };
-    let crowded = model.serve(crowded).await.address;
+    let crowded_server = model.serve(crowded).await;
+    let crowded = crowded_server.address;
     let eight = (0..8)
         .map(|_| tokio::spawn(async move { post(crowded, "/classify", &heavy()).await.status }));
     let eight: Vec<_> = eight.collect();

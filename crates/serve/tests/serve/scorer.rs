@@ -105,7 +105,7 @@ fn a_checkpoint_is_found_by_run_trial_and_folder_and_what_is_wrong_is_said() {
 
     // Cut as training cuts, and told.
     let corpus = runtime.block_on(checkpoint.corpus(None)).expect("a corpus");
-    let texts = Texts::new(corpus.clone(), trial.recipe.data.samples.clone());
+    let texts = Texts::new(corpus.clone(), trial.recipe.data.samples);
     let long = "one two three four five six seven eight nine ten";
     let group = Group {
         prompt: long.to_owned(),

@@ -16,7 +16,7 @@ impl CudaEngine {
     ) -> Result<Scored, S::Error> {
         let (blocks, last) = self.parts();
         let mut pass = Pass::to_train(&self.model, packs, !self.recompute);
-        self.embed(&mut pass, store)?;
+        self.embed(&pass, store)?;
         let mut kept: Vec<Arc<SegmentWeights>> = Vec::new();
         for segment in blocks.clone() {
             let weights = store.weights(segment, Some(segment + 1))?;
@@ -60,7 +60,7 @@ impl CudaEngine {
     ) -> Result<Scored, S::Error> {
         let (blocks, last) = self.parts();
         let mut pass = Pass::to_score(&self.model, packs);
-        self.embed(&mut pass, store)?;
+        self.embed(&pass, store)?;
         for segment in blocks {
             let weights = store.weights(segment, Some(segment + 1))?;
             pass.forward(&weights);
@@ -76,7 +76,7 @@ impl CudaEngine {
 
     fn embed<S: ParameterStore<Self>>(
         &self,
-        pass: &mut Pass<'_>,
+        pass: &Pass<'_>,
         store: &mut S,
     ) -> Result<(), S::Error> {
         let weights = store.weights(0, Some(1))?;
