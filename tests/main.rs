@@ -16,6 +16,7 @@ mod known_laws;
 mod looking;
 mod measured;
 mod planted;
+mod portable;
 mod preference;
 mod recovery;
 mod refusals;

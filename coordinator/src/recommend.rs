@@ -3,7 +3,7 @@
 //! A law is only followed as far as it has held: a fit that failed its own checks is refused unless that is
 //! overruled, and how far beyond the data the budget lies is stated with the interval.
 
-use crate::sweep::{BatchAxis, GIB, LrAxis, Share, State, Sweep, WorkersPerTrial};
+use crate::sweep::{BatchAxis, GIB, LrAxis, Share, State, Sweep, Workers, WorkersPerTrial};
 use polestar_laws::{
     fits::{FinishedTrial, Fit, Interval, polar},
     report::{Analysis, ScalingLaw},
@@ -335,7 +335,9 @@ fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Opt
         .world
         .try_into()
         .map_or(WorkersPerTrial::one(), WorkersPerTrial::Fixed);
-    sweep.pool.workers = sweep.pool.workers.max(share.world);
+    if sweep.pool.workers.number() < share.world {
+        sweep.pool.workers = Workers::Fixed(share.world);
+    }
     found.is_none().then(|| {
         format!(
             "even sharded over all {} lanes it needs {least:.1} GiB a worker: raise train.lanes and the workers",

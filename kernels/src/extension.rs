@@ -11,7 +11,7 @@ use crate::{Positions, Precision, Spans, portable};
 ///
 /// The functions at the root of this crate are the way to call the forward operations; a `*_backward` method takes what
 /// the forward one read, and the gradient of its output.
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Kernels: Backend {
     /// As [`crate::attention`].
     fn span_attention(
@@ -164,3 +164,8 @@ pub trait Kernels: Backend {
 /// Plain operations: libtorch has fused kernels of its own for most of them.
 #[cfg(feature = "tch")]
 impl Kernels for burn::backend::LibTorch {}
+
+/// Plain operations: what is portable over wgpu and CUDA, and the same bits every time (no autotune, no fusion, no
+/// kernel that adds atomically).
+#[cfg(feature = "cube")]
+impl Kernels for burn::backend::Cube {}

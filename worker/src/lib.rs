@@ -10,5 +10,6 @@ pub mod allocator;
 pub mod collective;
 pub mod device;
 pub mod engine;
+pub mod gpus;
 pub mod host;
 pub mod norm;

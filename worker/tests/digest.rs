@@ -334,14 +334,7 @@ fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
         );
         return;
     }
-    let (ours, norm, losses) = world(Case::alone(Backend::Flex)).remove(0);
-    let (digest, theirs, their_losses) = world(Case::alone(Backend::Libtorch)).remove(0);
-    assert_ne!(ours, digest, "it was another backend");
-    assert!((theirs / norm - 1.0).abs() < 1e-2, "{theirs} {norm}");
-    assert_eq!(losses.len(), their_losses.len());
-    for (a, b) in losses.iter().zip(&their_losses) {
-        assert!((a - b).abs() < 1e-2, "{a} {b}");
-    }
+    let digest = as_flex_does(Backend::Libtorch, 1e-2);
     for (zero, world_size) in [(Zero::Optimizer, 2), (Zero::Weights, 3)] {
         let case = Case {
             zero,
@@ -350,6 +343,45 @@ fn libtorch_trains_as_flex_does_with_one_digest_of_its_own() {
         };
         for (other, _, _) in world(case) {
             assert_eq!(other, digest, "{zero}, {world_size} ranks");
+        }
+    }
+}
+
+/// Trains on one rank of a backend, and holds norm and losses after steps of AdamW against those of the CPU's own.
+/// Returns its digest.
+fn as_flex_does(backend: Backend, tolerance: f64) -> Digest {
+    let (ours, norm, losses) = world(Case::alone(Backend::Flex)).remove(0);
+    let (digest, theirs, their_losses) = world(Case::alone(backend)).remove(0);
+    assert_ne!(ours, digest, "it was another backend");
+    assert!((theirs / norm - 1.0).abs() < tolerance, "{theirs} {norm}");
+    assert_eq!(losses.len(), their_losses.len());
+    for (a, b) in losses.iter().zip(&their_losses) {
+        assert!(f64::from((a - b).abs()) < tolerance, "{a} {b}");
+    }
+    digest
+}
+
+/// Needs a build with the feature `wgpu` and a Vulkan driver: see scripts/setup-lavapipe.
+#[test]
+fn wgpu_trains_as_flex_does_with_one_digest_of_its_own() {
+    if let Err(absent) = polestar_worker::device::device(Backend::BurnWgpu) {
+        println!("skipped: {absent}");
+        return;
+    }
+    let alone = Case::alone(Backend::BurnWgpu);
+    let digest = as_flex_does(Backend::BurnWgpu, 1e-3);
+    assert_eq!(world(alone).remove(0).0, digest, "the same bits again");
+    for zero in STAGES {
+        for recompute in [false, true] {
+            let case = Case {
+                zero,
+                world: 2,
+                recompute,
+                ..alone
+            };
+            for (other, _, _) in world(case) {
+                assert_eq!(other, digest, "{zero}, recompute {recompute}");
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ struct Room {
 const TENSORS: &str = "burn";
 
 /// From the ground up: a crate uses only what stands above it here.
-const ROOMS: [Room; 13] = [
+const ROOMS: [Room; 14] = [
     Room {
         package: "polestar-core",
         folder: "crates/core",
@@ -82,6 +82,12 @@ const ROOMS: [Room; 13] = [
         tensors: false,
     },
     Room {
+        package: "polestar-roofline",
+        folder: "crates/roofline",
+        uses: &["polestar-run", "polestar-model", "polestar-core"],
+        tensors: false,
+    },
+    Room {
         package: "polestar-worker",
         folder: "worker",
         uses: &[
@@ -114,6 +120,7 @@ const ROOMS: [Room; 13] = [
         uses: &[
             "polestar-serve",
             "polestar-worker",
+            "polestar-roofline",
             "polestar-run",
             "polestar-hf",
             "polestar-laws",
@@ -236,7 +243,7 @@ fn floor(package: &str) -> usize {
 pub(crate) fn picture() -> pages::Section {
     let mut rooms: Vec<&Room> = ROOMS.iter().collect();
     rooms.sort_by_key(|room| std::cmp::Reverse(floor(room.package)));
-    let mut text = String::from("```text\nfloor  crate         uses\n");
+    let mut text = String::from("```text\nfloor  crate            uses\n");
     let mut above = None;
     for room in rooms {
         let floor = floor(room.package);
@@ -254,7 +261,7 @@ pub(crate) fn picture() -> pages::Section {
             (true, _) => String::new(),
             (false, _) => format!("──▶ {}", uses.join(", ")),
         };
-        let line = format!("{number:>5}  {:13} {marks}", room.folder);
+        let line = format!("{number:>5}  {:16} {marks}", room.folder);
         text += line.trim_end();
         text += "\n";
     }

@@ -24,7 +24,7 @@ pub(crate) fn generate() -> Result<(), Trouble> {
         &section.put_into(architecture, &read(architecture)?)?,
     )?;
     for (page, text) in from_the_program()? {
-        write(page, &text)?;
+        write(&page, &text)?;
     }
     Ok(())
 }
@@ -47,7 +47,7 @@ pub(crate) fn verify() -> Result<String, Trouble> {
     for (page, text) in &pages {
         same(page, &read(page)?, text)?;
     }
-    Ok(format!("{} pages say what the program says", pages.len()))
+    Ok(format!("{} files say what the program says", pages.len()))
 }
 
 fn same(page: &str, there: &str, now: &str) -> Result<(), Trouble> {
@@ -60,7 +60,7 @@ fn same(page: &str, there: &str, now: &str) -> Result<(), Trouble> {
 }
 
 /// Pages that the program is asked for, each with its text.
-fn from_the_program() -> Result<[(&'static str, String); 2], Trouble> {
+fn from_the_program() -> Result<Vec<(String, String)>, Trouble> {
     // What tests build: without their dependences other features would be resolved, and burn built again.
     output(&["cargo", "test", "--workspace", "--locked", "--no-run"])?;
     let program = format!("{}/debug/coordinator", target_folder()?);
@@ -70,14 +70,46 @@ fn from_the_program() -> Result<[(&'static str, String); 2], Trouble> {
     let examples = toml::from_str(&read(reference::EXAMPLES)?)
         .map_err(|error| format!("{}: {error}", reference::EXAMPLES))?;
     let presets = output(&[&program, "presets"])?;
-    Ok([
+    let mut pages = vec![
         (
-            "docs/configuration.md",
+            "docs/configuration.md".to_owned(),
             reference::page(&schema, &examples)?,
         ),
-        ("docs/presets.md", format!("{PRESETS}\n{presets}")),
-    ])
+        (
+            "docs/presets.md".to_owned(),
+            format!("{PRESETS}\n{presets}"),
+        ),
+    ];
+    pages.extend(scale(&program)?);
+    Ok(pages)
 }
+
+/// The page of predictions and its figures.
+fn scale(program: &str) -> Result<Vec<(String, String)>, Trouble> {
+    let folder = format!("{}/scale", target_folder()?);
+    output(&[program, "plan", "--scale", &folder])?;
+    let entries = std::fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| format!("{folder}: {error}"))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let text = read(&format!("{folder}/{name}"))?;
+        files.push(match name.as_str() {
+            "tables.md" => {
+                let section = Section {
+                    name: "scale",
+                    text,
+                };
+                (SCALE.to_owned(), section.put_into(SCALE, &read(SCALE)?)?)
+            }
+            _ => (format!("docs/scale/{name}"), text),
+        });
+    }
+    files.sort();
+    Ok(files)
+}
+
+const SCALE: &str = "docs/scale.md";
 
 const PRESETS: &str = "\
 # Presets
@@ -104,7 +136,11 @@ fn target_folder() -> Result<String, Trouble> {
 }
 
 fn write(page: &str, text: &str) -> Result<(), Trouble> {
-    std::fs::write(page, text).map_err(|error| format!("{page} can't be written: {error}"))?;
+    let folder = std::path::Path::new(page).parent();
+    folder
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(page, text))
+        .map_err(|error| format!("{page} can't be written: {error}"))?;
     println!("{page}");
     Ok(())
 }

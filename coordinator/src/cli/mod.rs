@@ -2,6 +2,7 @@
 
 mod batches;
 mod checkpoint;
+mod cluster;
 mod corpus;
 mod describe;
 mod diagnose;
@@ -9,6 +10,7 @@ mod ensure;
 mod eval;
 mod export;
 mod fit;
+mod gpus;
 mod import_weights;
 mod inspect_run;
 mod launch;
@@ -17,6 +19,7 @@ mod pool;
 mod progress;
 mod recommend;
 mod reference;
+mod scale;
 mod score;
 mod scores;
 mod serve;
@@ -27,7 +30,11 @@ mod table;
 mod verify;
 mod worker;
 
-use crate::{launcher::LauncherKind, output, sweep::WorkersPerTrial};
+use crate::{
+    launcher::LauncherKind,
+    output,
+    sweep::{Workers, WorkersPerTrial},
+};
 use clap::{Parser, Subcommand};
 use polestar_run::pool::Token;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -60,7 +67,9 @@ enum Command {
     Launch(LaunchArgs),
     /// Show what a sweep would train, how often it sees each prompt and how long it takes; trains nothing, but makes
     /// the corpus that the sweep file says how to make
-    #[command(after_help = "Example: coordinator plan sweep.toml")]
+    #[command(
+        after_help = "Examples: coordinator plan sweep.toml\n          coordinator plan --cluster h100:320 --gpu-hour 2.50"
+    )]
     Plan(plan::PlanArgs),
     /// Show how far each trial of a run is, from what is in its store
     #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d")]
@@ -150,6 +159,8 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = reference::usual_vocab())]
         vocab: u32,
     },
+    /// List the GPUs of this machine that a launch may use: memory, power, how busy they are
+    Gpus,
     /// Make the token of a pool that workers of other hosts join: a file that only its owner can read
     #[command(after_help = "Example: coordinator token ~/polestar.token")]
     Token {
@@ -172,9 +183,9 @@ struct SweepArgs {
     /// Object store URL to use instead of the file's
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Workers of the pool, instead of the file's
-    #[arg(long, value_name = "N")]
-    workers: Option<u32>,
+    /// Workers of the pool, instead of the file's: a number, or gpus for one on each GPU of this machine
+    #[arg(long, value_name = "N|gpus")]
+    workers: Option<Workers>,
     /// Workers that train one trial together, instead of the file's: a number, or auto
     #[arg(long, value_name = "N|auto")]
     workers_per_trial: Option<WorkersPerTrial>,
@@ -275,6 +286,7 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Corpus(command) => corpus::run(command).await?,
         Command::Schema => reference::print_schema()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
+        Command::Gpus => gpus::show(),
         Command::Token { file } => {
             Token::create(&file)?;
         }

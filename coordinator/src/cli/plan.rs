@@ -2,7 +2,9 @@
 
 use super::{
     Error,
+    cluster::{self, ClusterArgs},
     ensure::{self, OnCorpus},
+    scale,
     speed::Speed,
     table::{bytes, si, table},
 };
@@ -22,13 +24,16 @@ const FEW_STEPS: u64 = 30;
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
     /// The sweep file
-    sweep: PathBuf,
+    #[arg(required_unless_present_any = ["cluster", "scale"])]
+    sweep: Option<PathBuf>,
     /// Folder or URL of the store to use instead of the file's
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "sweep")]
     store: Option<String>,
     /// Don't measure how fast this machine trains, where that isn't known
-    #[arg(long)]
+    #[arg(long, requires = "sweep")]
     no_measure: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// What a plan is set against.
@@ -48,9 +53,20 @@ impl Outlook {
     }
 }
 
-/// Prints a sweep's plan.
+/// Prints a sweep's plan, or what is predicted of a cluster.
 pub(super) async fn show(args: &PlanArgs) -> Result<(), Error> {
-    let mut sweep = read(&args.sweep, args.store.as_deref())?;
+    if let Some(folder) = &args.cluster.scale {
+        return scale::write(folder);
+    }
+    match (&args.sweep, &args.cluster.cluster) {
+        (_, Some(cluster)) => cluster::show(cluster, &args.cluster),
+        (Some(sweep), None) => show_sweep(sweep, args).await,
+        (None, None) => Err("plan takes a sweep file, or --cluster".into()),
+    }
+}
+
+async fn show_sweep(file: &Path, args: &PlanArgs) -> Result<(), Error> {
+    let mut sweep = read(file, args.store.as_deref())?;
     print!("{}", places(&sweep)?);
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus { plan, cutting, .. } = ensure::plan_on(&sweep, &corpus).await?;
@@ -237,13 +253,11 @@ fn cost(sweep: &Sweep, plan: &Plan, speed: &Speed) -> String {
         longest = longest.max(seconds / world(sweep));
     }
     // Workers that don't make a whole group wait.
-    let groups = (f64::from(pool.workers) / world(sweep)).floor().max(1.0);
+    let workers = pool.workers.number();
+    let groups = (f64::from(workers) / world(sweep)).floor().max(1.0);
     let elapsed = duration((all / world(sweep) / groups).max(longest));
-    let plural = if pool.workers == 1 { "" } else { "s" };
-    let mut text = format!(
-        "about {elapsed} on {} worker{plural}, {source}",
-        pool.workers
-    );
+    let plural = if workers == 1 { "" } else { "s" };
+    let mut text = format!("about {elapsed} on {workers} worker{plural}, {source}");
     if let Some(price) = pool.worker_price {
         let hours = all / 3600.0;
         text += &format!(

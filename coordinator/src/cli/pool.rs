@@ -8,7 +8,7 @@ use crate::{
         slurm::{Folder, Place},
         threads_each,
     },
-    sweep::{Sweep, WorkersPerTrial},
+    sweep::{Sweep, Workers, WorkersPerTrial},
 };
 use polestar_run::pool::Token;
 use std::{
@@ -27,21 +27,22 @@ pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), 
     pool.listen = args.listen.clone().or_else(|| pool.listen.take());
     pool.token_file = args.token_file.clone().or_else(|| pool.token_file.take());
     if let Some(workers) = args.what.workers {
-        if workers == 0 {
+        if workers == Workers::Fixed(0) {
             return Err("--workers 0: a launch needs at least one worker".into());
         }
+        workers.check()?;
         pool.workers = workers;
         if let (WorkersPerTrial::Fixed(number), Some(most)) =
-            (pool.workers_per_trial, NonZeroU32::new(workers))
+            (pool.workers_per_trial, NonZeroU32::new(workers.number()))
         {
             pool.workers_per_trial = WorkersPerTrial::Fixed(number.min(most));
         }
     }
     if let Some(world) = args.what.workers_per_trial {
         if let WorkersPerTrial::Fixed(number) = world
-            && number.get() > pool.workers.min(lanes)
+            && number.get() > pool.workers.number().min(lanes)
         {
-            let workers = pool.workers;
+            let workers = pool.workers.number();
             return Err(format!(
                 "--workers-per-trial {world}: the pool has {workers} workers and a batch {lanes} lanes"
             )
@@ -144,15 +145,23 @@ impl Entrance {
         let pool = &sweep.pool;
         Ok(match pool.launcher_kind() {
             LauncherKind::Join => {
-                eprintln!("waiting for workers; {} are expected", pool.workers);
+                eprintln!(
+                    "waiting for workers; {} are expected",
+                    pool.workers.number()
+                );
                 Chosen::Join(Join)
             }
             LauncherKind::Local => {
                 let threads = match pool.threads {
-                    0 => threads_each(pool.workers),
+                    0 => threads_each(pool.workers.number()),
                     given => given,
                 };
-                Chosen::Local(Box::new(Local::new(server.contact(), threads, logs)))
+                Chosen::Local(Box::new(Local::new(
+                    server.contact(),
+                    threads,
+                    logs,
+                    pool.workers.devices(),
+                )))
             }
             LauncherKind::Slurm => {
                 let table = pool.slurm.clone().unwrap_or_default();
@@ -162,7 +171,7 @@ impl Entrance {
                     url: contact.url(),
                     token: contact.token,
                     threads: pool.threads,
-                    workers: pool.workers,
+                    workers: pool.workers.number(),
                 };
                 Chosen::Slurm(Slurm::start(&table, &folder, &place).await?)
             }

@@ -9,7 +9,7 @@ use crate::{
             is_at_work, queue, submitted, worker_script,
         },
     },
-    sweep::Sweep,
+    sweep::{Sweep, Workers},
 };
 use std::path::PathBuf;
 
@@ -54,13 +54,20 @@ impl Scripts {
     fn of(args: &SweepArgs) -> Result<Scripts, Error> {
         let sweep = plan::read(&args.sweep, args.store.as_deref())?;
         let (table, folder) = place(&sweep)?;
-        let workers = args.workers.unwrap_or(sweep.pool.workers);
+        let workers = match args.workers.unwrap_or(sweep.pool.workers) {
+            Workers::Fixed(number) => number,
+            Workers::Gpus => {
+                return Err(
+                    "--workers gpus counts the GPUs of this machine, and workers are SLURM's; give their number".into(),
+                );
+            }
+        };
         let tasks = workers.div_ceil(table.workers_per_job());
         let options = LaunchOptions {
             sweep: args.sweep.clone(),
             directory: std::env::current_dir()?,
             store: args.store.clone(),
-            workers: args.workers,
+            workers: args.workers.map(|_| workers),
             workers_per_trial: args.workers_per_trial,
         };
         let files = [

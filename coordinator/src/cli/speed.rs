@@ -141,7 +141,7 @@ impl Speed {
 impl Key {
     fn of(sweep: &Sweep) -> Key {
         let threads = match sweep.pool.threads {
-            0 => threads_each(sweep.pool.workers),
+            0 => threads_each(sweep.pool.workers.number()),
             given => given,
         };
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -70,7 +70,7 @@ impl Options {
     pub fn of(pool: &PoolTable) -> Result<Options, Error> {
         let seconds = pool.deadline_seconds;
         Ok(Options {
-            workers: pool.workers,
+            workers: pool.workers.number(),
             workers_per_trial: pool.workers_per_trial,
             limits: Limits {
                 failures: pool.failures,

@@ -43,6 +43,8 @@ pub struct Local {
     contact: Contact,
     threads: usize,
     logs: Logs,
+    /// GPUs, each with the process that had it last; without any, nothing is said of GPUs.
+    gpus: Vec<(String, Option<LaunchId>)>,
     /// Processes started so far; names them.
     started: u32,
     /// Those that run and are not being ended, with what ends them.
@@ -54,13 +56,25 @@ pub struct Local {
 }
 
 impl Local {
-    /// A pool without processes yet, each to compute with so many threads.
-    pub fn new(contact: Contact, threads: usize, logs: Logs) -> Local {
+    /// A GPU for a process that is to be started: one whose last process runs no more.
+    fn gpu_for(&mut self, launch: &LaunchId) -> Option<String> {
+        let running = &self.running;
+        let is_free =
+            |holder: &Option<LaunchId>| holder.as_ref().is_none_or(|h| !running.contains_key(h));
+        let (gpu, holder) = self.gpus.iter_mut().find(|(_, holder)| is_free(holder))?;
+        *holder = Some(launch.clone());
+        Some(gpu.clone())
+    }
+
+    /// A pool without processes yet, each to compute with so many threads and, if there are any, on one of these
+    /// GPUs, named as `CUDA_VISIBLE_DEVICES` names them.
+    pub fn new(contact: Contact, threads: usize, logs: Logs, gpus: Vec<String>) -> Local {
         let (sender, events) = mpsc::unbounded_channel();
         Local {
             contact,
             threads,
             logs,
+            gpus: gpus.into_iter().map(|gpu| (gpu, None)).collect(),
             started: 0,
             running: BTreeMap::new(),
             watches: JoinSet::new(),
@@ -83,6 +97,7 @@ impl Local {
         let certificates = self.contact.certificate_arguments().into_iter();
         let certificates =
             certificates.flat_map(|(flag, path)| [flag.into(), path.into_os_string()]);
+        let gpu = self.gpu_for(&launch);
         let child = Command::new(&program)
             .envs([allocator()])
             .args(["worker", "join", "--coordinator"])
@@ -92,6 +107,7 @@ impl Local {
             .env(TOKEN_VARIABLE, self.contact.token.to_hex())
             .env(LAUNCH_VARIABLE, &launch.0)
             .env("RAYON_NUM_THREADS", self.threads.to_string())
+            .envs(gpu.map(|gpu| ("CUDA_VISIBLE_DEVICES", gpu)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))

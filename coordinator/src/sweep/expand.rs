@@ -339,7 +339,7 @@ impl Maker<'_> {
             stage.train.memory_tier = MemoryTier::Off;
             return Ok(least);
         };
-        let most = pool.workers.min(train.lanes);
+        let most = pool.workers.number().min(train.lanes);
         let gib = |share: Share| share.least_bytes(state) as f64 / GIB;
         let worlds = own.world..=most;
         let remedy = match Share::smallest(worlds, has * GIB, state) {

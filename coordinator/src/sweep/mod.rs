@@ -14,6 +14,7 @@ mod sizes;
 mod start;
 mod trunk;
 mod variants;
+mod workers;
 mod world;
 
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
@@ -25,6 +26,7 @@ pub use plan::{
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 pub use start::{Pretraining, StartTable, StartTrial};
+pub use workers::{NotAPool, Workers};
 pub use world::{WorkersPerTrial, least_world};
 
 use crate::{
@@ -142,8 +144,9 @@ fn default_warm_objective() -> Objective {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolTable {
-    /// Workers of the pool: processes that `launch` starts on this machine, or how many are expected to join.
-    pub workers: u32,
+    /// Workers of the pool: processes that `launch` starts on this machine, or how many are expected to join; with
+    /// `"gpus"`, one that `launch` starts for each GPU of this machine, which sees no other.
+    pub workers: Workers,
     /// Where workers come from: `local` has `launch` start them on this machine, `join` waits for those that are
     /// started elsewhere with `coordinator worker join`, `slurm` submits them as jobs. Without it, `join` if there is
     /// `listen`, otherwise `local`.
@@ -199,7 +202,7 @@ pub struct PoolTable {
 impl PoolTable {
     /// Most workers that train one trial of so many lanes together.
     pub fn largest_world(&self, lanes: u32) -> u32 {
-        self.workers_per_trial.most(self.workers, lanes)
+        self.workers_per_trial.most(self.workers.number(), lanes)
     }
 
     /// Where workers come from, said or not.
@@ -215,7 +218,7 @@ impl PoolTable {
 impl Default for PoolTable {
     fn default() -> Self {
         PoolTable {
-            workers: 2,
+            workers: Workers::Fixed(2),
             launcher: None,
             listen: None,
             token_file: None,

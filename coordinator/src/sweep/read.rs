@@ -1,7 +1,8 @@
 //! Reading a sweep file, with errors that name file, line and key, and the nearest known key.
 
 use super::{
-    EvaluationSet, PoolTable, StartTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS,
+    EvaluationSet, PoolTable, StartTable, Sweep, Workers, WorkersPerTrial, explain,
+    variants::MAX_STEPS,
 };
 use crate::{control::ListenAddress, evaluate, launcher::LauncherKind};
 use polestar_core::{Objective, near};
@@ -137,15 +138,18 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
     sweep.sweep.check()?;
     sweep.train.validate().map_err(|e| e.to_string())?;
     let pool = &sweep.pool;
-    if pool.workers == 0 {
-        return Err("pool.workers must be at least 1".into());
+    pool.workers.check()?;
+    if pool.workers == Workers::Gpus && pool.launcher_kind() != LauncherKind::Local {
+        return Err(
+            "pool.workers = \"gpus\" counts the GPUs of this machine, and workers come from elsewhere; give their number (and, of SLURM, pool.slurm.gres)".into(),
+        );
     }
     check_entrance(pool)?;
     match pool.workers_per_trial {
-        WorkersPerTrial::Fixed(number) if number.get() > pool.workers => {
+        WorkersPerTrial::Fixed(number) if number.get() > pool.workers.number() => {
             return Err(format!(
                 "pool.workers_per_trial = {number} but the pool has only {} workers",
-                pool.workers
+                pool.workers.number()
             ));
         }
         WorkersPerTrial::Fixed(number) if number.get() > sweep.train.lanes => {

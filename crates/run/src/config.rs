@@ -20,6 +20,25 @@ pub enum Backend {
     Libtorch,
     /// An NVIDIA GPU, by kernels of this project and cuBLASLt. Needs `precision = "bf16"`.
     Cuda,
+    /// burn on wgpu, portable over GPUs and slow beside their own libraries, in builds with the feature `wgpu`.
+    #[serde(rename = "burn-wgpu")]
+    BurnWgpu,
+    /// burn on CUDA, in builds with the feature `burn-cuda`.
+    #[serde(rename = "burn-cuda")]
+    BurnCuda,
+}
+
+impl Backend {
+    /// Its name in sweep files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Flex => "flex",
+            Backend::Libtorch => "libtorch",
+            Backend::Cuda => "cuda",
+            Backend::BurnWgpu => "burn-wgpu",
+            Backend::BurnCuda => "burn-cuda",
+        }
+    }
 }
 
 /// AdamW and gradient clipping.
@@ -191,7 +210,7 @@ pub struct TrainConfig {
     /// one answer.
     #[serde(default)]
     pub reduction: Reduction,
-    /// What computes: `"flex"`, `"libtorch"` or `"cuda"`.
+    /// What computes: `"flex"`, `"libtorch"`, `"cuda"`, `"burn-wgpu"` or `"burn-cuda"`.
     #[serde(default)]
     pub backend: Backend,
     /// How operands of matrix products are rounded: `"f32"`, not at all, or `"bf16"`. Weights, sums and
@@ -255,6 +274,11 @@ pub enum ConfigError {
     /// A loader needs some memory, and bytes have to be counted.
     #[error("train.loader.memory_mib is {0}; give 64 to 1048576")]
     LoaderMemory(u64),
+    /// WGSL has no bf16 to round to.
+    #[error(
+        "train.precision = \"bf16\" can't be had with train.backend = \"burn-wgpu\": WGSL has no such numbers; use \"f32\", or another backend"
+    )]
+    NoBf16,
     /// The device has bf16 products only.
     #[error(
         "train.backend is \"cuda\", whose matrix products have bf16 operands; set train.precision = \"bf16\""
@@ -307,6 +331,9 @@ impl TrainConfig {
                 batch: self.batch,
                 lanes: self.lanes,
             });
+        }
+        if self.backend == Backend::BurnWgpu && self.precision == Precision::Bf16 {
+            return Err(ConfigError::NoBf16);
         }
         if self.checkpoint.keep < 2 {
             return Err(ConfigError::KeepTooFew(self.checkpoint.keep));

@@ -11,7 +11,7 @@ use polestar_run::{
     checkpoint::{self, Kind, Manifest, Wanted},
 };
 use polestar_store::Store;
-use polestar_worker::device::NoBackend;
+use polestar_worker::device::NoDevice;
 use std::sync::Arc;
 
 use crate::Texts;
@@ -116,7 +116,7 @@ pub enum OpenError {
     },
     /// The program lacks the backend.
     #[error(transparent)]
-    Backend(#[from] NoBackend),
+    Backend(#[from] NoDevice),
 }
 
 /// A committed checkpoint of a trial.

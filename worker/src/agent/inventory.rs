@@ -1,6 +1,7 @@
 //! What this process can train with, as the system tells it.
 
-use polestar_run::pool::{Device, Machine};
+use crate::gpus::{Gpu, Gpus};
+use polestar_run::pool::{Device, GpuState, Machine};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -10,12 +11,40 @@ use std::{
 pub(super) fn machine(data_address: IpAddr) -> Machine {
     Machine {
         job: job(|name| std::env::var(name).ok()),
-        devices: vec![Device {
-            kind: "cpu".to_owned(),
-            count: threads(std::env::var("RAYON_NUM_THREADS").ok().as_deref()),
-        }],
+        devices: devices(),
         memory_bytes: memory(Path::new("/proc"), Path::new("/sys/fs/cgroup")),
         data_address: Some(data_address),
+    }
+}
+
+/// The CPU, and the GPUs that this process may see. A machine without a driver for them is not worth a word.
+fn devices() -> Vec<Device> {
+    let cpu = Device {
+        kind: "cpu".to_owned(),
+        count: threads(std::env::var("RAYON_NUM_THREADS").ok().as_deref()),
+        ..Device::default()
+    };
+    let gpus = Gpus::of_this_machine().unwrap_or_else(|error| {
+        tracing::debug!("no GPUs in the inventory: {}", polestar_core::chain(&error));
+        Gpus::default()
+    });
+    std::iter::once(cpu)
+        .chain(gpus.0.into_iter().map(device))
+        .collect()
+}
+
+fn device(gpu: Gpu) -> Device {
+    let watts = |milliwatts: Option<u32>| milliwatts.map(|mw| mw / 1000);
+    Device {
+        kind: gpu.name,
+        count: 1,
+        gpu: GpuState {
+            memory_bytes: gpu.memory_bytes,
+            memory_used_bytes: gpu.memory_used_bytes,
+            power_watts: watts(gpu.power_milliwatts),
+            power_limit_watts: watts(gpu.power_limit_milliwatts),
+            utilization_percent: gpu.utilization_percent,
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rewards themselves, which training never looks at: of a model that is being looked into or handed on.
 
 use super::input;
-use crate::device::{NoBackend, device};
+use crate::device::{NoDevice, device};
 use burn::tensor::Tensor;
 use polestar_dataset::Pack;
 use polestar_model::{
@@ -15,7 +15,7 @@ use polestar_run::Arithmetic;
 pub enum RewardError<E> {
     /// The backend isn't in this build.
     #[error(transparent)]
-    Device(#[from] NoBackend),
+    Device(#[from] NoDevice),
     /// The weights can't be had.
     #[error(transparent)]
     Weights(E),

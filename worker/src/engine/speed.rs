@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     collective::{CollectiveError, Locality, MeshError, MeshTransport, local_world},
-    device::{NoBackend, device},
+    device::{NoDevice, device},
 };
 use polestar_core::{Lane, Precision, Rank, WorldSize};
 use polestar_kernels::adamw::AdamW;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub enum SpeedError {
     /// The backend isn't in this build.
     #[error(transparent)]
-    Device(#[from] NoBackend),
+    Device(#[from] NoDevice),
     /// The threads can't be had.
     #[error("threads can't be started")]
     Threads(#[from] rayon::ThreadPoolBuildError),

@@ -292,6 +292,9 @@ impl fmt::Display for Inventory {
         if let Some(address) = self.machine.data_address.filter(|a| !a.is_loopback()) {
             write!(f, " at {address}")?;
         }
+        for gpu in self.machine.devices.iter().filter(|d| d.kind != "cpu") {
+            write!(f, ", {}", gpu.kind)?;
+        }
         write!(f, ", pid {}", self.pid)
     }
 }

@@ -28,7 +28,7 @@ use serde::Serialize;
 pub use analysis::{Analysis, Prediction};
 pub use compare::{Difference, PairedDifference, RunComparison};
 pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTriplet};
-pub use figures::FigureError;
+pub use figures::{FigureError, LineFigure, LineSeries};
 pub use input::{Corpus, ReportInput, Validation};
 pub use policies::{ByPolicies, PolicyLoss};
 pub use preference::{PreferenceScore, PreferenceSet};

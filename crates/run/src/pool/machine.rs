@@ -22,12 +22,71 @@ pub struct Machine {
 }
 
 /// Devices of one kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// As in `cpu`.
+    /// As in `cpu` or `NVIDIA H100 80GB HBM3`.
     pub kind: String,
     /// How many: of a CPU, threads that compute.
     pub count: u32,
+    /// What the driver told of it when the worker joined.
+    #[serde(default, skip_serializing_if = "GpuState::is_unknown")]
+    pub gpu: GpuState,
+}
+
+/// A GPU's memory, power and use. Everything is as far as known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuState {
+    /// Memory in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Memory in use, in bytes, whoever uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_used_bytes: Option<u64>,
+    /// What it drew, in watts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<u32>,
+    /// The most that it may draw, in watts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_limit_watts: Option<u32>,
+    /// Share of the moments before in which a kernel ran, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utilization_percent: Option<u32>,
+}
+
+impl GpuState {
+    fn is_unknown(&self) -> bool {
+        *self == GpuState::default()
+    }
+}
+
+impl From<Device> for proto::Device {
+    fn from(Device { kind, count, gpu }: Device) -> Self {
+        proto::Device {
+            kind,
+            count,
+            memory_bytes: gpu.memory_bytes,
+            memory_used_bytes: gpu.memory_used_bytes,
+            power_watts: gpu.power_watts,
+            power_limit_watts: gpu.power_limit_watts,
+            utilization_percent: gpu.utilization_percent,
+        }
+    }
+}
+
+impl From<proto::Device> for Device {
+    fn from(device: proto::Device) -> Self {
+        Device {
+            kind: device.kind,
+            count: device.count,
+            gpu: GpuState {
+                memory_bytes: device.memory_bytes,
+                memory_used_bytes: device.memory_used_bytes,
+                power_watts: device.power_watts,
+                power_limit_watts: device.power_limit_watts,
+                utilization_percent: device.utilization_percent,
+            },
+        }
+    }
 }
 
 impl From<Machine> for proto::Machine {
@@ -35,9 +94,7 @@ impl From<Machine> for proto::Machine {
         let devices = machine.devices.into_iter();
         proto::Machine {
             job: machine.job.unwrap_or_default(),
-            devices: devices
-                .map(|Device { kind, count }| proto::Device { kind, count })
-                .collect(),
+            devices: devices.map(proto::Device::from).collect(),
             memory_bytes: machine.memory_bytes.unwrap_or_default(),
             data_address: machine
                 .data_address
@@ -52,9 +109,7 @@ impl From<proto::Machine> for Machine {
         let devices = machine.devices.into_iter();
         Machine {
             job: Some(machine.job).filter(|job| !job.is_empty()),
-            devices: devices
-                .map(|proto::Device { kind, count }| Device { kind, count })
-                .collect(),
+            devices: devices.map(Device::from).collect(),
             memory_bytes: Some(machine.memory_bytes).filter(|&bytes| bytes > 0),
             data_address: machine.data_address.parse().ok(),
         }
@@ -69,10 +124,22 @@ mod tests {
     fn a_machine_comes_out_of_a_message_as_it_went_in() {
         let whole = Machine {
             job: Some("12_3".to_owned()),
-            devices: vec![Device {
-                kind: "cpu".to_owned(),
-                count: 8,
-            }],
+            devices: vec![
+                Device {
+                    kind: "cpu".to_owned(),
+                    count: 8,
+                    ..Device::default()
+                },
+                Device {
+                    kind: "NVIDIA H100 80GB HBM3".to_owned(),
+                    count: 1,
+                    gpu: GpuState {
+                        memory_bytes: Some(80 << 30),
+                        power_watts: Some(0),
+                        ..GpuState::default()
+                    },
+                },
+            ],
             memory_bytes: Some(1 << 35),
             data_address: Some([10, 0, 0, 7].into()),
         };

@@ -9,7 +9,7 @@ mod token;
 mod version;
 
 pub use certificates::{CertificateFiles, CertificatesError};
-pub use machine::{Device, Machine};
+pub use machine::{Device, GpuState, Machine};
 pub use tls::{Ends, Tls};
 pub use token::{TOKEN_VARIABLE, Token, TokenError};
 pub use version::{Incompatible, PROTOCOL, Release, same_release};

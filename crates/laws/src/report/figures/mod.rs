@@ -9,4 +9,4 @@ mod data;
 pub(super) mod plotly;
 pub(super) mod svg;
 
-pub use svg::FigureError;
+pub use svg::{FigureError, LineFigure, LineSeries};

@@ -5,6 +5,7 @@ mod canvas;
 mod curves;
 mod frame;
 mod labels;
+mod lines;
 mod pairs;
 mod preference;
 mod raster;
@@ -16,6 +17,7 @@ mod valleys;
 use super::data::{Heatmap, PREFERENCES};
 use crate::report::{Report, ReportError};
 
+pub use lines::{LineFigure, LineSeries};
 pub(in crate::report) use raster::png;
 
 /// Width of a figure in pixels.
