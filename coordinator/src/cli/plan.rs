@@ -6,9 +6,10 @@ use super::{
     ensure::{self, OnCorpus},
     scale,
     speed::Speed,
-    table::{bytes, duration, si, table},
+    table::{bytes, si, table},
 };
 use crate::{
+    calendar::duration,
     run::TRAINING,
     sweep::{self, Plan, PlannedTrial, Sweep, TrialRole},
 };
