@@ -1,10 +1,12 @@
 //! Whole-system tests: the real program, its processes and its stores. One binary, so that it is linked once.
 
 mod chaos;
+mod clock;
 mod common;
 mod cuda;
 mod damage;
 mod digest;
+mod disk;
 mod faults;
 mod fine_tuning;
 mod handed_on;

@@ -2,6 +2,8 @@
 //! or lose their node or their time, and coordinators that are. The answer is always that of a run on this machine
 //! that nobody disturbed.
 
+mod refusals;
+
 use crate::common::{Running, Sandbox, json, kill, pid_in, small_sweep, transcript};
 use serde_json::Value;
 use std::{
@@ -256,6 +258,20 @@ fn workers_of_one_node_have_a_gpu_each_and_are_replaced_together() {
 }
 
 #[test]
+fn a_place_is_given_back_while_the_last_trial_runs() {
+    let Some(cluster) = cluster() else { return };
+    let text = sweep("main", "").replace(&format!("[{STEPS}]"), "[40, 1500]");
+    cluster.sandbox.write("sweep.toml", &text);
+    let mut launch = cluster.sandbox.start(&["launch", "sweep.toml"]);
+    launch.wait_for(" is let go");
+    let queue = || Some(cluster.queue()).filter(|queue| queue.len() == 1);
+    let left = until("a place to be free", queue).remove(0);
+    assert!(left.ends_with(" RUNNING"), "{left}");
+    launch.wait_for("pico-1500steps-s1 done");
+    assert!(launch.finish().0);
+}
+
+#[test]
 fn a_worker_that_is_cancelled_is_replaced() {
     let Some(cluster) = cluster() else { return };
     let mut launch = cluster.launch(&sweep("main", ""));
@@ -390,50 +406,6 @@ fn workers_outlive_a_coordinator_that_is_killed_and_are_its_successors() {
     log.wait_for("goes on: its 2 workers are back");
     log.wait_for("report ");
     cluster.is_right();
-}
-
-#[test]
-fn a_partition_that_is_none_is_told_and_ends_the_launch() {
-    let Some(cluster) = cluster() else { return };
-    cluster.sandbox.write("sweep.toml", &sweep("nowhere", ""));
-    let said = cluster.sandbox.refuse(&["launch", "sweep.toml"]);
-    assert!(said.contains("Invalid partition name specified"), "{said}");
-}
-
-#[test]
-fn without_slurm_it_is_told_what_is_missing() {
-    let sandbox = Sandbox::new();
-    sandbox.write("sweep.toml", &sweep("main", ""));
-    for arguments in [
-        &["slurm", "status", "sweep.toml"][..],
-        &["slurm", "submit", "sweep.toml"],
-        &["launch", "sweep.toml"],
-    ] {
-        let mut command = sandbox.command(arguments);
-        let output = command.env("PATH", sandbox.path("")).output();
-        let said = transcript(&output.expect("the program starts"));
-        assert!(
-            said.contains("can't be run; is this a node of a SLURM cluster"),
-            "{arguments:?}: {said}"
-        );
-    }
-}
-
-#[test]
-fn a_workers_exit_code_says_whether_another_try_helps() {
-    let sandbox = Sandbox::new();
-    sandbox.succeed(&["token", "token"]);
-    sandbox.write("weak", "secret\n");
-    let code = |coordinator: &str, token: &str| {
-        let join = ["worker", "join", "--coordinator", coordinator];
-        let output = sandbox.run(&[&join[..], &["--token-file", token]].concat());
-        output.status.code()
-    };
-    let nobody = "https://127.0.0.1:1";
-    assert_eq!(code(nobody, "token"), Some(75), "there may be one later");
-    assert_eq!(code("ftp://127.0.0.1:1", "token"), Some(78));
-    // As it was written, with a mode that lets others in.
-    assert_eq!(code(nobody, "weak"), Some(78));
 }
 
 /// The process of `launch` in a job.

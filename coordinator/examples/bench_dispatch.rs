@@ -3,7 +3,7 @@
 use polestar_coordinator::{
     control::core::{
         Command, Core, Deadlines, Event, History, Inventory, Job, LeaseEvent, Limits, Moment,
-        Options, Order, WorkerEvent,
+        Options, Order, Work, WorkerEvent,
     },
     run::Spent,
 };
@@ -35,7 +35,11 @@ fn job(number: u32, world: u32) -> Job {
     Job {
         trial: TrialId(format!("t{number}")),
         after: None,
-        cost: 1.0,
+        work: Work {
+            kind: "all alike".to_owned(),
+            of_step: 1.0,
+            steps: 0..1,
+        },
         world,
         least_world: 1,
         shares: false,

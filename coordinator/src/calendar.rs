@@ -1,4 +1,4 @@
-//! The time of day, for people. Nothing is decided by it.
+//! Times as people say them. Nothing is decided by the time of day.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,18 @@ pub(crate) fn now() -> String {
     // A clock before 1970 is no clock.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     utc(since.map_or(0, |since| since.as_secs()))
+}
+
+/// Seconds as a person says them.
+pub(crate) fn duration(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    if s < 60 {
+        format!("{seconds:.1} s")
+    } else if s < 3600 {
+        format!("{} min {} s", s / 60, s % 60)
+    } else {
+        format!("{} h {} min", s / 3600, s % 3600 / 60)
+    }
 }
 
 /// Seconds since 1970, in the Gregorian calendar: years begin in March here, so that the leap day is their last.

@@ -128,7 +128,7 @@ pub fn diagnose(history: &EventHistory) -> Diagnosis {
             incidents.push((recorded.epoch, incident));
         };
         match &recorded.entry.entry {
-            Entry::Ended { verdict } => *end = Some(verdict.clone()),
+            Entry::Ended { verdict, .. } => *end = Some(verdict.clone()),
             Entry::Retried {
                 trial,
                 generation,
@@ -187,7 +187,10 @@ fn severity(incidents: &[Incident], last_end: Option<&Option<String>>) -> Severi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{JournalEntry, core::Inventory};
+    use crate::control::{
+        JournalEntry,
+        core::{Inventory, Warmth},
+    };
     use polestar_core::{Digest, Rank};
     use polestar_run::failure::{Blame, Member, Trouble};
 
@@ -246,6 +249,7 @@ mod tests {
         };
         let end = Entry::Ended {
             verdict: "every trial is done".to_owned(),
+            warmth: Warmth::default(),
         };
         let mut entries = vec![(3, joined), (3, retried), (3, ended)];
         let open = diagnose(&history(entries.clone()));

@@ -1,5 +1,6 @@
 //! A folder of its own for each test, sweeps in it, and the real program run on them.
 
+pub(crate) mod network;
 pub(crate) mod s3_server;
 
 use serde_json::Value;

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use polestar_core::Precision;
 use polestar_core::{Lane, Rank, WorldSize};
-use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
+use polestar_kernels::{Span, Spans, adamw::AdamW};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, init::initial_segment};
 use polestar_run::{
     memory::{Holding, memory},
@@ -20,7 +20,7 @@ use polestar_run::{
 };
 use polestar_worker::{
     collective::{MeshTransport, Peers},
-    engine::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepPlan, Stepper},
+    engine::{BurnEngine, LaneInput, MadeUp, OptimizerStep, SegmentState, StepPlan, Stepper},
 };
 use ranks::{Failure, Links};
 use std::time::Instant;
@@ -180,15 +180,15 @@ fn train(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
 fn input(args: &Args, lane: Lane, step: u32) -> Result<LaneInput<PackInput>, Failure> {
     let pack = |i| match args.triplet[..] {
         [prompt, reference, candidate] => {
-            // [BOS] P REF <split> P once, then CAND <reward> twice.
-            let prefix = 2 + 2 * prompt + reference;
-            shared(
-                args,
-                prefix,
-                candidate + 1,
-                args.count / args.packs,
-                step + i,
-            )
+            let triplets = MadeUp {
+                triplets: args.count / args.packs,
+                // [BOS] P REF <split> P once, then CAND <reward> twice.
+                prefix: 2 + 2 * prompt + reference,
+                candidate: candidate + 1,
+                vocabulary: args.vocab,
+                seed: step + i,
+            };
+            Ok(triplets.row())
         }
         [] => plain(args, args.batch / args.packs, step + i),
         _ => Err("--triplet takes three lengths: prompt,reference,candidate".into()),
@@ -212,62 +212,14 @@ fn plain(args: &Args, sequences: u32, seed: u32) -> Result<PackInput, Failure> {
     let last = |i: u32| (i + 1) * len - 1;
     let rows: Vec<u32> = (0..half).flat_map(|i| [last(i), last(half + i)]).collect();
     let positions: Vec<u32> = (0..sequences).flat_map(|_| 0..len).collect();
-    pack(args, seed, spans.collect(), positions, rows)
-}
-
-/// Triplets whose two candidates share a prefix.
-fn shared(
-    args: &Args,
-    prefix: u32,
-    candidate: u32,
-    count: u32,
-    seed: u32,
-) -> Result<PackInput, Failure> {
-    let whole = prefix + 2 * candidate;
-    let (mut spans, mut positions, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-    for start in (0..count).map(|i| i * whole) {
-        let parent = Some(spans.len() as u32);
-        spans.push(Span {
-            start,
-            len: prefix,
-            parent: None,
-        });
-        positions.extend(0..prefix);
-        for start in [start + prefix, start + prefix + candidate] {
-            spans.push(Span {
-                start,
-                len: candidate,
-                parent,
-            });
-            positions.extend(prefix..prefix + candidate);
-            rows.push(start + candidate - 1);
-        }
-    }
-    pack(args, seed, spans, positions, rows)
-}
-
-fn pack(
-    args: &Args,
-    seed: u32,
-    spans: Vec<Span>,
-    positions: Vec<u32>,
-    reward_rows: Vec<u32>,
-) -> Result<PackInput, Failure> {
-    let token = |i: u32| {
-        let mixed = i
-            .wrapping_add(seed.wrapping_mul(7919))
-            .wrapping_mul(2_654_435_761);
-        (mixed >> 8) % args.vocab
+    let tokens = MadeUp {
+        triplets: half,
+        prefix: 0,
+        candidate: len,
+        vocabulary: args.vocab,
+        seed,
     };
-    Ok(PackInput {
-        ids: (0..positions.len() as u32).map(token).collect(),
-        positions: Positions::new(positions),
-        spans: Spans::new(spans)?,
-        reward_rows: reward_rows.into(),
-        target_rows: [].into(),
-        targets: [].into(),
-        target_weights: [].into(),
-    })
+    Ok(tokens.row_of(Spans::new(spans.collect())?, positions, rows))
 }
 
 /// Most memory that this process has had so far; 0 where the system doesn't tell.

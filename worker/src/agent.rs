@@ -15,7 +15,7 @@ pub use arguments::JoinArgs;
 
 use crate::{collective, engine::Kept};
 use outbox::Outbox;
-use polestar_core::{Epoch, Generation, Rank, Step, TrialId};
+use polestar_core::{Epoch, Generation, Rank, Step};
 use polestar_run::{
     pool::{CertificateFiles, CertificatesError, Tls, Token},
     proto::{self, Start, ToWorker, from_worker::Body, to_worker},
@@ -330,11 +330,15 @@ impl Agent {
             _ => return self.say(failed(generation, PrepareError::NotPrepared.failure())),
         };
         self.end().await;
+        let trial = match prepare::trial(&start) {
+            Ok(trial) => trial,
+            Err(error) => return self.say(failed(generation, error.failure())),
+        };
         let cancel = Cancel::new();
         let step = Arc::<AtomicU64>::default();
         let membership = Membership {
             generation,
-            trial: TrialId(start.name.clone()),
+            trial: trial.id.clone(),
             rank: Rank(start.rank),
             world: start.peers.len() as u32,
             step: Step(0),
@@ -352,7 +356,7 @@ impl Agent {
             listener,
             tls: self.tls.clone(),
         };
-        let work = train(rank, start, meeting);
+        let work = train(rank, trial, start, meeting);
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {

@@ -1,9 +1,7 @@
 //! `corpus import | recipes | synth | inspect | preview | verify`.
 
-use super::{
-    Error,
-    table::{bytes, duration},
-};
+use super::{Error, table::bytes};
+use crate::calendar::duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polestar_dataset::{

@@ -33,7 +33,7 @@ pub(super) fn describe(entry: &Entry) -> Vec<String> {
             leader,
             trials,
         } => format!("a coordinator leads in {epoch} ({leader}); {trials} trials are unfinished"),
-        Entry::Ended { verdict } => format!("the coordinator ended: {verdict}"),
+        Entry::Ended { verdict, .. } => format!("the coordinator ended: {verdict}"),
         Entry::Joined { worker, inventory } => format!("{worker} joined ({inventory})"),
         Entry::Left { worker } => format!("{worker} left"),
         Entry::Retired {
@@ -57,6 +57,7 @@ pub(super) fn describe(entry: &Entry) -> Vec<String> {
         Entry::Leaving { worker } => {
             format!("{worker} will be gone soon; what it trains is saved")
         }
+        Entry::LetGo { worker } => format!("{worker} is let go: what is left can't use it"),
         Entry::Drained { trial, step, .. } => {
             format!("{trial} is saved at step {} and waits", step.0)
         }

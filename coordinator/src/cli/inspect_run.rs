@@ -1,11 +1,8 @@
 //! `status` and `report`: looking at a run from its store alone.
 
-use super::{
-    Error,
-    scores::score_table,
-    table::{duration, table},
-};
+use super::{Error, scores::score_table, table::table};
 use crate::{
+    calendar::duration,
     run::{Run, ScoredTrial, best, report_of, write_report},
     sweep::PlannedTrial,
 };

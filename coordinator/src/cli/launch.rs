@@ -9,10 +9,10 @@ use super::{
     progress::Display,
     scores::score_table,
     speed::Speed,
-    table::{duration, table},
+    table::table,
 };
 use crate::{
-    calendar,
+    calendar::{self, duration},
     control::{self, Candidate, Handle, Lead, Service},
     launcher::Logs,
     output,
@@ -39,7 +39,7 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     if !args.dry_run {
         output::work_on();
     }
-    let mut sweep = plan::read(&args.sweep, args.store.as_deref())?;
+    let mut sweep = plan::read(&args.what.sweep, args.what.store.as_deref())?;
     override_pool(&mut sweep, &args)?;
     sweep.train.accept_numerics |= args.accept_numerics;
     sweep::check(&sweep)?;

@@ -164,8 +164,9 @@ enum Command {
     Worker(WorkerCommand),
 }
 
+/// A sweep to train, and what is said of it in place of its file.
 #[derive(Debug, clap::Args)]
-struct LaunchArgs {
+struct SweepArgs {
     /// The sweep file
     sweep: PathBuf,
     /// Object store URL to use instead of the file's
@@ -177,6 +178,12 @@ struct LaunchArgs {
     /// Workers that train one trial together, instead of the file's: a number, or auto
     #[arg(long, value_name = "N|auto")]
     workers_per_trial: Option<WorkersPerTrial>,
+}
+
+#[derive(Debug, clap::Args)]
+struct LaunchArgs {
+    #[command(flatten)]
+    what: SweepArgs,
     /// Wait for workers of other hosts on this address: 10.1.0.5, ib0:7317, 0.0.0.0, …; the line to start one is printed
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     listen: Option<String>,

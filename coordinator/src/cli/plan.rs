@@ -4,9 +4,10 @@ use super::{
     Error,
     ensure::{self, OnCorpus},
     speed::Speed,
-    table::{bytes, duration, si, table},
+    table::{bytes, si, table},
 };
 use crate::{
+    calendar::duration,
     run::TRAINING,
     sweep::{self, Plan, PlannedTrial, Sweep, TrialRole},
 };

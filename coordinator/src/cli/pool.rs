@@ -26,7 +26,7 @@ pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), 
     pool.launcher = args.launcher.or(pool.launcher);
     pool.listen = args.listen.clone().or_else(|| pool.listen.take());
     pool.token_file = args.token_file.clone().or_else(|| pool.token_file.take());
-    if let Some(workers) = args.workers {
+    if let Some(workers) = args.what.workers {
         if workers == 0 {
             return Err("--workers 0: a launch needs at least one worker".into());
         }
@@ -37,7 +37,7 @@ pub(super) fn override_pool(sweep: &mut Sweep, args: &LaunchArgs) -> Result<(), 
             pool.workers_per_trial = WorkersPerTrial::Fixed(number.min(most));
         }
     }
-    if let Some(world) = args.workers_per_trial {
+    if let Some(world) = args.what.workers_per_trial {
         if let WorkersPerTrial::Fixed(number) = world
             && number.get() > pool.workers.min(lanes)
         {

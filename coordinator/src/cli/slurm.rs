@@ -1,6 +1,6 @@
 //! `slurm`: a launch as jobs of a SLURM cluster.
 
-use super::{Error, plan};
+use super::{Error, SweepArgs, plan};
 use crate::{
     launcher::{
         SlurmTable,
@@ -9,7 +9,7 @@ use crate::{
             is_at_work, queue, submitted, worker_script,
         },
     },
-    sweep::{Sweep, WorkersPerTrial},
+    sweep::Sweep,
 };
 use std::path::PathBuf;
 
@@ -17,31 +17,16 @@ use std::path::PathBuf;
 pub(super) enum Command {
     /// Write the batch scripts of a sweep to its folder and print them, without submitting anything
     #[command(after_help = "Example: coordinator slurm render sweep.toml")]
-    Render(Args),
+    Render(SweepArgs),
     /// Submit a job that launches the sweep and has its workers submitted; it goes on when you log out
     #[command(after_help = "Example: coordinator slurm submit sweep.toml --workers 8")]
-    Submit(Args),
+    Submit(SweepArgs),
     /// Show the jobs of a sweep: how each is, what that means and what to do
     #[command(after_help = "Example: coordinator slurm status sweep.toml")]
     Status {
         /// The sweep file
         sweep: PathBuf,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// The sweep file
-    sweep: PathBuf,
-    /// Object store URL to use instead of the file's
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
-    /// Workers, instead of the file's
-    #[arg(long, value_name = "N")]
-    workers: Option<u32>,
-    /// Workers that train one trial together, instead of the file's
-    #[arg(long, value_name = "N|auto")]
-    workers_per_trial: Option<WorkersPerTrial>,
 }
 
 pub(super) async fn run(command: Command) -> Result<(), Error> {
@@ -66,7 +51,7 @@ struct Scripts {
 }
 
 impl Scripts {
-    fn of(args: &Args) -> Result<Scripts, Error> {
+    fn of(args: &SweepArgs) -> Result<Scripts, Error> {
         let sweep = plan::read(&args.sweep, args.store.as_deref())?;
         let (table, folder) = place(&sweep)?;
         let workers = args.workers.unwrap_or(sweep.pool.workers);

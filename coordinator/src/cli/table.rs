@@ -63,15 +63,3 @@ pub(crate) fn bytes(value: u64) -> String {
         format!("{v:.1} {}", UNITS[unit])
     }
 }
-
-/// Seconds as a person says them.
-pub(crate) fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    if s < 60 {
-        format!("{seconds:.1} s")
-    } else if s < 3600 {
-        format!("{} min {} s", s / 60, s % 60)
-    } else {
-        format!("{} h {} min", s / 3600, s % 3600 / 60)
-    }
-}

@@ -169,7 +169,6 @@ impl<L: Launcher> World<L> {
                     secret: self.secret_of(generation).to_vec(),
                     run: self.run.store.url().to_owned(),
                     trial: Some(proto::Trial { format, json }),
-                    name: trial.0,
                     deadline_seconds: self.collective_deadline.as_secs_f64(),
                 })
             }

@@ -3,7 +3,7 @@
 //! The loop never waits for a listener. One that is slow loses steps in between, which later ones supersede, and
 //! nothing else.
 
-use super::core::{Inventory, Moment, RetireReason};
+use super::core::{Inventory, Moment, RetireReason, Warmth};
 use crate::launcher::LaunchId;
 use polestar_core::{Digest, Epoch, Generation, Step, TrialId, WorkerId};
 use polestar_run::{
@@ -50,6 +50,9 @@ pub enum Entry {
     Ended {
         /// How, in a sentence.
         verdict: String,
+        /// What warm workers saved under it.
+        #[serde(default)]
+        warmth: Warmth,
     },
     /// A worker joined the pool.
     Joined {
@@ -131,6 +134,11 @@ pub enum Entry {
     },
     /// A worker will be gone soon.
     Leaving {
+        /// Its number.
+        worker: WorkerId,
+    },
+    /// A worker was let go: what is left can't use it.
+    LetGo {
         /// Its number.
         worker: WorkerId,
     },

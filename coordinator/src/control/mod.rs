@@ -25,11 +25,11 @@ pub use lead::{Candidate, Lead, LeadError, take as take_lead};
 pub use listen::{Listen, ListenAddress, NotAnAddress};
 pub use server::{ServeError, Server};
 
-use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict};
+use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict, Work};
 use crate::{
     launcher::Launcher,
     run::{EventLog, Run, RunError},
-    sweep::{PoolTable, WorkersPerTrial, least_world},
+    sweep::{PlannedTrial, PoolTable, WorkersPerTrial, least_world},
 };
 use driver::Request;
 use effects::World;
@@ -250,6 +250,7 @@ impl<L: Launcher> Service<L> {
             let at = self.world.now();
             let entry = Entry::Ended {
                 verdict: verdict.to_string(),
+                warmth: self.core.warmth(),
             };
             journal.publish(&JournalEntry { at, entry });
         }
@@ -270,6 +271,17 @@ impl<L: Launcher> Service<L> {
                 abandoned: self.core.abandoned(),
             }),
         }
+    }
+}
+
+/// What a trial has to do: trials of one size go at one pace.
+fn work(planned: &PlannedTrial) -> Work {
+    let recipe = &planned.config.recipe;
+    let trunk = planned.config.execution.trunk.as_ref();
+    Work {
+        kind: planned.at.size.clone(),
+        of_step: planned.flops_6nd / recipe.steps.max(1) as f64,
+        steps: trunk.map_or(0, |trunk| trunk.step.0)..recipe.steps,
     }
 }
 
@@ -295,7 +307,7 @@ async fn jobs(options: &Options, run: &Run) -> Result<Vec<Job>, RunError> {
         jobs.push(Job {
             trial: config.id.clone(),
             after: planned.after.clone(),
-            cost: planned.own_flops(),
+            work: work(planned),
             world,
             least_world: least_world(&run.record.sweep, config, world),
             shares: options.workers_per_trial == WorkersPerTrial::Auto,

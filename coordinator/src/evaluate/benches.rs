@@ -73,7 +73,7 @@ pub enum BenchError {
         name: String,
         /// Why.
         #[source]
-        source: RecordsError,
+        source: Box<RecordsError>,
     },
     /// A record isn't what it should be.
     #[error(transparent)]
@@ -114,7 +114,7 @@ pub fn read_bench(arg: &BenchArg, format: Option<Format>) -> Result<(Format, Ben
     }
     let skipped = read.map_err(|source| BenchError::Records {
         name: arg.name.clone(),
-        source,
+        source: Box::new(source),
     })?;
     for name in skipped {
         tracing::warn!("of the benchmark {} this is not read: {name}", arg.name);

@@ -20,6 +20,13 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaunchId(pub String);
 
+impl LaunchId {
+    /// What it shares with processes that live and end together, as those of one job: all up to its last dot.
+    pub fn unit(&self) -> &str {
+        self.0.rsplit_once('.').map_or(&self.0, |(unit, _)| unit)
+    }
+}
+
 impl fmt::Display for LaunchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -7,7 +7,10 @@ use super::{
     paired::against_best,
     set_title,
 };
-use crate::sweep::{Plan, PlannedTrial, Pretraining, TrialRole};
+use crate::{
+    control::{Entry, core::Warmth},
+    sweep::{Plan, PlannedTrial, Pretraining, TrialRole},
+};
 use polestar_core::Objective;
 use polestar_dataset::{Corpus, Pairs, Split, planted_optimum};
 use polestar_laws::{
@@ -92,6 +95,7 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
             (None, None) => input.missing.push(id.to_string()),
         }
     }
+    input.warmth = warmth(run).await?;
     if let Some(corpus) = corpus {
         input.discriminations = discriminations(run, corpus, &input.finished).await?;
     }
@@ -102,6 +106,20 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
             .extend(preferences(&name, &records, &results));
     }
     Ok(input)
+}
+
+/// What warm workers saved, under all coordinators that ended in order.
+async fn warmth(run: &Run) -> Result<String, RunError> {
+    let mut all = Warmth::default();
+    for recorded in run.event_history().await?.entries {
+        if let Entry::Ended { warmth, .. } = recorded.entry.entry {
+            all += warmth;
+        }
+    }
+    Ok(match all.ranks {
+        0 => String::new(),
+        _ => all.to_string(),
+    })
 }
 
 /// What is known of a run before any trial has finished.

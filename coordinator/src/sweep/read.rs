@@ -4,7 +4,7 @@ use super::{
     EvaluationSet, PoolTable, StartTable, Sweep, WorkersPerTrial, explain, variants::MAX_STEPS,
 };
 use crate::{control::ListenAddress, evaluate, launcher::LauncherKind};
-use polestar_core::Objective;
+use polestar_core::{Objective, near};
 use polestar_dataset::Wrapper;
 use polestar_run::placement::Reduction;
 use std::path::{Path, PathBuf};
@@ -99,9 +99,9 @@ fn with_nearest(message: &str) -> String {
 
 /// The known name that was probably meant.
 pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    let score = |name: &str| strsim::jaro_winkler(unknown, name);
-    let nearest = known.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
-    nearest.copied().filter(|name| score(name) > 0.7)
+    near::nearest(unknown, known.iter().copied(), 0.7)
+        .first()
+        .copied()
 }
 
 /// Checks what the types don't: for whoever changes a sweep after it was [read].

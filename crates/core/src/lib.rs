@@ -1,5 +1,5 @@
 //! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes, clustered means,
-//! random streams, resemblance of texts, spans, objectives and error chains. Nothing here does I/O.
+//! random streams, resemblance of texts and of names, spans, objectives and error chains. Nothing here does I/O.
 
 pub mod align;
 pub mod chain;
@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod digest;
 pub mod format;
 pub mod ids;
+pub mod near;
 pub mod objective;
 pub mod precision;
 pub mod random;

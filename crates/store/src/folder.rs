@@ -2,6 +2,7 @@
 
 use super::{Error, PART, Result, Store};
 use object_store::{local::LocalFileSystem, path::Path};
+use polestar_core::near;
 use std::{
     ffi::OsString,
     path::{Component, PathBuf},
@@ -74,9 +75,10 @@ impl Folder {
             let is_folder = entry.path().is_dir();
             is_folder.then(|| entry.file_name().to_string_lossy().into_owned())
         });
-        let scored = names.map(|name| (strsim::jaro_winkler(&wanted, &name), name));
-        let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(&a.1)))?;
-        (best.0 > 0.8).then_some(best.1)
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        let near = near::nearest(&wanted, names.iter().map(String::as_str), 0.8);
+        near.first().map(|&name| name.to_owned())
     }
 }
 

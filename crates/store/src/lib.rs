@@ -8,6 +8,7 @@ pub mod disk_cache;
 #[cfg(any(test, feature = "testing"))]
 pub mod faults;
 mod folder;
+mod folders;
 mod remote;
 mod swap;
 

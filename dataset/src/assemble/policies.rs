@@ -1,5 +1,6 @@
 //! The policies of a corpus: which are aliases, which are held out, and why.
 
+use polestar_core::near::likeness;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::select::{COLUMN_SEPARATOR, Tally, lot};
@@ -319,7 +320,7 @@ fn found<'t>(
     let wanted = name.replace('*', "");
     let score = |policy: &str| {
         let columns = policy.split(COLUMN_SEPARATOR).next().unwrap_or(policy);
-        strsim::jaro_winkler(&wanted, policy).max(strsim::jaro_winkler(&wanted, columns))
+        likeness(&wanted, policy).max(likeness(&wanted, columns))
     };
     let mut nearest: Vec<&str> = all.collect();
     nearest.sort_by(|a, b| score(b).total_cmp(&score(a)));

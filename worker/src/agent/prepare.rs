@@ -93,19 +93,24 @@ pub(super) struct Meeting {
     pub(super) tls: Option<Tls>,
 }
 
-/// Understands the message and connects to the other ranks.
-pub(super) async fn prepare(
-    start: Start,
-    meeting: Meeting,
-    cancel: &Cancel,
-) -> Result<(Trial, MeshTransport, Store), PrepareError> {
+/// What a rank is to train.
+pub(super) fn trial(start: &Start) -> Result<Trial, PrepareError> {
     let field = "start.trial";
-    let trial = start.trial.ok_or(ProtocolError::Missing { field })?;
+    let trial = start.trial.as_ref();
+    let trial = trial.ok_or(ProtocolError::Missing { field })?;
     if trial.format != protocol::TRIAL_FORMAT {
         let found = trial.format;
         return Err(PrepareError::Format { found });
     }
-    let trial: Trial = serde_json::from_slice(&trial.json).map_err(PrepareError::Trial)?;
+    serde_json::from_slice(&trial.json).map_err(PrepareError::Trial)
+}
+
+/// Opens the run's store and connects to the other ranks.
+pub(super) async fn prepare(
+    start: Start,
+    meeting: Meeting,
+    cancel: &Cancel,
+) -> Result<(MeshTransport, Store), PrepareError> {
     let run = Store::open(&start.run).map_err(PrepareError::Store)?;
     let address = |text: &String| {
         text.parse().map_err(|source| PrepareError::Peer {
@@ -137,5 +142,5 @@ pub(super) async fn prepare(
         cancel.break_when_asked(transport.aborter());
         transport
     };
-    Ok((trial, collective, run))
+    Ok((collective, run))
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use polestar_core::Generation;
 use polestar_run::{
-    Failure,
+    Failure, Trial,
     failure::Phase,
     proto::{self, Start, from_worker::Body},
 };
@@ -65,7 +65,7 @@ pub(super) struct ThisRank {
 }
 
 /// One rank of one generation, from the mesh to what it has to say in the end.
-pub(super) async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Body {
+pub(super) async fn train(rank: ThisRank, trial: Trial, start: Start, meeting: Meeting) -> Body {
     let ThisRank {
         generation,
         cancel,
@@ -78,7 +78,7 @@ pub(super) async fn train(rank: ThisRank, start: Start, meeting: Meeting) -> Bod
         prepared = prepare(start, meeting, &cancel) => prepared,
         _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
     };
-    let (trial, collective, run) = match prepared {
+    let (collective, run) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return failed(generation, error.failure()),
     };

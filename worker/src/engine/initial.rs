@@ -27,7 +27,7 @@ pub enum InitialError {
 
 enum Source {
     Seed,
-    Trial(Origin),
+    Trial(Box<Origin>),
     Imported(Box<polestar_hf::Weights>),
 }
 
@@ -49,7 +49,7 @@ impl InitialWeights {
                 let elsewhere = trial.execution.weights.as_deref().map(Store::open);
                 let elsewhere = elsewhere.transpose().map_err(checkpoint::Error::from)?;
                 let store = elsewhere.as_ref().unwrap_or(store);
-                Source::Trial(Origin::open(store, start).await?)
+                Source::Trial(Box::new(Origin::open(store, start).await?))
             }
             Some(StartPoint::Weights(start)) => {
                 let url = trial.execution.weights.as_deref();

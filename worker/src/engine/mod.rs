@@ -10,6 +10,7 @@ mod figures;
 mod gradient;
 mod initial;
 mod input;
+mod made_up;
 mod memory_tier;
 mod numerics;
 mod observe;
@@ -34,6 +35,7 @@ pub use contract::{
 pub use cuda::{CudaEngine, CudaEngineError};
 pub use initial::{InitialError, InitialWeights};
 pub use input::pack_input;
+pub use made_up::MadeUp;
 pub use memory_tier::Kept;
 pub use pass::PassError;
 pub use replay::{Slice, replay};

@@ -1,13 +1,15 @@
 //! How fast this machine trains: steps of a model on made-up triplets, timed.
 
-use super::{BurnEngine, LaneInput, OptimizerStep, SegmentState, StepError, StepPlan, Stepper};
+use super::{
+    BurnEngine, LaneInput, MadeUp, OptimizerStep, SegmentState, StepError, StepPlan, Stepper,
+};
 use crate::{
     collective::{CollectiveError, Locality, MeshError, MeshTransport, local_world},
     device::{NoBackend, device},
 };
 use polestar_core::{Lane, Precision, Rank, WorldSize};
-use polestar_kernels::{Positions, Span, Spans, adamw::AdamW};
-use polestar_model::{HeadKind, ModelConfig, ModelLayout, PackInput, count, init::initial_segment};
+use polestar_kernels::adamw::AdamW;
+use polestar_model::{HeadKind, ModelConfig, ModelLayout, count, init::initial_segment};
 use polestar_run::{
     config::Backend,
     placement::{Reduction, Sharding, Zero},
@@ -101,9 +103,16 @@ impl Probe {
         }
         stepper.replicate(transport)?;
         stepper.materialize(transport);
+        let made_up = MadeUp {
+            triplets: TRIPLETS,
+            prefix: PREFIX,
+            candidate: CANDIDATE,
+            vocabulary: self.model.vocab_size,
+            seed: 0,
+        };
         let lanes = [LaneInput {
             lane: Lane(0),
-            packs: vec![self.pack()],
+            packs: vec![made_up.row()],
         }];
         let (begun, mut fastest, mut number) = (Instant::now(), f64::INFINITY, 0);
         while number < 3 || begun.elapsed() < self.patience {
@@ -126,39 +135,5 @@ impl Probe {
             }
         }
         Ok(fastest)
-    }
-
-    /// Triplets of tokens that mean nothing.
-    fn pack(&self) -> PackInput {
-        let (mut spans, mut positions, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for triplet in 0..TRIPLETS {
-            let start = triplet * (PREFIX + 2 * CANDIDATE);
-            let parent = Some(spans.len() as u32);
-            spans.push(Span {
-                start,
-                len: PREFIX,
-                parent: None,
-            });
-            positions.extend(0..PREFIX);
-            for start in [start + PREFIX, start + PREFIX + CANDIDATE] {
-                spans.push(Span {
-                    start,
-                    len: CANDIDATE,
-                    parent,
-                });
-                positions.extend(PREFIX..PREFIX + CANDIDATE);
-                rows.push(start + CANDIDATE - 1);
-            }
-        }
-        let token = |i: u32| (i.wrapping_mul(2_654_435_761) >> 8) % self.model.vocab_size;
-        PackInput {
-            ids: (0..positions.len() as u32).map(token).collect(),
-            positions: Positions::new(positions),
-            spans: Spans::new(spans).expect("spans in a row, each after its parent"),
-            reward_rows: rows.into(),
-            target_rows: [].into(),
-            targets: [].into(),
-            target_weights: [].into(),
-        }
     }
 }

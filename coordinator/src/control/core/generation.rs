@@ -72,6 +72,9 @@ impl Core {
             if !drains {
                 self.enter(generation, Stage::Running);
             }
+            if let Some(step) = event.step() {
+                self.note_pace(generation, step);
+            }
             self.publish(Entry::Progress {
                 trial,
                 generation,
@@ -172,7 +175,10 @@ impl Core {
             }
         }
         match group.outcome() {
-            Some(outcome) => self.complete(group.trial, outcome.clone()),
+            Some(outcome) => {
+                self.note_end(&group);
+                self.complete(group.trial, outcome.clone());
+            }
             None if group.has_trouble() => {
                 self.setback(group.trial, generation, group.cause());
             }

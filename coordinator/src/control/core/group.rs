@@ -1,5 +1,6 @@
 //! One generation: its members, how far it is, and why it ends.
 
+use super::pace::Course;
 use polestar_core::{Rank, WorkerId};
 use polestar_run::{
     Cause, Failure, Outcome,
@@ -17,6 +18,8 @@ pub(super) struct Group {
     blames: Vec<Blame>,
     /// The stage in which nobody came further, and how long that took.
     stalled: Option<(Stage, u64)>,
+    /// How fast it goes, once it has said how far it is.
+    pub(super) course: Option<Course>,
 }
 
 /// A rank and what is known of it.
@@ -51,6 +54,7 @@ impl Group {
             seats: members.into_iter().map(seat).collect(),
             blames: Vec::new(),
             stalled: None,
+            course: None,
         }
     }
 
@@ -61,6 +65,11 @@ impl Group {
     /// By rank.
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         self.seats.iter().map(|seat| &seat.member)
+    }
+
+    /// How many they are.
+    pub(super) fn world(&self) -> u32 {
+        self.seats.len() as u32
     }
 
     pub(super) fn member(&self, worker: WorkerId) -> Option<&Member> {

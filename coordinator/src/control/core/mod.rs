@@ -23,10 +23,12 @@
 //! Nothing here reads a clock, a socket, the store or a random number: time comes with each event, and what a
 //! command comes to is an event again. So every history can be replayed, and equal histories give equal commands.
 
+mod demand;
 mod drain;
 mod generation;
 mod group;
 mod lease;
+mod pace;
 mod persist;
 mod pool;
 mod rejoin;
@@ -37,6 +39,7 @@ mod status;
 mod tests;
 mod timers;
 
+pub use pace::Work;
 pub use state::{Core, JobError, Options};
 pub use status::{Status, TrialState, TrialStatus, Warmth};
 
@@ -161,8 +164,8 @@ pub struct Job {
     pub trial: TrialId,
     /// Trial that must be done before.
     pub after: Option<TrialId>,
-    /// Predicted cost in any unit; the costliest goes first.
-    pub cost: f64,
+    /// What it has to do; what takes longest goes first.
+    pub work: Work,
     /// Workers that train it together.
     pub world: u32,
     /// Fewest workers that can, if the pool has no more.
@@ -345,7 +348,7 @@ pub enum Command {
     Send(WorkerId, Order),
     /// Store a fact; [`Event::Stored`] answers.
     Persist(Ticket, Fact),
-    /// Have this many worker processes; start what is missing.
+    /// Have this many worker processes: start what is missing, and take out of a queue what is too many.
     Scale(u32),
     /// End a worker's stream and process.
     Retire {

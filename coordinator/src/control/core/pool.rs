@@ -13,7 +13,7 @@ use polestar_core::{Generation, WorkerId};
 use polestar_run::failure::Trouble;
 use std::time::Duration;
 
-/// Worker processes that may fail in a row without one joining.
+/// Times that worker processes may fail in a row without one joining.
 const MAX_FAILED_SPAWNS: u32 = 3;
 
 impl Core {
@@ -21,6 +21,7 @@ impl Core {
     /// nothing of them, unless it says that it does: jobs of a batch system are there for the next coordinator, too.
     pub(super) fn joined(&mut self, worker: WorkerId, inventory: Inventory, from_before: bool) {
         self.failed_spawns = 0;
+        self.failed_spawn = None;
         let is_known = |launch| self.launches.contains_key(launch);
         let from_before = from_before && !inventory.launch.as_ref().is_some_and(is_known);
         if let Some(launch) = &inventory.launch
@@ -49,11 +50,13 @@ impl Core {
         self.idle.insert(worker);
     }
 
-    /// Processes that a launcher is to have: the pool, without those that join by themselves.
-    fn wanted_launches(&self) -> u32 {
+    /// Processes that a launcher is to have: what is wanted, without those that join by themselves.
+    fn wanted_launches(&mut self) -> u32 {
+        let wanted = self.wanted_workers();
+        self.asked_for = Some(wanted);
         let others = self.workers.values().filter(|w| !w.is_ours && !w.leaving);
         let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
-        self.options.workers.saturating_sub(others)
+        wanted.saturating_sub(others)
     }
 
     /// Has as many processes as are wanted.
@@ -80,7 +83,11 @@ impl Core {
         if !self.workers.contains_key(&worker) {
             return;
         }
-        self.publish(Entry::Left { worker });
+        let launch = self.workers[&worker].inventory.launch.as_ref();
+        let was_let_go = launch.is_some_and(|l| self.launches.get(l) == Some(&Launched::LetGo));
+        if !was_let_go {
+            self.publish(Entry::Left { worker });
+        }
         let generation = self.retire(worker, RetireReason::Left);
         if let Some(generation) = generation {
             if self.rejoining.contains_key(&generation) {
@@ -93,6 +100,7 @@ impl Core {
     /// Takes a worker out of the pool. Returns its generation, which has to be told.
     pub(super) fn retire(&mut self, worker: WorkerId, reason: RetireReason) -> Option<Generation> {
         let entry = self.workers.remove(&worker)?;
+        self.timers.clear(&Timer::LetGo(worker));
         self.leaving -= usize::from(entry.leaving);
         self.idle.remove(&worker);
         let launch = entry.inventory.launch;
@@ -121,7 +129,10 @@ impl Core {
                 self.take_over_launch(&launch);
                 // It may have been quick to join.
                 let since = Launched::Since(self.now);
-                if *self.launches.entry(launch.clone()).or_insert(since) != Launched::Joined {
+                if matches!(
+                    self.launches.entry(launch.clone()).or_insert(since),
+                    Launched::Since(_)
+                ) {
                     let limit = Duration::from_secs(self.options.deadlines.joining_seconds);
                     self.timers
                         .set(Timer::Joining(launch), self.now.after(limit));
@@ -133,13 +144,24 @@ impl Core {
                 log_tail,
             } => {
                 self.timers.clear(&Timer::Joining(launch.clone()));
-                let joined = self.launches.remove(&launch) == Some(Launched::Joined);
-                self.publish(Entry::ProcessEnded {
-                    launch,
-                    status,
-                    log_tail: log_tail.clone(),
-                });
-                if joined || !self.too_many_failed_spawns(log_tail) {
+                let known = self.launches.remove(&launch);
+                if known != Some(Launched::LetGo) {
+                    self.publish(Entry::ProcessEnded {
+                        launch,
+                        status,
+                        log_tail: log_tail.clone(),
+                    });
+                }
+                let failed = match known {
+                    // What was started before the last failure came out fails for the same reason: a node that
+                    // broke takes all along that was to start there.
+                    Some(Launched::Since(started)) => {
+                        self.failed_spawn.is_none_or(|failed| started >= failed)
+                    }
+                    Some(Launched::Joined | Launched::LetGo) => false,
+                    None => true,
+                };
+                if !failed || !self.too_many_failed_spawns(log_tail) {
                     self.scale();
                 }
             }
@@ -147,7 +169,9 @@ impl Core {
                 self.publish(Entry::SpawnFailed {
                     message: message.clone(),
                 });
-                if !self.too_many_failed_spawns(message) {
+                // Until it is tried again, it is the same failure.
+                let is_same = self.timers.is_set(&Timer::Scaling);
+                if !is_same && !self.too_many_failed_spawns(message) {
                     let wait = Duration::from_secs(1 << self.failed_spawns.min(6));
                     self.timers.set(Timer::Scaling, self.now.after(wait));
                 }
@@ -166,6 +190,7 @@ impl Core {
 
     fn too_many_failed_spawns(&mut self, last: String) -> bool {
         self.failed_spawns += 1;
+        self.failed_spawn = Some(self.now);
         let failed = self.failed_spawns;
         let too_many = failed > MAX_FAILED_SPAWNS;
         if too_many {

@@ -1,6 +1,6 @@
 //! Which waiting trial gets which workers.
 //!
-//! The costliest trial goes first. One that needs more workers than are free is overtaken by smaller ones, so
+//! The trial that keeps workers longest goes first, by what it costs and how fast such trials were so far. One that needs more workers than are free is overtaken by smaller ones, so
 //! that no worker idles; but only for so long: then it is next, and what gets free is kept for it. One that needs more
 //! than the whole pool has begins with fewer, after a while in which more might have come.
 

@@ -5,6 +5,7 @@ use super::{
     Verdict, WorkerEvent,
     group::Group,
     lease::LeaseState,
+    pace::Paces,
     persist::Pending,
     rejoin::Rejoining,
     status::Warmth,
@@ -73,12 +74,16 @@ pub struct Core {
     pub(super) idle: BTreeSet<WorkerId>,
     /// Processes that a launcher started.
     pub(super) launches: BTreeMap<LaunchId, Launched>,
-    /// Processes in a row that ended before their worker joined.
+    /// Times in a row that processes ended before their worker joined.
     pub(super) failed_spawns: u32,
+    /// When the last of them was counted.
+    pub(super) failed_spawn: Option<Moment>,
     pub(super) trials: Vec<Trial>,
     /// Where each is among them.
     pub(super) names: BTreeMap<TrialId, usize>,
-    /// Trials that can begin as soon as there are workers: indices by their place in the order of cost.
+    /// Indices of the trials, each after the one that it starts from.
+    pub(super) starts_first: Vec<usize>,
+    /// Trials that can begin as soon as there are workers: indices by their place in the order.
     pub(super) ready: BTreeMap<usize, usize>,
     /// Trials that are neither done nor abandoned.
     open: usize,
@@ -97,6 +102,14 @@ pub struct Core {
     /// Workers of the pool that will be gone soon.
     pub(super) leaving: usize,
     pub(super) warmth: Warmth,
+    pub(super) paces: Paces,
+    /// Workers that are there for those that fail, beyond what the plan can use.
+    pub(super) spares: u32,
+    /// Workers that what is left can use, as last looked at, and whether that still holds.
+    pub(super) demand: u32,
+    pub(super) demand_is_known: bool,
+    /// How many workers to have was last said to the launcher.
+    pub(super) asked_for: Option<u32>,
     pub(super) next_generation: u64,
     pub(super) timers: Timers,
     /// What the driver was last asked to wake us for.
@@ -113,6 +126,8 @@ pub(super) enum Launched {
     Since(Moment),
     /// It has.
     Joined,
+    /// It has, and was let go since.
+    LetGo,
 }
 
 #[derive(Clone, Debug)]
@@ -128,8 +143,8 @@ pub(super) struct Worker {
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) job: Job,
-    /// Its place in the order of cost.
-    place: usize,
+    /// Its place in the order.
+    pub(super) place: usize,
     /// The trial that must be done before it.
     pub(super) after: Option<usize>,
     /// Trials that it must be done before.
@@ -176,15 +191,9 @@ impl Core {
             .enumerate()
             .map(|(index, job)| (job.trial.clone(), index))
             .collect();
-        let mut order: Vec<usize> = (0..jobs.len()).collect();
-        order.sort_by(|&a, &b| jobs[b].cost.total_cmp(&jobs[a].cost).then(a.cmp(&b)));
-        let mut places = vec![0; jobs.len()];
-        for (place, &index) in order.iter().enumerate() {
-            places[index] = place;
-        }
         let mut trials = Vec::with_capacity(jobs.len());
-        for (job, place) in jobs.into_iter().zip(places) {
-            trials.push(Trial::new(job, place, &names, options.workers)?);
+        for job in jobs {
+            trials.push(Trial::new(job, &names, options.workers)?);
         }
         for index in 0..trials.len() {
             if let Some(after) = trials[index].after {
@@ -199,7 +208,9 @@ impl Core {
             idle: BTreeSet::new(),
             launches: BTreeMap::new(),
             failed_spawns: 0,
+            failed_spawn: None,
             open: trials.iter().filter(|t| t.standing.is_open()).count(),
+            starts_first: starts_first(&trials),
             trials,
             names,
             ready: BTreeMap::new(),
@@ -212,6 +223,11 @@ impl Core {
             spare_since: None,
             leaving: 0,
             warmth: Warmth::default(),
+            paces: Paces::default(),
+            spares: 0,
+            demand: 0,
+            demand_is_known: false,
+            asked_for: None,
             next_generation: 1,
             timers: Timers::default(),
             wake: None,
@@ -219,9 +235,11 @@ impl Core {
             next_ticket: 1,
             verdict: None,
         };
+        core.order();
         for index in 0..core.trials.len() {
             core.note_ready(index);
         }
+        core.spares = core.spares_of_plan();
         Ok(core)
     }
 
@@ -295,6 +313,7 @@ impl Core {
     fn conclude(&mut self) -> Vec<Command> {
         self.schedule();
         self.grow();
+        self.give_back();
         self.conclude_if_drained();
         if self.open == 0 && self.groups.is_empty() && self.pending.is_empty() {
             self.conclude_with(Verdict::Complete);
@@ -344,6 +363,8 @@ impl Core {
     pub(super) fn stand(&mut self, index: usize, standing: Standing) {
         let trial = &mut self.trials[index];
         let (was, is) = (trial.standing.is_open(), standing.is_open());
+        // Work never gets more: a trial that waits again can use what it could before.
+        self.demand_is_known &= matches!(standing, Standing::Waiting | Standing::Running(_));
         trial.standing = standing;
         self.open = self.open + usize::from(is) - usize::from(was);
         self.note_ready(index);
@@ -368,6 +389,7 @@ impl Core {
             Timer::Generation(generation) => self.late(generation),
             Timer::Fact(ticket) => self.fact_is_due(ticket),
             Timer::Joining(launch) => self.never_joined(launch),
+            Timer::LetGo(worker) => self.never_left(worker),
             Timer::Scaling => self.scale(),
             Timer::Renewal => self.renew(),
             Timer::LeaseEnd => self.lease_is_over(),
@@ -389,13 +411,20 @@ impl Core {
     }
 }
 
+/// Indices of trials, each after the one that it starts from.
+fn starts_first(trials: &[Trial]) -> Vec<usize> {
+    let roots = (0..trials.len()).filter(|&index| trials[index].after.is_none());
+    let mut order: Vec<usize> = roots.collect();
+    let mut at = 0;
+    while let Some(&index) = order.get(at) {
+        order.extend(&trials[index].dependents);
+        at += 1;
+    }
+    order
+}
+
 impl Trial {
-    fn new(
-        job: Job,
-        place: usize,
-        names: &BTreeMap<TrialId, usize>,
-        workers: u32,
-    ) -> Result<Trial, JobError> {
+    fn new(job: Job, names: &BTreeMap<TrialId, usize>, workers: u32) -> Result<Trial, JobError> {
         let after = match &job.after {
             None => None,
             Some(after) => {
@@ -420,7 +449,7 @@ impl Trial {
         }
         Ok(Trial {
             job,
-            place,
+            place: 0,
             after,
             dependents: Vec::new(),
             standing,

@@ -4,10 +4,11 @@ use super::{
     Moment, Verdict,
     state::{Core, Standing, Trial},
 };
+use crate::calendar::duration;
 use polestar_core::{Generation, Step, TrialId};
 use polestar_run::{Cause, failure::Stage};
-use serde::Serialize;
-use std::{fmt, time::Duration};
+use serde::{Deserialize, Serialize};
+use std::{fmt, ops::AddAssign, time::Duration};
 
 /// A look at a pool and its trials.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,12 +23,14 @@ pub struct Status {
     pub unsaved: usize,
     /// What warm workers saved.
     pub warmth: Warmth,
+    /// How long all that is left takes at least with these workers; `None` before anything was measured.
+    pub left: Option<Duration>,
     /// The trials, in the order of the plan.
     pub trials: Vec<TrialStatus>,
 }
 
 /// What it is worth that workers stay between generations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Warmth {
     /// Ranks of all generations so far.
     pub ranks: u32,
@@ -35,6 +38,14 @@ pub struct Warmth {
     pub boots: u32,
     /// How long those took to join, all together.
     pub booting: Duration,
+}
+
+impl AddAssign for Warmth {
+    fn add_assign(&mut self, other: Warmth) {
+        self.ranks += other.ranks;
+        self.boots += other.boots;
+        self.booting += other.booting;
+    }
 }
 
 impl fmt::Display for Warmth {
@@ -60,6 +71,8 @@ pub struct TrialStatus {
     pub trial: TrialId,
     /// How far.
     pub state: TrialState,
+    /// How long it will keep its workers; `None` before anything was measured, and when it is over.
+    pub left: Option<Duration>,
 }
 
 /// How far a trial is.
@@ -90,6 +103,10 @@ pub enum TrialState {
         stage: Stage,
         /// Steps done.
         step: Step,
+        /// All steps.
+        steps: u64,
+        /// Steps a second, validation and saving included, once they were measured.
+        pace: Option<f64>,
     },
     /// It is trained; its result is not stored yet.
     Saving,
@@ -106,7 +123,9 @@ impl fmt::Display for TrialStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.trial)?;
         match &self.state {
-            TrialState::WaitsForStart { trial } => write!(f, "waits: {trial} must be done first"),
+            TrialState::WaitsForStart { trial } => {
+                write!(f, "waits: {trial} must be done first")?;
+            }
             TrialState::WaitsForWorkers {
                 needs,
                 idle,
@@ -120,19 +139,32 @@ impl fmt::Display for TrialStatus {
                 if *next {
                     f.write_str(", and those that get free are kept for it")?;
                 }
-                Ok(())
             }
             TrialState::Running {
                 generation,
                 stage: Stage::Running,
                 step,
-            } => write!(f, "is at step {} ({generation})", step.0),
+                steps,
+                pace,
+            } => {
+                write!(f, "is at step {} of {steps} ({generation})", step.0)?;
+                if let Some(pace) = pace {
+                    write!(f, ", {pace:.3} steps/s")?;
+                }
+            }
             TrialState::Running {
                 generation, stage, ..
-            } => write!(f, "is {stage} ({generation})"),
-            TrialState::Saving => f.write_str("is trained; its result is being stored"),
-            TrialState::Done => f.write_str("is done"),
-            TrialState::Abandoned { cause } => write!(f, "is abandoned: {cause}"),
+            } => write!(f, "is {stage} ({generation})")?,
+            TrialState::Saving => f.write_str("is trained; its result is being stored")?,
+            TrialState::Done => f.write_str("is done")?,
+            TrialState::Abandoned { cause } => write!(f, "is abandoned: {cause}")?,
+        }
+        let Some(left) = self.left.map(|left| duration(left.as_secs_f64())) else {
+            return Ok(());
+        };
+        match self.state {
+            TrialState::Running { .. } => write!(f, ", about {left} left"),
+            _ => write!(f, "; it takes about {left}"),
         }
     }
 }
@@ -155,6 +187,9 @@ impl fmt::Display for Status {
             self.idle,
             self.workers
         )?;
+        if let Some(left) = self.left {
+            write!(f, "; at least {} left", duration(left.as_secs_f64()))?;
+        }
         for trial in &self.trials {
             if trial.state != TrialState::Done {
                 write!(f, "\n  {trial}")?;
@@ -170,6 +205,7 @@ impl Core {
         let trials = self.trials.iter().map(|trial| TrialStatus {
             trial: trial.job.trial.clone(),
             state: self.state_of(trial),
+            left: self.time_left(trial),
         });
         Status {
             at: self.now,
@@ -177,8 +213,14 @@ impl Core {
             idle: self.idle.len(),
             unsaved: self.pending.len(),
             warmth: self.warmth,
+            left: self.all_time_left(),
             trials: trials.collect(),
         }
+    }
+
+    /// What warm workers saved so far.
+    pub fn warmth(&self) -> Warmth {
+        self.warmth
     }
 
     /// The index of a trial.
@@ -191,8 +233,13 @@ impl Core {
             Standing::Waiting => self.why_waiting(trial),
             Standing::Running(generation) => TrialState::Running {
                 generation: *generation,
-                stage: self.groups[generation].stage,
+                stage: self.stage_of(*generation),
                 step: trial.step,
+                steps: trial.job.work.steps.end,
+                pace: self
+                    .groups
+                    .get(generation)
+                    .and_then(|group| self.steps_per_second(group)),
             },
             Standing::Saving => TrialState::Saving,
             Standing::Done => TrialState::Done,
@@ -200,6 +247,13 @@ impl Core {
                 cause: cause.clone(),
             },
         }
+    }
+
+    /// The stage of a generation that a trial runs in.
+    fn stage_of(&self, generation: Generation) -> Stage {
+        let group = self.groups.get(&generation);
+        // Not all of its ranks are back yet.
+        group.map_or(Stage::Rejoining, |group| group.stage)
     }
 
     fn why_waiting(&self, trial: &Trial) -> TrialState {
@@ -229,7 +283,7 @@ impl fmt::Display for Verdict {
             Verdict::Fenced { leader } => write!(f, "another coordinator leads the run: {leader}"),
             Verdict::NoWorkers { failed, last } => write!(
                 f,
-                "{failed} worker processes in a row ended before they joined; the last said:\n{last}"
+                "{failed} times in a row worker processes ended before they joined; the last said:\n{last}"
             ),
         }
     }

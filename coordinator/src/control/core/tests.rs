@@ -2,6 +2,7 @@
 
 mod budgets;
 mod handover;
+mod left;
 mod simulation;
 
 use super::*;
@@ -38,7 +39,11 @@ fn job(name: &str, cost: f64, world: u32, after: Option<&str>) -> Job {
     Job {
         trial: named(name),
         after: after.map(named),
-        cost,
+        work: Work {
+            kind: "pico".to_owned(),
+            of_step: cost / 10.0,
+            steps: 0..10,
+        },
         world,
         least_world: world,
         shares: false,

@@ -2,7 +2,7 @@
 
 use super::{Moment, Ticket};
 use crate::launcher::LaunchId;
-use polestar_core::Generation;
+use polestar_core::{Generation, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a deadline is for.
@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Fact(Ticket),
     /// A process that hasn't joined.
     Joining(LaunchId),
+    /// A worker that was let go and hasn't left.
+    LetGo(WorkerId),
     /// Another attempt to have enough processes.
     Scaling,
     /// The lease is to be renewed.
@@ -43,6 +45,10 @@ impl Timers {
         self.clear(&timer);
         self.set.insert(timer.clone(), at);
         self.due.insert((at, timer));
+    }
+
+    pub(super) fn is_set(&self, timer: &Timer) -> bool {
+        self.set.contains_key(timer)
     }
 
     pub(super) fn clear(&mut self, timer: &Timer) {

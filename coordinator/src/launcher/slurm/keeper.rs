@@ -143,7 +143,10 @@ impl<C: Commands> Keeper<C> {
     }
 
     fn tell(&self, happened: Vec<Happened>) {
-        for happened in happened {
+        // Starts first: so it is seen that none of them came after an end in the same look, as of tasks whose node broke.
+        let is_start = |happened: &Happened| matches!(happened, Happened::Started(_));
+        let (started, others): (Vec<_>, Vec<_>) = happened.into_iter().partition(is_start);
+        for happened in started.into_iter().chain(others) {
             match happened {
                 Happened::Started(start) => {
                     for process in 0..self.pool.each() {

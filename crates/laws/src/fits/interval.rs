@@ -1,4 +1,4 @@
-//! Intervals: two ends with a stated meaning, and the two ways this crate arrives at them.
+//! Intervals: two ends with a stated meaning.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,23 +42,6 @@ impl Interval {
         }
     }
 
-    /// Wilson's 95% interval for a share `accuracy` observed over `trials`; it stays inside 0..=1 and keeps its coverage
-    /// near the ends, where the normal approximation loses it. Without trials nothing is known: 0 to 1.
-    pub fn wilson(accuracy: f64, trials: u64) -> Self {
-        if trials == 0 {
-            return Self { lo: 0.0, hi: 1.0 };
-        }
-        let n = trials as f64;
-        let z2 = Z_95 * Z_95;
-        let centre = (accuracy + z2 / (2.0 * n)) / (1.0 + z2 / n);
-        let spread = accuracy * (1.0 - accuracy) / n + z2 / (4.0 * n * n);
-        let half = Z_95 / (1.0 + z2 / n) * spread.max(0.0).sqrt();
-        Self {
-            lo: (centre - half).max(0.0),
-            hi: (centre + half).min(1.0),
-        }
-    }
-
     /// Both ends `factor` times as far from `estimate`.
     pub(super) fn widened(self, estimate: f64, factor: f64) -> Self {
         let moved = |end: f64| estimate + factor * (end - estimate);
@@ -90,17 +73,6 @@ fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wilson_agrees_with_the_textbook() {
-        let interval = Interval::wilson(0.6, 50);
-        assert!(
-            (interval.lo - 0.4618).abs() < 1e-4 && (interval.hi - 0.7239).abs() < 1e-4,
-            "{interval:?}"
-        );
-        assert!((Interval::wilson(1.0, 10).hi - 1.0).abs() < 1e-12);
-        assert!(Interval::wilson(1.0, 10).lo < 0.73);
-    }
 
     #[test]
     fn percentile_leaves_a_fortieth_on_each_side() {

@@ -41,6 +41,9 @@ pub struct ReportInput {
     /// The set whose final losses the laws are fitted to, as `validation` names it; empty where there is none.
     #[serde(default)]
     pub fitted_set: String,
+    /// What it is worth that workers stayed between trials, in a sentence; empty where it isn't known.
+    #[serde(default)]
+    pub warmth: String,
     /// Results on each validation set.
     pub validation: Vec<Validation>,
     /// Trials that fine-tuned weights of others, with what went into these.

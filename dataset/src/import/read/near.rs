@@ -1,6 +1,7 @@
 //! Names that a mistyped one may stand for.
 
-use std::path::Path;
+use polestar_core::near;
+use std::{collections::BTreeMap, path::Path};
 
 /// Names that are listed where none is near.
 const LISTED: usize = 5;
@@ -40,13 +41,12 @@ pub(super) fn said(asked: &str, mut names: Vec<String>, place: &str) -> String {
         return format!("; {place} is empty");
     }
     let asked = asked.to_lowercase();
-    let mut near: Vec<(f64, &String)> = names
+    let lowered: BTreeMap<String, &str> = names
         .iter()
-        .map(|name| (strsim::jaro_winkler(&asked, &name.to_lowercase()), name))
-        .filter(|(alike, _)| *alike >= ALIKE)
+        .map(|name| (name.to_lowercase(), name.as_str()))
         .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let near: Vec<&str> = near.iter().take(3).map(|(_, name)| name.as_str()).collect();
+    let near = near::nearest(&asked, lowered.keys().map(String::as_str), ALIKE);
+    let near: Vec<&str> = near.iter().take(3).map(|name| lowered[*name]).collect();
     if !near.is_empty() {
         return format!("; did you mean {}?", near.join(" or "));
     }

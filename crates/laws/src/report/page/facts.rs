@@ -113,13 +113,16 @@ fn run_and_corpus(report: &Report) -> Markup {
     let corpus = &input.corpus;
     let fact = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
     let counted = |name: &str, value: u64| vec![name.to_owned(), number::grouped(value)];
-    let facts = [
+    let mut facts = vec![
         fact("Corpus", &corpus.name),
         counted("Policies", corpus.policies),
         counted("Prompts", corpus.prompts),
         counted("Triplets trained on", corpus.triplets_seen),
         counted("Tokens trained on", corpus.tokens_seen),
     ];
+    if !input.warmth.is_empty() {
+        facts.push(fact("Workers", &input.warmth));
+    }
     let digests = [
         fact("Corpus fingerprint", &corpus.fingerprint),
         fact("Configuration digest", &input.config_digest),

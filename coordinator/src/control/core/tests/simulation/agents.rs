@@ -34,9 +34,34 @@ pub(super) struct DataPlane {
 }
 
 impl World {
-    pub(super) fn start_process(&mut self, coordinator: u64) {
-        let number = self.next_process;
-        self.next_process += 1;
+    /// Has so many processes: what is missing starts, where there is a queue at its turn; of what waits there, what is
+    /// too many is withdrawn.
+    pub(super) fn scale(&mut self, coordinator: u64, count: usize) {
+        let of_it = |p: &&Process| p.launch.0 == coordinator;
+        let running = self.processes.values().filter(of_it).count();
+        let queued = self.queue.iter().filter(|(_, of)| **of == coordinator);
+        let queued: Vec<u64> = queued.map(|(&number, _)| number).collect();
+        for _ in running + queued.len()..count {
+            let number = self.next_process;
+            self.next_process += 1;
+            self.queue.insert(number, coordinator);
+            let waits = match self.has_queue {
+                true => self.random.below(60_000),
+                false => 0,
+            };
+            self.schedule(waits, Happening::Start(number));
+        }
+        let surplus = (running + queued.len()).saturating_sub(count);
+        for number in queued.into_iter().rev().take(surplus) {
+            self.queue.remove(&number);
+        }
+    }
+
+    /// A process has its turn, unless it was withdrawn.
+    pub(super) fn start_process(&mut self, number: u64) {
+        let Some(coordinator) = self.queue.remove(&number) else {
+            return;
+        };
         let launch = LaunchId(format!("c{coordinator}-p{number}"));
         let process = Process {
             launch: (coordinator, launch.clone()),
@@ -54,6 +79,13 @@ impl World {
         self.tell(coordinator, 1, started);
         let boots = 200 + self.random.below(3000);
         self.schedule(boots, Happening::Seek(number));
+    }
+
+    /// A process is told that it isn't needed any more.
+    pub(super) fn leave(&mut self, number: u64) {
+        if self.processes.get(&number).is_some_and(|p| !p.hangs) {
+            self.end_process(number);
+        }
     }
 
     /// A process ends, and its connections with it.
@@ -279,6 +311,21 @@ impl World {
         }
     }
 
+    /// Rank 0 of a generation fails.
+    fn first_fails(
+        &mut self,
+        generation: Generation,
+        ranks: &BTreeMap<Rank, u64>,
+        failure: Failure,
+    ) {
+        let (_, &first) = ranks.first_key_value().expect("it has ranks");
+        let event = WorkerEvent::Failed {
+            generation,
+            failure,
+        };
+        self.say(first, event);
+    }
+
     /// A step of a generation, all its ranks together.
     pub(super) fn train(&mut self, generation: Generation) {
         let Some(plane) = self.planes.get_mut(&generation) else {
@@ -300,16 +347,8 @@ impl World {
         plane.step = Some(step);
         let drains = plane.drains && step < STEPS;
         if step == STEPS / 2 && self.diverging.contains(&trial) {
-            let (_, &first) = ranks.first_key_value().expect("it has ranks");
             let failure = failure("the loss is not finite", false, false);
-            self.say(
-                first,
-                WorkerEvent::Failed {
-                    generation,
-                    failure,
-                },
-            );
-            return;
+            return self.first_fails(generation, &ranks, failure);
         }
         if step.is_multiple_of(4) || drains {
             if self.store.is_down(self.now) {
@@ -317,15 +356,7 @@ impl World {
                     phase: Phase::Storage,
                     ..failure("503", false, true)
                 };
-                let (_, &first) = ranks.first_key_value().expect("it has ranks");
-                self.say(
-                    first,
-                    WorkerEvent::Failed {
-                        generation,
-                        failure,
-                    },
-                );
-                return;
+                return self.first_fails(generation, &ranks, failure);
             }
             let newest = self.store.checkpoints.entry(trial.clone()).or_default();
             *newest = step.max(*newest);

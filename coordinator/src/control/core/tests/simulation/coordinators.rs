@@ -161,6 +161,7 @@ impl World {
             self.break_stream(stream, within);
         }
         self.coordinators.remove(&number);
+        self.queue.retain(|_, of| *of != number);
     }
 
     pub(super) fn renew(&mut self, number: u64, asked: Moment) {
@@ -204,16 +205,7 @@ impl World {
                     let later = self.random.below(300);
                     self.schedule(later, Happening::Renew(number, asked));
                 }
-                Command::Scale(count) => {
-                    let ours = self
-                        .processes
-                        .values()
-                        .filter(|p| p.launch.0 == number)
-                        .count();
-                    for _ in ours..count as usize {
-                        self.start_process(number);
-                    }
-                }
+                Command::Scale(count) => self.scale(number, count as usize),
                 Command::Retire { worker, launch, .. } => {
                     if let Some(stream) = worker.and_then(|w| self.stream_of(number, w)) {
                         self.break_stream(stream, 100);
@@ -239,6 +231,10 @@ impl World {
                     coordinator.wake = Some(moment);
                     let at = coordinator.began + moment.0.as_millis() as Millis + 1;
                     self.at(at.max(self.now), Happening::Wake(number, moment));
+                }
+                Command::Publish(Entry::LetGo { .. }) => {
+                    *self.struck.entry(LET_GO).or_default() += 1;
+                    self.check_nobody_is_missed(number);
                 }
                 Command::Publish(_) => {}
             }

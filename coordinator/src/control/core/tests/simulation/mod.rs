@@ -26,6 +26,8 @@ const GRACE: Millis = 120_000;
 const COLLECTIVE: Millis = 60_000;
 /// Faults happen until then.
 const TROUBLED: Millis = 200_000;
+/// What workers are let go is counted under, beside the faults.
+const LET_GO: &str = "let go";
 /// By then everything is over, whatever happened.
 const END: Millis = 40_000_000;
 
@@ -292,6 +294,7 @@ fn ten_thousand_histories_keep_every_promise() {
         let count = struck.get(kind.name()).copied().unwrap_or(0);
         assert!(count > 2000, "{} struck {count} times", kind.name());
     }
+    assert!(struck[LET_GO] > 2000, "workers were let go");
 }
 
 #[test]

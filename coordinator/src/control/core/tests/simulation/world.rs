@@ -5,7 +5,7 @@ use super::{
     store::VirtualStore,
     *,
 };
-use crate::control::lead::Watch;
+use crate::control::{core::state::Standing, lead::Watch};
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) enum Happening {
     Look(u64),
     /// Somebody sees to it that there is a coordinator.
     Relaunch,
+    /// A process has its turn in the queue.
+    Start(u64),
     /// A worker looks for a coordinator.
     Seek(u64),
     /// A rank speaks.
@@ -87,6 +89,10 @@ pub(super) struct World {
     pub(super) next_coordinator: u64,
     pub(super) processes: BTreeMap<u64, Process>,
     pub(super) next_process: u64,
+    /// Processes that wait for their turn, and whose they will be.
+    pub(super) queue: BTreeMap<u64, u64>,
+    /// Whether their turn comes late.
+    pub(super) has_queue: bool,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     pub(super) planes: BTreeMap<Generation, DataPlane>,
@@ -127,6 +133,7 @@ impl World {
                 after.as_deref(),
             );
             job.least_world = 1;
+            job.work.steps = 0..STEPS;
             job
         });
         let jobs = jobs.collect();
@@ -140,6 +147,8 @@ impl World {
             next_coordinator: 1,
             processes: BTreeMap::new(),
             next_process: 1,
+            queue: BTreeMap::new(),
+            has_queue: random.below(2) == 0,
             connections: BTreeMap::new(),
             next_connection: 1,
             planes: BTreeMap::new(),
@@ -189,7 +198,7 @@ impl World {
                 if let Some(process) = self.connections.get(&stream).map(|c| c.process) {
                     match order {
                         Some(order) => self.obey(process, order),
-                        None => self.end_process(process),
+                        None => self.leave(process),
                     }
                 }
             }
@@ -197,6 +206,7 @@ impl World {
             Happening::Wake(coordinator, moment) => self.wake(coordinator, moment),
             Happening::Look(coordinator) => self.look(coordinator),
             Happening::Relaunch => self.relaunch(),
+            Happening::Start(process) => self.start_process(process),
             Happening::Seek(process) => self.seek(process),
             Happening::Say(process, event) => self.say(process, event),
             Happening::Train(generation) => self.train(generation),
@@ -328,11 +338,86 @@ impl World {
         }
     }
 
+    /// Workers that some of the trials can use at one time: the largest choice of those of which none starts from
+    /// another.
+    fn at_one_time(&self, of: &[usize]) -> usize {
+        let start = |index: usize| {
+            let after = self.jobs[index].after.as_ref()?;
+            self.jobs.iter().position(|job| job.trial == *after)
+        };
+        let follows = |later: usize, earlier: usize| {
+            std::iter::successors(start(later), |&at| start(at)).any(|at| at == earlier)
+        };
+        let choices = (0..1_u32 << of.len()).filter_map(|choice| {
+            let chosen: Vec<usize> = (0..of.len())
+                .filter(|bit| choice >> bit & 1 == 1)
+                .map(|bit| of[bit])
+                .collect();
+            let apart = |&one: &usize| chosen.iter().all(|&other| !follows(one, other));
+            let world = |&index: &usize| self.jobs[index].world as usize;
+            chosen
+                .iter()
+                .all(apart)
+                .then(|| chosen.iter().map(world).sum())
+        });
+        choices.max().unwrap_or(0)
+    }
+
+    /// Workers that a coordinator needs for what is left, and for spares.
+    fn needed_by(&self, core: &Core) -> usize {
+        let all: Vec<usize> = (0..self.jobs.len()).collect();
+        let is_left = |&index: &usize| {
+            let standing = &core.trials[index].standing;
+            matches!(standing, Standing::Waiting | Standing::Running(_))
+        };
+        let left: Vec<usize> = all.iter().copied().filter(is_left).collect();
+        let spares = (self.workers as usize).saturating_sub(self.at_one_time(&all));
+        self.at_one_time(&left) + spares
+    }
+
+    /// Whoever lets workers go keeps as many as it needs.
+    pub(super) fn check_nobody_is_missed(&self, number: u64) {
+        let core = self.coordinators[&number].core.as_ref().expect("it leads");
+        let (left, needed) = (core.workers.len() - core.leaving, self.needed_by(core));
+        let needed = needed.min(self.workers as usize);
+        assert!(
+            left >= needed,
+            "{left} are fewer than {needed}: {}",
+            core.status()
+        );
+    }
+
+    /// Nobody is kept who isn't needed any more.
+    fn check_nobody_is_kept(&self, core: &Core) {
+        let is_calm = core.verdict().is_none() && !core.lease.paused && !core.draining;
+        let name = |worker: &WorkerId| core.workers[worker].inventory.launch.as_ref();
+        // One that is back before its broken stream is noticed is two workers for a while.
+        let is_one = |worker: &&WorkerId| {
+            let of_it = core
+                .workers
+                .keys()
+                .filter(|other| name(other) == name(worker));
+            core.workers[worker].is_ours && of_it.count() == 1
+        };
+        let has_idle = core.idle.iter().any(|worker| is_one(&worker));
+        if is_calm && !core.settling && core.has_work() && has_idle {
+            let staying = core.workers.iter().filter(|(_, entry)| !entry.leaving);
+            let processes: BTreeSet<_> = staying.map(|(worker, _)| name(worker)).collect();
+            let (there, needed) = (processes.len(), self.needed_by(core));
+            assert!(
+                there <= needed,
+                "{there} are more than {needed}: {}",
+                core.status()
+            );
+        }
+    }
+
     fn check(&self) {
         for coordinator in self.coordinators.values() {
             let Some(core) = &coordinator.core else {
                 continue;
             };
+            self.check_nobody_is_kept(core);
             let mut seen = BTreeSet::new();
             for group in core.groups.values() {
                 for member in group.members() {
