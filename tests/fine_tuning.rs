@@ -5,7 +5,7 @@ use crate::common::{Sandbox, json, kill, pid_in, small_sweep};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const GOOD: [&str; 8] = ["ba", "de", "fi", "go", "lu", "ma", "ne", "pi"];
+const GOOD: [&str; 8] = ["bo", "de", "fi", "go", "lu", "ma", "ne", "pi"];
 const BAD: [&str; 8] = ["ro", "su", "ta", "ve", "wi", "zo", "ku", "ja"];
 
 /// Pairs by a hidden rule: the chosen answer has more words of the good kind. Nothing else tells the two
