@@ -4,6 +4,8 @@
 //! how a card rounds within a tensor core, and how fast it is.
 
 mod attention;
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
 mod flat;
 mod heads;

@@ -1,23 +1,14 @@
 //! What kernels are compared with: the portable operations in f64, and the CPU's in f32.
 
-use crate::library::{narrow, widen};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+pub(crate) use crate::common::noise;
+use crate::{
+    common::with_gradients,
+    library::{narrow, widen},
+};
+use burn::tensor::{DType, Tensor};
 
 /// An operation on flat inputs; it gives them their shapes itself.
 pub(crate) type Operation<'a> = dyn Fn(&[Tensor<1>]) -> Tensor<1> + 'a;
-
-/// Numbers in -1..1 that look random and are the same in every run.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..len)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 /// Such numbers as bf16, and as the f32 that they are exactly.
 pub(crate) fn bf16_noise(seed: u64, len: usize) -> (Vec<u16>, Vec<f32>) {
@@ -33,30 +24,7 @@ pub(crate) fn outcome(
     factors: &[f32],
     dtype: DType,
 ) -> Vec<Vec<f64>> {
-    let device = Device::flex().autodiff();
-    let tensor = |values: &[f32]| {
-        Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device)
-            .cast(dtype)
-    };
-    let inputs: Vec<Tensor<1>> = inputs
-        .iter()
-        .map(|values| tensor(values).detach().require_grad())
-        .collect();
-    let out = operation(&inputs);
-    let gradients = (out.clone() * tensor(factors)).sum().backward();
-    let gradients = inputs
-        .iter()
-        .map(|input| input.grad(&gradients).expect("every input has a gradient"));
-    std::iter::once(out.inner())
-        .chain(gradients)
-        .map(|tensor| {
-            tensor
-                .cast(DType::F64)
-                .into_data()
-                .try_to_vec()
-                .expect("f64 data")
-        })
-        .collect()
+    with_gradients(operation, inputs, |_| factors.to_vec(), dtype)
 }
 
 /// How far apart two numbers may be.

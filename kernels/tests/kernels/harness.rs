@@ -1,5 +1,7 @@
 //! Running one operation on several element types, and comparing what comes out.
 
+pub(crate) use crate::common::noise;
+use crate::common::with_gradients;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// An operation on flat inputs; it gives them their shapes itself.
@@ -7,19 +9,6 @@ pub(crate) type Operation = dyn Fn(&[Tensor<1>]) -> Tensor<1> + Sync;
 
 /// What an operation returned: its output, then the gradient of each input.
 pub(crate) type Outcome = Vec<Vec<f64>>;
-
-/// Numbers in -1..1 that look random and are the same in every run.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..len)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 /// All elements in row order.
 pub(crate) fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
@@ -29,32 +18,7 @@ pub(crate) fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
 
 /// Output of `operation`, and the gradients of `sum(output * noise)`.
 pub(crate) fn run(operation: &Operation, inputs: &[Vec<f32>], dtype: DType) -> Outcome {
-    let device = Device::flex().autodiff();
-    let leaf = |values: &Vec<f32>| {
-        Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), &device)
-            .cast(dtype)
-            .detach()
-            .require_grad()
-    };
-    let inputs: Vec<Tensor<1>> = inputs.iter().map(leaf).collect();
-    let out = operation(&inputs);
-    assert_eq!(out.dtype(), dtype);
-    let factors = noise(99, out.dims()[0]);
-    let factors = Tensor::<1>::from_data(TensorData::new(factors, out.dims()), &device).cast(dtype);
-    let gradients = (out.clone() * factors).sum().backward();
-    let input_gradients = inputs
-        .iter()
-        .map(|input| input.grad(&gradients).expect("every input has a gradient"));
-    std::iter::once(out.inner())
-        .chain(input_gradients)
-        .map(|tensor| {
-            tensor
-                .cast(DType::F64)
-                .into_data()
-                .try_to_vec()
-                .expect("f64 data")
-        })
-        .collect()
+    with_gradients(operation, inputs, |len| noise(99, len), dtype)
 }
 
 /// Central differences of `sum(output * noise)` in f64, for every element of every input.

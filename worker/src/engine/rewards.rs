@@ -1,13 +1,9 @@
 //! Rewards themselves, which training never looks at: of a model that is being looked into or handed on.
 
-use super::input;
+use super::{BurnEngine, Engine, NotFinite, ParameterStore, input};
 use crate::device::{NoDevice, device};
-use burn::tensor::Tensor;
 use polestar_dataset::Pack;
-use polestar_model::{
-    HeadKind, ModelLayout, SegmentLayout, Weights,
-    segment::{block, embed, polar_head},
-};
+use polestar_model::{HeadKind, ModelLayout, SegmentLayout, Weights};
 use polestar_run::Arithmetic;
 
 /// Why there are none.
@@ -19,6 +15,9 @@ pub enum RewardError<E> {
     /// The weights can't be had.
     #[error(transparent)]
     Weights(E),
+    /// The model computes no number.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// A language model gives none.
     #[error("a language model gives no rewards")]
     Language,
@@ -33,36 +32,38 @@ pub fn rewards<E>(
     layout: &ModelLayout,
     arithmetic: &Arithmetic,
     packs: Vec<Pack>,
-    mut weights: impl FnMut(&SegmentLayout) -> Result<Vec<f32>, E>,
+    weights: impl FnMut(&SegmentLayout) -> Result<Vec<f32>, E>,
 ) -> Result<Vec<f32>, RewardError<E>> {
     if layout.head() != HeadKind::Reward {
         return Err(RewardError::Language);
     }
     let device = device(arithmetic.backend)?;
-    let packs = input::inputs(packs);
-    let (config, precision) = (&layout.config, arithmetic.precision);
-    let last = layout.segments.len() - 1;
-    let mut xs: Vec<Tensor<2>> = Vec::new();
-    let mut rewards = Vec::new();
-    for (number, segment) in layout.segments.iter().enumerate() {
-        let flat = weights(segment).map_err(RewardError::Weights)?;
-        let weights = Weights::from_flat(segment, &flat, &device, false);
-        drop(flat);
-        if number == 0 {
-            xs = packs.iter().map(|pack| embed(&weights, pack)).collect();
-            continue;
-        }
-        let through = std::mem::take(&mut xs).into_iter().zip(&packs);
-        if number < last {
-            xs = through
-                .map(|(x, pack)| block(config, &weights, x, pack, precision))
-                .collect();
-            continue;
-        }
-        for (x, pack) in through {
-            let data = polar_head(config, &weights, x, pack).rewards.into_data();
-            rewards.extend(data.iter::<f32>());
-        }
+    let engine = BurnEngine::new(layout.clone(), &device, false, arithmetic.precision);
+    let mut store = OnDemand {
+        engine: &engine,
+        read: weights,
+    };
+    let scores = engine.score(&input::inputs(packs), &mut store)?;
+    Ok(scores.into_iter().flat_map(|pack| pack.rewards).collect())
+}
+
+/// Weights that are read when a pass asks for them, and gone when it has done with them.
+struct OnDemand<'a, F> {
+    engine: &'a BurnEngine,
+    read: F,
+}
+
+impl<E, F> ParameterStore<BurnEngine> for OnDemand<'_, F>
+where
+    F: FnMut(&SegmentLayout) -> Result<Vec<f32>, E>,
+{
+    type Error = RewardError<E>;
+
+    fn weights(&mut self, segment: usize, _: Option<usize>) -> Result<Weights, RewardError<E>> {
+        let flat = (self.read)(&self.engine.layout().segments[segment]);
+        let flat = self.engine.flat(flat.map_err(RewardError::Weights)?);
+        Ok(self.engine.weights(segment, &flat))
     }
-    Ok(rewards)
+
+    fn release(&mut self, _: usize) {}
 }

@@ -108,6 +108,12 @@ pub(super) fn refuse(
     }
 }
 
+/// Refuses numbers in another form than JSON's.
+pub(super) fn refuse_encodings(json: &Value) -> Result<(), Refusal> {
+    let why = "only \"float\" is answered";
+    refuse(json, "encoding_format", &["float".into()], why)
+}
+
 /// `input` of OpenAI's shape: a text, texts, tokens, or several of those.
 #[derive(Debug, PartialEq)]
 pub(super) struct Input {

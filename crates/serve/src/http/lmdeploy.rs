@@ -1,10 +1,11 @@
 //! LMDeploy's `/pooling`: a bare number for each text.
 
 use super::{
-    app::{App, created},
-    asked::{Asked, Input, parse, refuse},
+    app::App,
+    asked::{Asked, Input, parse, refuse, refuse_encodings},
     refusal::Refusal,
     sglang::ONE_NUMBER,
+    vllm::list,
 };
 use axum::{Json, extract::State};
 use serde::Deserialize;
@@ -20,25 +21,16 @@ pub(super) async fn pooling(
         input: Input,
     }
     refuse(&json, "dimensions", &[], ONE_NUMBER)?;
-    refuse(
-        &json,
-        "encoding_format",
-        &["float".into()],
-        "only \"float\" is answered",
-    )?;
+    refuse_encodings(&json)?;
     let Pooling { input } = parse(json)?;
     let rewarded = app.sequences(input.sequences).await?;
     let data = rewarded.rewards.iter().enumerate();
     let data =
         data.map(|(index, reward)| json!({ "index": index, "object": "pooling", "data": reward }));
-    let data: Vec<Value> = data.collect();
-    let tokens = rewarded.all_tokens();
-    Ok(Json(json!({
-        "id": app.answer_id("pool"),
-        "object": "list",
-        "created": created(),
-        "model": app.model,
-        "data": data,
-        "usage": { "prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens },
-    })))
+    Ok(Json(list(
+        &app,
+        "pool",
+        data.collect(),
+        rewarded.all_tokens(),
+    )))
 }

@@ -3,7 +3,7 @@
 
 use super::{
     app::{App, Sequence},
-    asked::{Asked, Input, has, parse, refuse},
+    asked::{Asked, Input, has, parse, refuse, refuse_encodings},
     refusal::Refusal,
 };
 use crate::message::OneOrMany;
@@ -74,12 +74,7 @@ pub(super) async fn embeddings(
         input: Input,
     }
     refuse(&json, "dimensions", &[], ONE_NUMBER)?;
-    refuse(
-        &json,
-        "encoding_format",
-        &["float".into()],
-        "only \"float\" is answered",
-    )?;
+    refuse_encodings(&json)?;
     let Embeddings { input } = parse(json)?;
     let rewarded = app.sequences(input.sequences).await?;
     let data = rewarded.rewards.iter().enumerate();

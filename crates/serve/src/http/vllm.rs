@@ -4,7 +4,7 @@
 
 use super::{
     app::{App, Sequence, created},
-    asked::{Asked, Input, parse, refuse},
+    asked::{Asked, Input, parse, refuse, refuse_encodings},
     refusal::Refusal,
     sglang::ONE_NUMBER,
 };
@@ -59,12 +59,7 @@ pub(super) async fn pooling(
     Asked(json): Asked,
 ) -> Result<Json<Value>, Refusal> {
     check(&json)?;
-    refuse(
-        &json,
-        "encoding_format",
-        &["float".into()],
-        "only \"float\" is answered",
-    )?;
+    refuse_encodings(&json)?;
     let OfInput { input } = parse(json)?;
     let rewarded = app.sequences(input.sequences).await?;
     let data = rewarded.rewards.iter().enumerate();
@@ -160,7 +155,8 @@ pub(super) fn best_first(rewards: &[f32]) -> impl Iterator<Item = (usize, f32)> 
     order.into_iter()
 }
 
-fn list(app: &App, kind: &str, data: Vec<Value>, tokens: usize) -> Value {
+/// The list that vLLM and LMDeploy answer with.
+pub(super) fn list(app: &App, kind: &str, data: Vec<Value>, tokens: usize) -> Value {
     json!({
         "id": app.answer_id(kind),
         "object": "list",
