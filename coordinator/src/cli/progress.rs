@@ -1,7 +1,9 @@
 //! What a person sees while trials run: bars on a terminal, lines elsewhere.
 
-use super::describe::describe;
-use crate::control::{Entry, Subscription};
+use crate::{
+    control::{Entry, Subscription},
+    describe::describe,
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polestar_core::{Generation, TrialId};
 use polestar_run::Event;

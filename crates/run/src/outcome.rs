@@ -4,11 +4,12 @@ use polestar_core::{
     Clustered, Digest, TrialId,
     cluster::{FEWEST_CLUSTERS, Interval},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// How a model does on one held-out set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SetScore {
     /// Mean loss.
     pub loss: f64,
