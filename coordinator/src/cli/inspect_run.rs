@@ -15,6 +15,20 @@ use std::{path::Path, sync::Arc};
 /// Prints how far each trial of a run is, and what finished ones came to.
 pub(super) async fn status(url: &str) -> Result<(), Error> {
     let run = open(url).await?;
+    print!("{}", look(&run).await?.text);
+    Ok(())
+}
+
+/// How far a run is.
+pub(super) struct Looked {
+    /// In words.
+    pub(super) text: String,
+    /// Whether every trial is done or abandoned.
+    pub(super) is_over: bool,
+}
+
+/// Looks how far each trial of a run is, and what finished ones came to.
+pub(super) async fn look(run: &Run) -> Result<Looked, Error> {
     let results = run.results().await?;
     let abandoned = run.abandoned(&results).await?;
     let mut rows = Vec::new();
@@ -27,12 +41,12 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
                 digest: result.outcome.digest.short(),
                 pace: None,
             },
-            None => unfinished(&run, trial, abandoned.contains_key(id)).await?,
+            None => unfinished(run, trial, abandoned.contains_key(id)).await?,
         };
         rows.push(how_far.row(trial));
     }
-    println!(
-        "{}: {} of {} trials done, corpus {}",
+    let mut text = format!(
+        "{}: {} of {} trials done, corpus {}\n",
         run.record.run,
         results.len(),
         rows.len(),
@@ -48,15 +62,16 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
         "digest",
         "folder in the store",
     ];
-    print!("{}", table(&head, &rows));
-    print!("{}", score_table(&run.record.plan, &results));
+    text += &table(&head, &rows);
+    text += &score_table(&run.record.plan, &results);
     for (trial, record) in &abandoned {
-        println!("{trial} was abandoned: {}", record.cause);
+        text += &format!("{trial} was abandoned: {}\n", record.cause);
     }
-    if results.len() + abandoned.len() < rows.len() {
-        print!("{}", leadership(&run).await?);
+    let is_over = results.len() + abandoned.len() == rows.len();
+    if !is_over {
+        text += &leadership(run).await?;
     }
-    Ok(())
+    Ok(Looked { text, is_over })
 }
 
 /// Who leads an unfinished run, and what its trials wait for.
@@ -192,6 +207,20 @@ fn moved(error: &dyn std::fmt::Display) -> Error {
 /// Opens a run.
 pub(super) async fn open(url: &str) -> Result<Run, Error> {
     Ok(Run::open(Store::open_existing(url)?).await?)
+}
+
+/// A trial of a run, by its name.
+pub(super) fn planned<'a>(run: &'a Run, name: &str) -> Result<&'a PlannedTrial, Error> {
+    let planned = &run.record.plan.trials;
+    let found = planned.iter().find(|trial| trial.config.id.0 == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = planned.iter().map(|t| &*t.config.id.0).collect();
+        format!(
+            "{name} is no trial of this run, which has {}",
+            names.join(", ")
+        )
+        .into()
+    })
 }
 
 /// Writes the report again.

@@ -1,6 +1,6 @@
 //! What ranks report while they train.
 
-use crate::SetScore;
+use crate::{SetScore, metrics::Row};
 use polestar_core::{Digest, Step};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -64,6 +64,12 @@ pub enum Event {
         /// Scores by set.
         scores: BTreeMap<String, SetScore>,
     },
+    /// Steps whose rows of metrics are complete, each step of a generation once and in order: what the store
+    /// gets with the next checkpoint, told before.
+    Rows {
+        /// The rows.
+        rows: Vec<Row>,
+    },
     /// A checkpoint is committed.
     Saved {
         /// Steps done.
@@ -90,7 +96,7 @@ impl Event {
             | Event::Stepped { step, .. }
             | Event::Validated { step, .. }
             | Event::Saved { step, .. } => Some(*step),
-            Event::Underway { .. } => None,
+            Event::Rows { .. } | Event::Underway { .. } => None,
         }
     }
 }
