@@ -4,6 +4,7 @@ use super::{Error, scores::score_table, table::table};
 use crate::{
     calendar::duration,
     run::{Run, ScoredTrial, best, report_of, write_report},
+    sweep::PlannedTrial,
     web::{
         api::{Leadership, TrialView},
         stored::{self, Ends},
@@ -17,16 +18,32 @@ use std::{path::Path, sync::Arc};
 /// Prints how far each trial of a run is, and what finished ones came to.
 pub(super) async fn status(url: &str, json: bool) -> Result<(), Error> {
     let run = open(url).await?;
-    let ends = Ends::of(&run).await?;
-    let status = stored::status(&run, &ends).await?;
     if json {
+        let ends = Ends::of(&run).await?;
+        let status = stored::status(&run, &ends).await?;
         println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(());
+    } else {
+        print!("{}", look(&run).await?.text);
     }
+    Ok(())
+}
+
+/// How far a run is.
+pub(super) struct Looked {
+    /// In words.
+    pub(super) text: String,
+    /// Whether every trial is done or abandoned.
+    pub(super) is_over: bool,
+}
+
+/// Looks how far each trial of a run is, and what finished ones came to.
+pub(super) async fn look(run: &Run) -> Result<Looked, Error> {
+    let ends = Ends::of(run).await?;
+    let status = stored::status(run, &ends).await?;
     let Ends { results, abandoned } = ends;
     let rows: Vec<Vec<String>> = status.trials.iter().map(row).collect();
-    println!(
-        "{}: {} of {} trials done, corpus {}",
+    let mut text = format!(
+        "{}: {} of {} trials done, corpus {}\n",
         status.run,
         results.len(),
         rows.len(),
@@ -42,15 +59,16 @@ pub(super) async fn status(url: &str, json: bool) -> Result<(), Error> {
         "digest",
         "folder in the store",
     ];
-    print!("{}", table(&head, &rows));
-    print!("{}", score_table(&run.record.plan, &results));
+    text += &table(&head, &rows);
+    text += &score_table(&run.record.plan, &results);
     for (trial, record) in &abandoned {
-        println!("{trial} was abandoned: {}", record.cause);
+        text += &format!("{trial} was abandoned: {}\n", record.cause);
     }
-    if results.len() + abandoned.len() < rows.len() {
-        print!("{}", leadership(&run, &status.leadership).await?);
+    let is_over = results.len() + abandoned.len() == rows.len();
+    if !is_over {
+        text += &leadership(run, &status.leadership).await?;
     }
-    Ok(())
+    Ok(Looked { text, is_over })
 }
 
 /// Who leads an unfinished run, and what its trials wait for.
@@ -126,6 +144,20 @@ fn moved(error: &dyn std::fmt::Display) -> Error {
 /// Opens a run.
 pub(super) async fn open(url: &str) -> Result<Run, Error> {
     Ok(Run::open(Store::open_existing(url)?).await?)
+}
+
+/// A trial of a run, by its name.
+pub(super) fn planned<'a>(run: &'a Run, name: &str) -> Result<&'a PlannedTrial, Error> {
+    let planned = &run.record.plan.trials;
+    let found = planned.iter().find(|trial| trial.config.id.0 == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = planned.iter().map(|t| &*t.config.id.0).collect();
+        format!(
+            "{name} is no trial of this run, which has {}",
+            names.join(", ")
+        )
+        .into()
+    })
 }
 
 /// Writes the report again.

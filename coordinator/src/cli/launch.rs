@@ -16,7 +16,7 @@ use crate::{
     control::{self, Candidate, Handle, Lead, Service},
     launcher::Logs,
     output,
-    run::{Run, TrialResult, write_report},
+    run::{LogKeeper, Run, TrialResult, write_report},
     sweep::{self, Sweep},
     web::{Page, Serving},
 };
@@ -150,6 +150,8 @@ async fn train(
     let (server, how_to_join) = entrance.listen(&logs, run.folder.url()).await?;
     let lead = lead(run, sweep, server.contact().url()).await?;
     print!("{how_to_join}");
+    let folder = logs.hold();
+    let mut keeper = LogKeeper::new(folder.path(), &run.folder);
     let launcher = Entrance::launcher(sweep, &server, logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
@@ -166,7 +168,12 @@ async fn train(
     };
     let display = Display::new(trials, done).show(handle.subscribe());
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
-    let (summary, ()) = tokio::join!(service.run(), display);
+    let work = async { tokio::join!(service.run(), display) };
+    let (summary, ()) = tokio::select! {
+        done = work => done,
+        never = keeper.run() => match never {},
+    };
+    keeper.keep().await;
     stopper.abort();
     let summary = summary?;
     if summary.stopped {

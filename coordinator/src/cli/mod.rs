@@ -13,11 +13,14 @@ mod gpus;
 mod import_weights;
 mod inspect_run;
 mod launch;
+mod logs;
+mod metrics;
 mod plan;
 mod pool;
 mod progress;
 mod recommend;
 mod reference;
+mod runs;
 mod scale;
 mod score;
 mod scores;
@@ -27,6 +30,7 @@ mod speed;
 mod starts;
 mod table;
 mod verify;
+mod watch;
 mod web;
 mod worker;
 
@@ -72,14 +76,33 @@ enum Command {
     )]
     Plan(plan::PlanArgs),
     /// Show how far each trial of a run is, from what is in its store
-    #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d")]
+    #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d --watch")]
     Status {
         /// Folder of the run, as `launch` prints it
         run: String,
         /// Print JSON, as the page's API has it
-        #[arg(long)]
+        #[arg(long, conflicts_with = "watch")]
         json: bool,
+        /// Show it again and again, until every trial is done or abandoned
+        #[arg(long)]
+        watch: bool,
     },
+    /// List the runs of a store: how far they are, their best loss, and how much room they take
+    #[command(after_help = "Example: coordinator runs s3://bucket/runs")]
+    Runs {
+        /// The store, as a sweep file names it
+        store: String,
+    },
+    /// Print what a run's workers logged, by trial and rank; what several ranks say is said once
+    #[command(
+        after_help = "Example: coordinator logs runs/first-1a2b3c4d --trial nano-1e12-s1 --rank 0 --follow"
+    )]
+    Logs(logs::LogsArgs),
+    /// Write a run's metrics as TensorBoard event files, CSV and Parquet: of runs in an object store, or trained before
+    #[command(
+        after_help = "Example: coordinator metrics s3://bucket/runs/first-1a2b3c4d --output logs"
+    )]
+    Metrics(metrics::MetricsArgs),
     /// Say what went wrong in a run: for each setback its first cause, with evidence, and who only suffered
     #[command(
         after_help = "Exit codes: 0 nothing went wrong; 10 it was made good or will be tried again; 11 the last \
@@ -273,7 +296,13 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Launch(args) => return launch::launch(args).await,
         Command::Plan(args) => plan::show(&args).await?,
-        Command::Status { run, json } => inspect_run::status(&run, json).await?,
+        Command::Status {
+            run, watch: true, ..
+        } => watch::status(&run).await?,
+        Command::Status { run, json, .. } => inspect_run::status(&run, json).await?,
+        Command::Runs { store } => runs::list(&store).await?,
+        Command::Logs(args) => logs::run(&args).await?,
+        Command::Metrics(args) => metrics::run(&args).await?,
         Command::Diagnose(args) => return diagnose::run(args).await,
         Command::Replay { run, json } => diagnose::replay(&run, json).await?,
         Command::Web(args) => web::run(args).await?,

@@ -182,12 +182,12 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Whether a later one says as much.
+    /// Whether a later one says as much, or the store does: rows of metrics are there with the next checkpoint.
     pub fn is_superseded(&self) -> bool {
         matches!(
             self,
             Entry::Progress {
-                event: Event::Stepped { .. },
+                event: Event::Stepped { .. } | Event::Rows { .. },
                 ..
             }
         )

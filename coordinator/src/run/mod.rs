@@ -6,6 +6,8 @@
 //!                              journal/             what happened under each coordinator
 //!                              status.txt           what the one that leads is at
 //!                              evaluations/         what trials came to on preference benchmarks
+//!                              logs/                what workers of a launch logged
+//!                              metrics/             copies for other programs
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
@@ -23,6 +25,7 @@ mod cuts;
 mod evaluations;
 mod events;
 mod facts;
+mod logs;
 mod paired;
 mod report;
 
@@ -31,6 +34,8 @@ pub use cuts::{SampleError, TRAINING, cutting, training_sample};
 pub use evaluations::EvaluationRecord;
 pub use events::{EventHistory, EventLog, Recorded};
 pub use facts::{AbandonedTrial, Facts, Setback, Spent};
+pub(crate) use logs::LogKeeper;
+pub use logs::{KeptLog, kept_logs};
 pub use paired::{ScoredTrial, best};
 pub use report::{ReportError, report_of, write_report};
 

@@ -1,6 +1,6 @@
 //! What ranks report while they train.
 
-use crate::SetScore;
+use crate::{SetScore, metrics::Row};
 use polestar_core::{Digest, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,12 @@ pub enum Event {
         /// Scores by set.
         scores: BTreeMap<String, SetScore>,
     },
+    /// Steps whose rows of metrics are complete, each step of a generation once and in order: what the store
+    /// gets with the next checkpoint, told before.
+    Rows {
+        /// The rows.
+        rows: Vec<Row>,
+    },
     /// A checkpoint is committed.
     Saved {
         /// Steps done.
@@ -91,7 +97,7 @@ impl Event {
             | Event::Stepped { step, .. }
             | Event::Validated { step, .. }
             | Event::Saved { step, .. } => Some(*step),
-            Event::Underway { .. } => None,
+            Event::Rows { .. } | Event::Underway { .. } => None,
         }
     }
 }
