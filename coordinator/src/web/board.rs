@@ -206,7 +206,11 @@ impl Board {
                     view.digest = Some(*digest);
                 }
             }
-            Event::Begun { .. } | Event::Validated { .. } | Event::Underway { .. } => {}
+            // Rows are of steps that were told before.
+            Event::Begun { .. }
+            | Event::Rows { .. }
+            | Event::Validated { .. }
+            | Event::Underway { .. } => {}
         }
     }
 

@@ -167,6 +167,11 @@ filter.addEventListener("input", () => {
   history.replaceState(null, "", filter.value ? `#/${section}?q=${encodeURIComponent(filter.value)}` : `#/${section}`);
   later();
 });
+/** On a narrow screen the sections don't all fit. */
+function showCurrent() {
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
 document.querySelector(".skip").addEventListener("click", (event) => {
   // The address says where one is.
   event.preventDefault();
@@ -176,6 +181,10 @@ document.getElementById("keys").addEventListener("click", help);
 addEventListener("hashchange", () => {
   scrollTo(0, 0);
   draw();
+  showCurrent();
 });
-addEventListener("resize", later);
+addEventListener("resize", () => {
+  later();
+  showCurrent();
+});
 follow(later, needsToken);

@@ -5,6 +5,8 @@ import { chart, legend } from "./chart.js";
 
 const OVER = new Set(["done", "abandoned"]);
 
+const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+
 const number = (trials, ...phases) => trials.filter((trial) => phases.includes(trial.phase)).length;
 
 /** Sizes in order of their parameters: each has a colour everywhere. */
@@ -23,7 +25,7 @@ function health(status) {
   const { store } = status;
   if (store.paused) return card("Store", "away", "what trains goes on; nothing new begins", true);
   if (store.trouble) return card("Store", "in trouble", store.trouble, true);
-  return card("Store", "sound", status.pool && `${store.unsaved} facts on their way`);
+  return card("Store", "sound", status.pool && `${counted(store.unsaved, "fact")} to be stored`);
 }
 
 function cards(status) {
@@ -34,7 +36,7 @@ function cards(status) {
     card("Trials done", `${done} of ${trials.length}`, bar(trials.reduce((sum, trial) => sum + trial.step / trial.steps, 0) / trials.length)),
     card("Running", String(number(trials, "running", "saving")), `${number(trials, "waiting", "missing", "begun")} to come`),
     card("Left", duration(status.left_seconds) ?? "–", status.left_seconds !== null ? "at least" : "not measured"),
-    pool && card("Workers", String(pool.workers.length), `${pool.idle} free on ${new Set(pool.workers.map((worker) => worker.host)).size} hosts`),
+    pool && card("Workers", String(pool.workers.length), `${pool.idle} free, on ${counted(new Set(pool.workers.map((worker) => worker.host)).size, "host")}`),
     health(status),
     card("Abandoned", String(abandoned), abandoned ? el("a", { href: "#/failures" }, "why") : "none", abandoned > 0));
 }

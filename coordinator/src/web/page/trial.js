@@ -36,14 +36,14 @@ function curve(detail, width) {
   ];
 }
 
-const between = (mean, error) => (error ? ` ± ${(1.96 * error).toFixed(3)}` : "");
+const between = (error) => error && el("span", { class: "wide" }, ` ± ${(1.96 * error).toFixed(3)}`);
 
 function scores(found) {
   if (!Object.keys(found).length) return null;
   return [el("h2", null, "Held-out scores"), table([
     { title: "set", of: ([set]) => setTitle(set), name: true },
-    { title: "loss", of: ([, one]) => `${fixed(one.loss, 4)}${between(one.loss, one.loss_error)}`, number: true },
-    { title: "accuracy", of: ([, one]) => one.accuracy !== null && `${fixed(one.accuracy, 3)}${between(one.accuracy, one.accuracy_error)}`, number: true },
+    { title: "loss", of: ([, one]) => [fixed(one.loss, 4), between(one.loss_error)], number: true },
+    { title: "accuracy", of: ([, one]) => one.accuracy !== null && [fixed(one.accuracy, 3), between(one.accuracy_error)], number: true },
     { title: "triplets", of: ([, one]) => String(one.triplets), number: true, wide: true },
     { title: "prompts", of: ([, one]) => one.prompts !== null && String(one.prompts), number: true, wide: true },
   ], Object.entries(found))];
