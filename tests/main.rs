@@ -24,3 +24,5 @@ mod rewards;
 mod slurm;
 mod standin;
 mod strangers;
+mod watching;
+mod web;

@@ -1,12 +1,13 @@
 //! What ranks report while they train.
 
-use crate::SetScore;
+use crate::{SetScore, metrics::Row};
 use polestar_core::{Digest, Step};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// Where a generation found the state that it goes on with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResumedFrom {
     /// Nowhere: it begins with step 0.
@@ -29,7 +30,7 @@ impl fmt::Display for ResumedFrom {
 }
 
 /// What the engine tells while it works. For people and records, never for decisions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins or goes on.
@@ -64,6 +65,12 @@ pub enum Event {
         /// Scores by set.
         scores: BTreeMap<String, SetScore>,
     },
+    /// Steps whose rows of metrics are complete, each step of a generation once and in order: what the store
+    /// gets with the next checkpoint, told before.
+    Rows {
+        /// The rows.
+        rows: Vec<Row>,
+    },
     /// A checkpoint is committed.
     Saved {
         /// Steps done.
@@ -90,7 +97,7 @@ impl Event {
             | Event::Stepped { step, .. }
             | Event::Validated { step, .. }
             | Event::Saved { step, .. } => Some(*step),
-            Event::Underway { .. } => None,
+            Event::Rows { .. } | Event::Underway { .. } => None,
         }
     }
 }

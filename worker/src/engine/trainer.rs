@@ -8,7 +8,7 @@ use super::{
     figures::{Figures, StepFigures, sum_figures},
     input::inputs,
     memory_tier::{Key, Snapshot},
-    observe::{MetricsRows, Moment, Observers, Progress, StartupTimings},
+    observe::{MetricsRows, Moment, Observers, Progress, RowReports, StartupTimings},
     replay::Slice,
     resume::{Place, Resumed, data, eval_sets, keeps, resume},
     save::{Committed, Record, Saver},
@@ -176,6 +176,8 @@ fn observers<T: Transport<E>, E: Engine>(trial: &Trial, env: &mut Environment<T>
         vec![
             Box::new(StartupTimings::new()),
             Box::new(MetricsRows::new(env.run.clone(), trial.clone())),
+            // Before the progress of a checkpoint: whoever hears of that has heard of its steps.
+            Box::new(RowReports::new()),
             Box::new(Progress::new()),
         ],
         tell,
@@ -425,6 +427,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             loss: figures.loss / f64::from(batch),
             accuracy: ranks.then(|| figures.right / f64::from(batch)),
+            margin: ranks.then(|| figures.margin / f64::from(batch)),
             lr,
             grad_norm,
             seconds: consumed.seconds,
