@@ -25,3 +25,4 @@ mod slurm;
 mod standin;
 mod strangers;
 mod watching;
+mod web;

@@ -18,6 +18,7 @@ use crate::{
     output,
     run::{LogKeeper, Run, TrialResult, write_report},
     sweep::{self, Sweep},
+    web::{Page, Serving},
 };
 use polestar_core::TrialId;
 use polestar_run::{Cause, lease::Leader};
@@ -49,6 +50,10 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
         true => None,
         false => Some(Entrance::of(&sweep)?),
     };
+    let page = match args.dry_run {
+        true => None,
+        false => args.page.open().await?,
+    };
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus {
@@ -70,7 +75,11 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
     println!("run {}", run.folder.url());
 
-    let abandoned = train(&run, &sweep, entrance, logs, args.retry_abandoned).await?;
+    // The page stays until the report is written.
+    let Trained {
+        abandoned,
+        page: _page,
+    } = train(&run, &sweep, entrance, logs, args.retry_abandoned, page).await?;
     print!("{}", summary(&run).await?);
     let evaluated = eval::missing(&run, &sweep.evaluation, corpus.url()).await;
     let report = write_report(&run, &corpus).await;
@@ -103,15 +112,23 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// Trains what has neither a result nor a good reason to have none. Returns the trials that were abandoned, now
-/// or before.
+/// What came of training.
+struct Trained {
+    /// Trials that were abandoned, now or before.
+    abandoned: BTreeMap<TrialId, Cause>,
+    /// The page, while this is kept.
+    page: Option<Serving>,
+}
+
+/// Trains what has neither a result nor a good reason to have none.
 async fn train(
     run: &Run,
     sweep: &Sweep,
     entrance: Entrance,
     logs: Logs,
     retry_abandoned: bool,
-) -> Result<BTreeMap<TrialId, Cause>, Error> {
+    page: Option<Page>,
+) -> Result<Trained, Error> {
     let results = run.results().await?;
     let (done, trials) = (results.len(), run.record.plan.trials.len());
     if done > 0 && done < trials {
@@ -122,7 +139,13 @@ async fn train(
     }
     if done == trials {
         println!("every trial is done already; writing the report again");
-        return Ok(BTreeMap::new());
+        if page.is_some() {
+            println!("`coordinator web {}` shows it", run.folder.url());
+        }
+        return Ok(Trained {
+            abandoned: BTreeMap::new(),
+            page: None,
+        });
     }
     let (server, how_to_join) = entrance.listen(&logs, run.folder.url()).await?;
     let lead = lead(run, sweep, server.contact().url()).await?;
@@ -134,6 +157,15 @@ async fn train(
     options.retry_abandoned = retry_abandoned;
     let service = Service::begin(&options, run, lead, server, launcher).await?;
     let handle = service.handle();
+    let page = match page {
+        None => None,
+        Some(page) => {
+            let url = page.url();
+            let serving = page.serve_live(run, handle.clone()).await?;
+            println!("page {url}");
+            Some(serving)
+        }
+    };
     let display = Display::new(trials, done).show(handle.subscribe());
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
     let work = async { tokio::join!(service.run(), display) };
@@ -148,7 +180,10 @@ async fn train(
         return Err("interrupted; the same command goes on from the newest checkpoints".into());
     }
     println!("{}", summary.status.warmth);
-    Ok(summary.abandoned)
+    Ok(Trained {
+        abandoned: summary.abandoned,
+        page,
+    })
 }
 
 /// Becomes the coordinator that leads the run.

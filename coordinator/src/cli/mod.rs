@@ -4,7 +4,6 @@ mod batches;
 mod checkpoint;
 mod cluster;
 mod corpus;
-mod describe;
 mod diagnose;
 mod ensure;
 mod eval;
@@ -32,6 +31,7 @@ mod starts;
 mod table;
 mod verify;
 mod watch;
+mod web;
 mod worker;
 
 use crate::{
@@ -80,6 +80,9 @@ enum Command {
     Status {
         /// Folder of the run, as `launch` prints it
         run: String,
+        /// Print JSON, as the page's API has it
+        #[arg(long, conflicts_with = "watch")]
+        json: bool,
         /// Show it again and again, until every trial is done or abandoned
         #[arg(long)]
         watch: bool,
@@ -112,7 +115,13 @@ enum Command {
     Replay {
         /// Folder of the run, as `launch` prints it
         run: String,
+        /// Print JSON, as the page's API has it
+        #[arg(long)]
+        json: bool,
     },
+    /// Show a run in a browser: how far each trial is, curves, laws, failures, checkpoints, what happened
+    #[command(after_help = "Example: coordinator web runs/first-1a2b3c4d")]
+    Web(web::WebArgs),
     /// Write a run's report again from what is in its store, or set two runs side by side
     #[command(after_help = "Example: coordinator report runs/first-1a2b3c4d")]
     Report {
@@ -175,7 +184,11 @@ enum Command {
     Corpus(corpus::Command),
     /// Print the JSON Schema of sweep files, for editors that check and complete TOML
     #[command(after_help = "Example: coordinator schema > sweep.schema.json")]
-    Schema,
+    Schema {
+        /// Print the OpenAPI document of the page's API and of `--json` instead
+        #[arg(long)]
+        api: bool,
+    },
     /// List the presets of models with their shapes and exact numbers of parameters
     Presets {
         /// Vocabulary of the presets that take theirs from the corpus
@@ -233,6 +246,8 @@ struct LaunchArgs {
     /// Go on although GPUs or CUDA's libraries aren't those that a trial began with; its bits are then nobody's to repeat
     #[arg(long)]
     accept_numerics: bool,
+    #[command(flatten)]
+    page: web::PageArgs,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
@@ -281,13 +296,16 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Launch(args) => return launch::launch(args).await,
         Command::Plan(args) => plan::show(&args).await?,
-        Command::Status { run, watch: false } => inspect_run::status(&run).await?,
-        Command::Status { run, watch: true } => watch::status(&run).await?,
+        Command::Status {
+            run, watch: true, ..
+        } => watch::status(&run).await?,
+        Command::Status { run, json, .. } => inspect_run::status(&run, json).await?,
         Command::Runs { store } => runs::list(&store).await?,
         Command::Logs(args) => logs::run(&args).await?,
         Command::Metrics(args) => metrics::run(&args).await?,
         Command::Diagnose(args) => return diagnose::run(args).await,
-        Command::Replay { run } => diagnose::replay(&run).await?,
+        Command::Replay { run, json } => diagnose::replay(&run, json).await?,
+        Command::Web(args) => web::run(args).await?,
         Command::Report {
             run,
             compare: None,
@@ -311,7 +329,8 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Serve(args) => serve::run(args).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
-        Command::Schema => reference::print_schema()?,
+        Command::Schema { api: false } => reference::print_schema()?,
+        Command::Schema { api: true } => reference::print_api()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
         Command::Gpus => gpus::show(),
         Command::Token { file } => {

@@ -3,8 +3,10 @@
 
 mod course;
 
-use super::describe::describe;
-use crate::control::{Entry, Subscription};
+use crate::{
+    control::{Entry, Subscription},
+    describe::describe,
+};
 use course::Course;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polestar_core::{Generation, TrialId};

@@ -10,6 +10,7 @@ use polestar_run::{
     Cause, Event,
     failure::{Blame, Member},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     pin::Pin,
@@ -25,7 +26,7 @@ use tokio::sync::mpsc;
 const MAX_BEHIND: usize = 1024;
 
 /// One thing that happened, and when.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JournalEntry {
     /// When.
     pub at: Moment,
@@ -34,7 +35,7 @@ pub struct JournalEntry {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry {
     /// A coordinator leads from here on.
@@ -131,6 +132,11 @@ pub enum Entry {
         trial: TrialId,
         /// Why.
         cause: Cause,
+    },
+    /// Somebody asked for an abandoned trial to be tried again.
+    Reopened {
+        /// Which.
+        trial: TrialId,
     },
     /// A worker will be gone soon.
     Leaving {

@@ -179,6 +179,13 @@ impl Handle {
         // One that has ended needs no telling.
         let _ = self.requests.send(Request::Stop);
     }
+
+    /// Asks for a trial that was abandoned to be tried again, with a new budget, and for those that were abandoned
+    /// because they start from it. Nothing comes of it for any other trial.
+    pub fn retry(&self, trial: TrialId) {
+        // One that has ended needs no telling.
+        let _ = self.requests.send(Request::Retry(trial));
+    }
 }
 
 impl<L: Launcher> Service<L> {

@@ -244,16 +244,26 @@ impl Run {
     pub async fn results(&self) -> Result<BTreeMap<TrialId, TrialResult>, RunError> {
         let mut results = BTreeMap::new();
         for trial in &self.record.plan.trials {
-            let id = &trial.config.id;
-            let key = result_key(&trial.config);
-            if let Some(bytes) = self.store.get_opt(&key).await? {
-                let mut result: TrialResult = from_json(&key, &bytes)?;
-                // Another run may have trained it by another name.
-                result.outcome.trial = id.clone();
-                results.insert(id.clone(), result);
+            if let Some(result) = self.result(&trial.config).await? {
+                results.insert(trial.config.id.clone(), result);
             }
         }
         Ok(results)
+    }
+
+    /// The result of one of its trials, if that is over.
+    ///
+    /// # Errors
+    /// The store's, or a record that can't be read.
+    pub async fn result(&self, trial: &Trial) -> Result<Option<TrialResult>, RunError> {
+        let key = result_key(trial);
+        let Some(bytes) = self.store.get_opt(&key).await? else {
+            return Ok(None);
+        };
+        let mut result: TrialResult = from_json(&key, &bytes)?;
+        // Another run may have trained it by another name.
+        result.outcome.trial = trial.id.clone();
+        Ok(Some(result))
     }
 
     /// What results that are there already spare: FLOPs that needn't be spent again.

@@ -2,11 +2,12 @@
 
 use crate::{SetScore, metrics::Row};
 use polestar_core::{Digest, Step};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// Where a generation found the state that it goes on with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResumedFrom {
     /// Nowhere: it begins with step 0.
@@ -29,7 +30,7 @@ impl fmt::Display for ResumedFrom {
 }
 
 /// What the engine tells while it works. For people and records, never for decisions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins or goes on.

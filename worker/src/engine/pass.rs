@@ -5,7 +5,7 @@ use super::{
     Engine, GradientStore, NotFinite, ParameterStore, SegmentState, StepPlan,
     gradient::{Accumulator, Pass},
 };
-use crate::collective::{CollectiveError, Pending, Transport};
+use crate::collective::{CollectiveError, Gathered, Pending, Transport};
 use polestar_run::placement::Zero;
 
 /// Why a pass ended early.
@@ -24,7 +24,7 @@ pub(super) enum Residency<E: Engine> {
     /// With their owners, to be gathered when they are needed.
     Sharded,
     /// On their way.
-    Gathering(Pending<E::Flat>),
+    Gathering(Pending<Gathered<E>>),
     /// On the device.
     Resident(E::Weights),
 }
@@ -46,16 +46,18 @@ impl<E: Engine> Segment<E> {
         self.state.as_mut().expect(UNSET)
     }
 
-    /// Begins to gather the weights from their owners.
+    /// Begins to gather the weights from their owners. It is segment `number` of its model.
     pub(super) fn gather<T: Transport<E>>(
         &mut self,
         engine: &E,
         transport: &mut T,
         plan: &StepPlan,
+        number: usize,
     ) {
-        let own = engine.copy(&self.state().master);
         let shards = plan.sharding.shards(self.elements);
-        self.residency = Residency::Gathering(transport.all_gather(engine, shards, own));
+        let own = &self.state().master;
+        let gathered = transport.gather_weights(engine, number, shards, own);
+        self.residency = Residency::Gathering(gathered);
     }
 }
 
@@ -71,10 +73,10 @@ pub(super) struct EvalPass<'a, E: Engine, T> {
 
 impl<E: Engine, T: Transport<E>> EvalPass<'_, E, T> {
     /// Asks for the weights of a segment if nobody has yet.
-    fn prefetch(&mut self, segment: usize) {
-        let segment = &mut self.segments[segment];
+    fn prefetch(&mut self, number: usize) {
+        let segment = &mut self.segments[number];
         if let Residency::Sharded = segment.residency {
-            segment.gather(self.engine, self.transport, &self.plan);
+            segment.gather(self.engine, self.transport, &self.plan, number);
         }
     }
 }
@@ -90,7 +92,10 @@ impl<E: Engine, T: Transport<E>> ParameterStore<E> for EvalPass<'_, E, T> {
         let residency = &mut self.segments[segment].residency;
         let weights = match std::mem::replace(residency, Residency::Sharded) {
             Residency::Resident(weights) => weights,
-            Residency::Gathering(pending) => self.engine.weights(segment, &pending.wait()?),
+            Residency::Gathering(pending) => match pending.wait()? {
+                Gathered::Master(master) => self.engine.weights(segment, &master),
+                Gathered::Weights(weights) => weights,
+            },
             Residency::Sharded => unreachable!("it was asked for above"),
         };
         *residency = Residency::Resident(weights.clone());
