@@ -206,7 +206,10 @@ impl Board {
                     view.digest = Some(*digest);
                 }
             }
-            Event::Begun { .. } | Event::Validated { .. } | Event::Underway { .. } => {}
+            Event::Begun { .. }
+            | Event::Validated { .. }
+            | Event::Rows { .. }
+            | Event::Underway { .. } => {}
         }
     }
 

@@ -17,6 +17,7 @@ use parquet::{
 };
 use polestar_core::Step;
 use polestar_store::Store;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use std::{
 };
 
 /// One step's figures.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Steps done, this one included.
     pub step: Step,
