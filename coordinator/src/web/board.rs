@@ -206,10 +206,9 @@ impl Board {
                     view.digest = Some(*digest);
                 }
             }
-            // Rows are of steps that were told before.
             Event::Begun { .. }
-            | Event::Rows { .. }
             | Event::Validated { .. }
+            | Event::Rows { .. }
             | Event::Underway { .. } => {}
         }
     }
