@@ -24,3 +24,4 @@ mod rewards;
 mod slurm;
 mod standin;
 mod strangers;
+mod telemetry;

@@ -141,6 +141,6 @@ fn progress(trial: &TrialId, generation: Generation, event: &Event) -> Vec<Strin
                 "{trial}: first step {total:.2} s after the start ({parts})"
             )]
         }
-        Event::Stepped { .. } | Event::Saved { .. } => Vec::new(),
+        Event::Stepped { .. } | Event::Saved { .. } | Event::Measured(_) => Vec::new(),
     }
 }

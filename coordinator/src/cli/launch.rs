@@ -10,6 +10,7 @@ use super::{
     scores::score_table,
     speed::Speed,
     table::table,
+    telemetry::{self, Watching},
 };
 use crate::{
     calendar::{self, duration},
@@ -22,6 +23,7 @@ use crate::{
 use polestar_core::TrialId;
 use polestar_run::{Cause, lease::Leader};
 use polestar_store::Store;
+use polestar_telemetry::{Board, Telemetry};
 use std::{
     collections::BTreeMap,
     process::ExitCode,
@@ -34,7 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const NO_REPORT: u8 = 3;
 
 /// Runs what is missing of a sweep and writes its report.
-pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
+pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<ExitCode, Error> {
     let begun = Instant::now();
     if !args.dry_run {
         output::work_on();
@@ -69,8 +71,11 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
         polestar_hf::record(&run.store, weights).await?;
     }
     println!("run {}", run.folder.url());
+    // It ends with the launch, and sends what is left then.
+    let (_exporting, board) = telemetry::of_launch(telemetry, &sweep.telemetry, &run)?;
 
-    let abandoned = train(&run, &sweep, entrance, logs, args.retry_abandoned).await?;
+    let retry = args.retry_abandoned;
+    let abandoned = train(&run, &sweep, (entrance, logs), retry, board).await?;
     print!("{}", summary(&run).await?);
     let evaluated = eval::missing(&run, &sweep.evaluation, corpus.url()).await;
     let report = write_report(&run, &corpus).await;
@@ -108,9 +113,9 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
 async fn train(
     run: &Run,
     sweep: &Sweep,
-    entrance: Entrance,
-    logs: Logs,
+    (entrance, logs): (Entrance, Logs),
     retry_abandoned: bool,
+    board: Board,
 ) -> Result<BTreeMap<TrialId, Cause>, Error> {
     let results = run.results().await?;
     let (done, trials) = (results.len(), run.record.plan.trials.len());
@@ -130,12 +135,15 @@ async fn train(
     let launcher = Entrance::launcher(sweep, &server, logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
+    options.collector = telemetry::collector(&sweep.telemetry);
     let service = Service::begin(&options, run, lead, server, launcher).await?;
     let handle = service.handle();
     let display = Display::new(trials, done).show(handle.subscribe());
+    let watching = Watching::begin(&sweep.telemetry, &handle, board).await?;
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
     let (summary, ()) = tokio::join!(service.run(), display);
     stopper.abort();
+    watching.end().await;
     let summary = summary?;
     if summary.stopped {
         return Err("interrupted; the same command goes on from the newest checkpoints".into());

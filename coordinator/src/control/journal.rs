@@ -178,13 +178,7 @@ pub enum Entry {
 impl Entry {
     /// Whether a later one says as much.
     pub fn is_superseded(&self) -> bool {
-        matches!(
-            self,
-            Entry::Progress {
-                event: Event::Stepped { .. },
-                ..
-            }
-        )
+        matches!(self, Entry::Progress { event, .. } if event.is_superseded())
     }
 }
 

@@ -4,9 +4,11 @@
 use super::{
     Engine, GradientStore, NotFinite, ParameterStore, SegmentState, StepPlan,
     gradient::{Accumulator, Pass},
+    timing::PassClock,
 };
 use crate::collective::{CollectiveError, Pending, Transport};
 use polestar_run::placement::Zero;
+use std::time::{Duration, Instant};
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,8 @@ pub(super) struct EvalPass<'a, E: Engine, T> {
     pub(super) transport: &'a mut T,
     pub(super) plan: StepPlan,
     pub(super) segments: &'a mut [Segment<E>],
+    /// Time that it has waited for other ranks.
+    pub(super) waited: Duration,
 }
 
 impl<E: Engine, T: Transport<E>> EvalPass<'_, E, T> {
@@ -90,7 +94,12 @@ impl<E: Engine, T: Transport<E>> ParameterStore<E> for EvalPass<'_, E, T> {
         let residency = &mut self.segments[segment].residency;
         let weights = match std::mem::replace(residency, Residency::Sharded) {
             Residency::Resident(weights) => weights,
-            Residency::Gathering(pending) => self.engine.weights(segment, &pending.wait()?),
+            Residency::Gathering(pending) => {
+                let began = Instant::now();
+                let whole = pending.wait()?;
+                self.waited += began.elapsed();
+                self.engine.weights(segment, &whole)
+            }
             Residency::Sharded => unreachable!("it was asked for above"),
         };
         *residency = Residency::Resident(weights.clone());
@@ -109,6 +118,7 @@ pub(super) struct TrainPass<'a, E: Engine, T> {
     pub(super) weights: EvalPass<'a, E, T>,
     pub(super) sums: &'a mut Accumulator<E>,
     pub(super) pass: Pass,
+    pub(super) clock: PassClock,
 }
 
 impl<E: Engine, T: Transport<E>> ParameterStore<E> for TrainPass<'_, E, T> {
@@ -125,16 +135,22 @@ impl<E: Engine, T: Transport<E>> ParameterStore<E> for TrainPass<'_, E, T> {
 
 impl<E: Engine, T: Transport<E>> GradientStore<E> for TrainPass<'_, E, T> {
     fn gradient(&mut self, segment: usize) -> E::Flat {
+        self.clock.turn(self.weights.waited);
         self.sums.begin(self.weights.engine, segment, self.pass)
     }
 
     fn complete(&mut self, segment: usize, gradient: E::Flat) -> Result<(), PassError> {
         let EvalPass {
-            engine, transport, ..
+            engine,
+            transport,
+            waited,
+            ..
         } = &mut self.weights;
+        let began = Instant::now();
         let done = self
             .sums
             .complete(*engine, *transport, segment, self.pass, gradient);
+        *waited += began.elapsed();
         Ok(done?)
     }
 }

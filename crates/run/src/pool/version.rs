@@ -4,7 +4,7 @@ use std::{cmp::Ordering, fmt};
 
 /// Number of the protocol between coordinator and worker. It grows with every change that an older program would
 /// misunderstand.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// One end's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
