@@ -56,13 +56,38 @@ fn a_launch_on_cuda_has_one_digest_after_kills_too() {
     assert!(success, "{}", lines.join("\n"));
     assert_eq!(digest(&sandbox, "killed"), expected);
 
-    // What computed is written down with what it computed.
-    let checkpoints = sandbox.trial("killed", TRIAL).join("checkpoints");
+    // What computed is written down with what it computed, and what moved it.
+    let written = manifest(&sandbox, "killed");
+    let text = |key: &str| written[key].as_str().expect("text").to_owned();
+    assert!(text("numerics").contains("stand-in (no GPU)"), "{written}");
+    let shared = "host memory: rank 0 and rank 1 share a GPU";
+    assert!(text("transport").starts_with(shared), "{written}");
+
+    // A GPU for each. One dies when half of what it sends in a sum has gone, and the two that then meet have a communicator
+    // of their own.
+    let mut launched = command("together.toml", "nccl", "2", 3);
+    let (devices, nccl_fault) = (2, Some("die:1:400"));
+    launched.envs(stand_ins.environment(Setting {
+        devices,
+        nccl_fault,
+        ..Setting::default()
+    }));
+    launched.stdout(std::process::Stdio::null());
+    let mut launch = crate::common::Running::start(launched);
+    launch.wait_for("resumes after step ");
+    let (success, lines) = launch.finish();
+    assert!(success, "{}", lines.join("\n"));
+    assert_eq!(digest(&sandbox, "nccl"), expected);
+    let transport = &manifest(&sandbox, "nccl")["transport"];
+    assert_eq!(transport, "NCCL 2.27.0");
+}
+
+/// The newest checkpoint's.
+fn manifest(sandbox: &Sandbox, store: &str) -> serde_json::Value {
+    let checkpoints = sandbox.trial(store, TRIAL).join("checkpoints");
     let newest = std::fs::read_dir(checkpoints).expect("checkpoints");
     let newest = newest.map(|entry| entry.expect("readable").path()).max();
-    let manifest = json(&newest.expect("a checkpoint").join("manifest.json"));
-    let numerics = manifest["numerics"].as_str().expect("what computed");
-    assert!(numerics.contains("stand-in (no GPU)"), "{numerics}");
+    json(&newest.expect("a checkpoint").join("manifest.json"))
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn device(layout: &ModelLayout, activations: usize) -> Device {
         vectors,
         weights,
         activations,
+        staging: 0,
     };
     CudaModel::open(0, &budget).expect("a device")
 }
@@ -156,11 +157,19 @@ fn train(head: HeadKind, flat: &[f32], keeps: bool) -> Trained {
         pass.backward_embedding(gradients[0].view());
         scored
     };
-    let losses = scored
-        .read()
-        .into_iter()
-        .flat_map(|(losses, _)| losses)
-        .collect();
+    let scored = scored.read();
+    for pack in &scored {
+        let pairs = pack.rewards.chunks_exact(2);
+        let margins: Vec<f32> = pairs.map(|pair| pair[0] - pair[1]).collect();
+        assert_eq!(margins, pack.margins, "what margins are of");
+        let margins = if head == HeadKind::Reward {
+            pack.losses.len()
+        } else {
+            0
+        };
+        assert_eq!(pack.margins.len(), margins);
+    }
+    let losses = scored.into_iter().flat_map(|pack| pack.losses).collect();
     let mut gradient = Vec::new();
     for (vector, segment) in gradients.iter().zip(segments) {
         let mut values = vec![0.0; segment.elements];

@@ -19,6 +19,7 @@ enum : Result {
     INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201,
     NOT_FOUND = 500,
+    NOT_READY = 600,
     LAUNCH_FAILED = 719,
 };
 
@@ -50,6 +51,7 @@ struct State {
     size_t used = 0, capacity = 4ull << 30;
     std::mt19937_64 random{1};
     bool forget_events = false;
+    int devices = 1;
     void *kernels = nullptr;
     // As kernels/cuda/host/kernels.cpp has them.
     int (*launch)(const char *, const unsigned *, unsigned, unsigned, void *const *) = nullptr;
@@ -61,6 +63,7 @@ struct State {
         if (const char *text = getenv("POLESTAR_STANDIN_SEED")) random.seed(strtoull(text, nullptr, 10));
         if (const char *text = getenv("POLESTAR_STANDIN_MEMORY")) capacity = strtoull(text, nullptr, 10);
         if (const char *text = getenv("POLESTAR_STANDIN_FORGET")) forget_events = !strcmp(text, "events");
+        if (const char *text = getenv("POLESTAR_STANDIN_DEVICES")) devices = atoi(text);
     }
 };
 
@@ -71,7 +74,8 @@ State &state() {
 
 typedef std::lock_guard<std::recursive_mutex> Guard;
 
-thread_local bool current = false;
+// A device's context is its number and one; they share all memory.
+thread_local uintptr_t current = 0;
 
 bool holds(const std::map<uintptr_t, size_t> &regions, const void *address, size_t bytes) {
     uintptr_t at = (uintptr_t)address;
@@ -81,22 +85,24 @@ bool holds(const std::map<uintptr_t, size_t> &regions, const void *address, size
     return at + bytes <= region->first + region->second;
 }
 
-// Advances streams, one operation at a time, drawn among those that may go on, until `done`.
-void drain(const std::function<bool()> &done) {
+// Advances streams, one operation at a time, drawn among those that may go on, until `done`. Whoever doesn't `insist` is
+// content with what can be done now, and with so many operations.
+void drain(const std::function<bool()> &done, bool insist = true, size_t most = SIZE_MAX) {
     State &s = state();
     // How eager each stream is: some seeds starve one of them.
     std::vector<double> eager;
     for (size_t i = 0; i < s.streams.size(); i++) eager.push_back(1.0 / (1 << (s.random() % 7)));
-    while (!done()) {
+    for (size_t i = 0; i < most && !done(); i++) {
         std::vector<size_t> able;
         std::vector<double> weights;
-        for (size_t i = 0; i < s.streams.size(); i++) {
-            Stream *stream = s.streams[i];
+        for (size_t j = 0; j < s.streams.size(); j++) {
+            Stream *stream = s.streams[j];
             if (!stream->queue.empty() && stream->queue.front().ready()) {
-                able.push_back(i);
-                weights.push_back(eager[i]);
+                able.push_back(j);
+                weights.push_back(eager[j]);
             }
         }
+        if (able.empty() && !insist) return;
         if (able.empty()) {
             STANDIN_LOG("the program waits for what can never happen");
             abort();
@@ -150,6 +156,21 @@ void polestar_standin_enqueue(void *stream, std::function<void()> *work) {
     push(stream, std::move(run));
 }
 
+void polestar_standin_enqueue_when(void *stream, std::function<bool()> *ready, std::function<void()> *work) {
+    Guard guard(state().lock);
+    push(stream, std::move(*work), std::move(*ready));
+    delete ready;
+    delete work;
+}
+
+void polestar_standin_lock() { state().lock.lock(); }
+void polestar_standin_unlock() { state().lock.unlock(); }
+int polestar_standin_device() { return (int)current - 1; }
+unsigned long polestar_standin_draw() {
+    Guard guard(state().lock);
+    return state().random();
+}
+
 bool polestar_standin_is_device(const void *address, size_t bytes) {
     Guard guard(state().lock);
     return holds(state().device, address, bytes);
@@ -173,6 +194,7 @@ Result cuGetErrorName(Result code, const char **text) {
         case INVALID_IMAGE: *text = "CUDA_ERROR_INVALID_IMAGE"; break;
         case INVALID_CONTEXT: *text = "CUDA_ERROR_INVALID_CONTEXT"; break;
         case NOT_FOUND: *text = "CUDA_ERROR_NOT_FOUND"; break;
+        case NOT_READY: *text = "CUDA_ERROR_NOT_READY"; break;
         default: *text = "CUDA_ERROR_LAUNCH_FAILED";
     }
     return SUCCESS;
@@ -180,11 +202,19 @@ Result cuGetErrorName(Result code, const char **text) {
 
 Result cuGetErrorString(Result code, const char **text) { return cuGetErrorName(code, text); }
 
-Result cuDeviceGetCount(int *count) { return *count = 1, SUCCESS; }
-Result cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
+Result cuDeviceGetCount(int *count) { return *count = state().devices, SUCCESS; }
+Result cuDeviceGet(int *device, int ordinal) {
+    return *device = ordinal, ordinal >= 0 && ordinal < state().devices ? SUCCESS : INVALID_VALUE;
+}
+
+Result cuDeviceGetUuid_v2(char *uuid, int device) {
+    memset(uuid, 0, 16);
+    return uuid[15] = (char)device, SUCCESS;
+}
 
 Result cuDeviceGetName(char *name, int bytes, int) {
-    snprintf(name, bytes, "stand-in (no GPU)");
+    const char *text = getenv("POLESTAR_STANDIN_NAME");
+    snprintf(name, bytes, "%s", text ? text : "stand-in (no GPU)");
     return SUCCESS;
 }
 
@@ -200,9 +230,11 @@ Result cuDeviceGetAttribute(int *value, int attribute, int) {
 }
 
 Result cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = state().capacity, SUCCESS; }
-Result cuDevicePrimaryCtxRetain(void **context, int) { return *context = &state(), SUCCESS; }
+Result cuDevicePrimaryCtxRetain(void **context, int device) {
+    return *context = (void *)(uintptr_t)(device + 1), SUCCESS;
+}
 Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-Result cuCtxSetCurrent(void *context) { return current = context != nullptr, SUCCESS; }
+Result cuCtxSetCurrent(void *context) { return current = (uintptr_t)context, SUCCESS; }
 
 Result cuStreamCreate(void **stream, unsigned) {
     Guard guard(state().lock);
@@ -252,6 +284,16 @@ Result cuStreamWaitEvent(void *stream, void *event, unsigned) {
     return SUCCESS;
 }
 
+// Time passes while it is asked: something may be done meanwhile.
+Result cuEventQuery(void *event) {
+    Guard guard(state().lock);
+    if (!current) return INVALID_CONTEXT;
+    Event *awaited = (Event *)event;
+    uint64_t number = awaited->recorded;
+    drain([=] { return awaited->passed >= number; }, false, 1 + state().random() % 8);
+    return awaited->passed >= number ? SUCCESS : NOT_READY;
+}
+
 Result cuEventSynchronize(void *event) {
     Guard guard(state().lock);
     if (!current) return INVALID_CONTEXT;
@@ -280,11 +322,14 @@ Result cuMemFree_v2(uintptr_t address) {
     Guard guard(state().lock);
     auto found = state().device.find(address);
     if (found == state().device.end()) return INVALID_VALUE;
-    drain([] {
-        for (Stream *stream : state().streams)
-            if (!stream->queue.empty()) return false;
-        return true;
-    });
+    // What waits for another rank may be another device's.
+    drain(
+        [] {
+            for (Stream *stream : state().streams)
+                if (!stream->queue.empty()) return false;
+            return true;
+        },
+        false);
     state().used -= found->second;
     state().device.erase(found);
     free((void *)address);

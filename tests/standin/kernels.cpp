@@ -289,6 +289,18 @@ void flat_add(float *sum, const float *other, i64 elements) {
     for (i64 i = 0; i < elements; i++) sum[i] += other[i];
 }
 
+void flat_merge(float *out, const float *p0, const float *p1, const float *p2, const float *p3, const float *p4,
+                const float *p5, const float *p6, const float *p7, int count, i64 elements) {
+    const float *p[8] = {p0, p1, p2, p3, p4, p5, p6, p7};
+    for (i64 i = 0; i < elements; i++) {
+        float x[8] = {0};
+        for (int k = 0; k < count; k++) x[k] = p[k][i];
+        for (int left = count; left > 1; left = (left + 1) / 2)
+            for (int k = 0; k < left; k += 2) x[k / 2] = k + 1 < left ? x[k] + x[k + 1] : x[k];
+        out[i] = x[0];
+    }
+}
+
 void sum_partials(const float *partials, float *gradient, int count, int width) {
     for (int i = 0; i < width; i++) {
         float sum = 0;
@@ -343,7 +355,7 @@ std::map<std::string, Entry> &entries() {
         OPERATION(rms_norm_backward), OPERATION(rope_table), OPERATION(rope), OPERATION(swiglu_forward);
         OPERATION(swiglu_backward), OPERATION(attention_delta), OPERATION(reward_forward), OPERATION(reward_loss);
         OPERATION(reward_backward), OPERATION(reward_weight_gradient), OPERATION(cross_entropy), OPERATION(flat_add);
-        OPERATION(sum_partials), OPERATION(block_sums), OPERATION(adamw), OPERATION(cast_to_bf16);
+        OPERATION(flat_merge), OPERATION(sum_partials), OPERATION(block_sums), OPERATION(adamw), OPERATION(cast_to_bf16);
         for (const char *width : {"16", "32", "64", "128"}) {
             (*e)[std::string("attention_forward_") + width] = entry(attention_forward);
             (*e)[std::string("attention_query_gradient_") + width] = entry(attention_query_gradient);

@@ -8,7 +8,10 @@ use std::{
     hash::{Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 /// Where the stand-ins are, once they are built.
@@ -35,12 +38,22 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
     /// Waits between streams are ignored.
     pub(crate) forgets_events: bool,
+    /// How many devices there are; 0 for one.
+    pub(crate) devices: u32,
+    /// The devices' name, if it is to be another one.
+    pub(crate) name: Option<&'static str>,
+    /// What goes wrong in NCCL, once.
+    pub(crate) nccl_fault: Option<&'static str>,
 }
 
 /// Tests of one process build one after the other.
 static BUILDS: Mutex<()> = Mutex::new(());
 
 const KERNELS: &str = "POLESTAR_STANDIN_KERNELS";
+const DEVICES: &str = "POLESTAR_STANDIN_DEVICES";
+
+/// Faults that were planted: each has a file of its own.
+static PLANTED: AtomicU32 = AtomicU32::new(0);
 
 impl StandIns {
     /// Builds them, or finds them built before in `folder`. None where there is no g++, which is said.
@@ -53,6 +66,7 @@ impl StandIns {
             "nvrtc.cpp",
             "products.cpp",
             "kernels.cpp",
+            "nccl.cpp",
         ] {
             let text = std::fs::read(sources.join(file)).expect("the stand-ins' sources");
             text.hash(&mut hasher);
@@ -77,6 +91,7 @@ impl StandIns {
             ),
             ("libnvrtc.so", "nvrtc.cpp", &[]),
             ("libcublasLt.so", "products.cpp", &["-L.", "-l:libcuda.so"]),
+            ("libnccl.so", "nccl.cpp", &["-L.", "-l:libcuda.so"]),
             ("libpolestar_kernels.so", "kernels.cpp", &[]),
         ] {
             let mut command = Command::new("g++");
@@ -128,6 +143,21 @@ impl StandIns {
         if setting.forgets_events {
             environment.push(("POLESTAR_STANDIN_FORGET", "events".into()));
         }
+        if setting.devices > 0 {
+            environment.push((DEVICES, setting.devices.to_string().into()));
+        }
+        if let Some(name) = setting.name {
+            environment.push(("POLESTAR_STANDIN_NAME", name.into()));
+        }
+        if let Some(fault) = setting.nccl_fault {
+            let once = format!(
+                "planted-{}-{}",
+                std::process::id(),
+                PLANTED.fetch_add(1, Relaxed)
+            );
+            environment.push(("POLESTAR_STANDIN_NCCL", fault.into()));
+            environment.push(("POLESTAR_STANDIN_NCCL_ONCE", self.folder.join(once).into()));
+        }
         environment
     }
 
@@ -164,6 +194,12 @@ impl StandIns {
 /// Whether this process finds the stand-ins.
 pub(crate) fn are_here() -> bool {
     std::env::var_os(KERNELS).is_some()
+}
+
+/// How many devices the stand-ins have for this process.
+pub(crate) fn devices() -> u32 {
+    let devices = std::env::var(DEVICES).ok();
+    devices.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// The lines that a test printed behind this word.

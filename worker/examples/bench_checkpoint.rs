@@ -120,6 +120,7 @@ fn work(args: &Args, mut collective: MeshTransport) -> Result<(), Failure> {
                         objects: uploads.into_iter().map(|u| u.object).collect(),
                         page: PAGE,
                         numerics: None,
+                        transport: None,
                     };
                     runtime.block_on(checkpoint::commit(&store, &manifest))?;
                 }

@@ -4,6 +4,8 @@
 #![cfg(feature = "cuda")]
 
 mod common;
+#[path = "common/nccl.rs"]
+mod nccl;
 #[path = "common/small.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod small;
@@ -14,7 +16,7 @@ use common::connect;
 use polestar_core::{Digest, Precision};
 use polestar_run::{
     Outcome, Trial,
-    config::Backend,
+    config::{Backend, DeviceTransport},
     metrics::{self, Row},
     placement::Zero,
 };
@@ -24,8 +26,11 @@ use polestar_worker::{
     engine::{self, Environment, Failure, Kept},
 };
 use small::{store, trial};
-use standin::{Setting, StandIns, are_here, told};
-use std::{sync::Arc, thread};
+use standin::{Setting, StandIns, are_here, devices, told};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 use tokio::runtime::Runtime;
 
 const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
@@ -45,6 +50,17 @@ fn train(
     store: &Store,
     world: usize,
 ) -> Result<Outcome, Failure> {
+    train_until(runtime, trial, store, world, Arc::default())
+}
+
+/// The same; where `drain` is set, until a checkpoint is saved.
+fn train_until(
+    runtime: &Runtime,
+    trial: &Trial,
+    store: &Store,
+    world: usize,
+    drain: Arc<AtomicBool>,
+) -> Result<Outcome, Failure> {
     let ranks = connect(runtime, &vec![Locality::Machine; world]);
     let ranks: Vec<_> = ranks
         .into_iter()
@@ -54,7 +70,7 @@ fn train(
                 run: store.clone(),
                 runtime: runtime.handle().clone(),
                 abort: Arc::default(),
-                drain: Arc::default(),
+                drain: Arc::clone(&drain),
                 events: Box::new(|_| {}),
                 slice: None,
                 kept: Kept::default(),
@@ -76,14 +92,21 @@ fn rows(runtime: &Runtime, trial: &Trial, store: &Store) -> Vec<Row> {
         .expect("metrics")
 }
 
-/// Every world and stage: one digest.
+/// Every world and stage: one digest. By NCCL, if there are devices enough.
 fn every_world() {
     let runtime = Runtime::new().expect("a runtime");
     let mut digest: Option<Digest> = None;
+    let by_nccl = devices() >= 4;
     for (world, recompute) in [(1, false), (2, true), (4, false)] {
+        if by_nccl && world == 1 {
+            continue;
+        }
         for zero in STAGES {
             let mut trial = bf16(&runtime, zero, Backend::Cuda);
             trial.execution.recompute = recompute;
+            if by_nccl {
+                trial.execution.transport = DeviceTransport::Nccl;
+            }
             let store = store(&format!("cuda-{world}-{zero:?}"));
             let outcome = train(&runtime, &trial, &store, world).expect("an outcome");
             let expected = *digest.get_or_insert(outcome.digest);
@@ -136,19 +159,80 @@ fn one_digest_at_every_world_size_and_stage_in_every_order_of_streams() {
         return;
     };
     let test = "one_digest_at_every_world_size_and_stage_in_every_order_of_streams";
-    let digest = |seed| {
+    let digest = |devices, seed| {
         let said = stand_ins.run(
             test,
             Setting {
                 seed,
+                devices,
                 ..Setting::default()
             },
         );
         told(&said, "digest")[0].to_owned()
     };
-    let expected = digest(1);
-    for seed in [2, 3] {
-        assert_eq!(digest(seed), expected, "seed {seed}");
+    let expected = digest(1, 1);
+    // Through host memory, and by NCCL.
+    for (devices, seed) in [(1, 2), (1, 3), (4, 4), (4, 5)] {
+        assert_eq!(
+            digest(devices, seed),
+            expected,
+            "{devices} devices, seed {seed}"
+        );
+    }
+}
+
+/// What a process that finds other devices makes of a trial that was begun.
+fn begin_and_go_on(folder: &str) {
+    let runtime = Runtime::new().expect("a runtime");
+    let store = Store::open(folder).expect("a store");
+    let mut trial = bf16(&runtime, Zero::None, Backend::Cuda);
+    // The corpus is in this process' memory.
+    let begins = std::env::var_os("POLESTAR_STANDIN_NAME").is_none();
+    if begins {
+        let stopped = train_until(&runtime, &trial, &store, 1, Arc::new(true.into()));
+        assert!(
+            matches!(stopped, Err(Failure::Drained { .. })),
+            "{stopped:?}"
+        );
+        return;
+    }
+    let refused = train(&runtime, &trial, &store, 1).expect_err("other bits");
+    let said = refused.to_string();
+    println!("{said}");
+    assert!(
+        said.starts_with("this worker computes with another card,"),
+        "{said}"
+    );
+    assert!(
+        said.contains("the checkpoint's was stand-in (no GPU),"),
+        "{said}"
+    );
+    assert!(said.contains("--accept-numerics"), "{said}");
+    assert!(!refused.is_retryable(), "it would be the same next time");
+    trial.execution.accept_numerics = true;
+    train(&runtime, &trial, &store, 1).expect("it goes on");
+}
+
+#[test]
+fn a_trial_goes_on_where_other_bits_are_computed_only_if_that_is_accepted() {
+    const FOLDER: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/other-numerics");
+    if are_here() {
+        return begin_and_go_on(FOLDER);
+    }
+    let Some(stand_ins) = StandIns::build(env!("CARGO_TARGET_TMPDIR")) else {
+        return;
+    };
+    // Whatever a run before has left.
+    let _ = std::fs::remove_dir_all(FOLDER);
+    let test = "a_trial_goes_on_where_other_bits_are_computed_only_if_that_is_accepted";
+    for name in [None, Some("another card")] {
+        stand_ins.run(
+            test,
+            Setting {
+                name,
+                ..Setting::default()
+            },
+        );
     }
 }
 

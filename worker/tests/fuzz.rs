@@ -71,6 +71,7 @@ fn save(runtime: &Runtime, store: &Store, layout: &ModelLayout, page: u64) -> Ma
         objects,
         page,
         numerics: None,
+        transport: None,
     };
     runtime
         .block_on(checkpoint::commit(store, &manifest))

@@ -43,11 +43,24 @@ fn usage() -> String {
     text
 }
 
+/// A command without what cargo told this program of itself. Build scripts ask for these variables: with them, what
+/// is built here would be out of date for a cargo that is called by hand, and the other way round.
+fn process(command: &[&str]) -> Command {
+    let mut process = Command::new(command[0]);
+    process.args(&command[1..]);
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            process.env_remove(name.as_ref());
+        }
+    }
+    process
+}
+
 /// Standard output of a command that must succeed.
 fn output(command: &[&str]) -> Result<String, Trouble> {
     let said = command.join(" ");
-    let output = Command::new(command[0])
-        .args(&command[1..])
+    let output = process(command)
         .output()
         .map_err(|error| format!("`{said}` can't be run: {error}"))?;
     if !output.status.success() {

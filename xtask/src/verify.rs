@@ -1,7 +1,6 @@
 //! The steps of `cargo xtask verify`, and running them.
 
 use crate::{Trouble, arrows, pages, shape};
-use std::process::Command;
 
 /// One check.
 struct Step {
@@ -196,8 +195,7 @@ impl Step {
 }
 
 fn run(command: &[&str], rustdoc_flags: Option<&str>) -> Result<(), Trouble> {
-    let status = Command::new(command[0])
-        .args(&command[1..])
+    let status = crate::process(command)
         .envs(rustdoc_flags.map(|flags| ("RUSTDOCFLAGS", flags)))
         .status()
         .map_err(|error| format!("{} can't be run: {error}", command[0]))?;

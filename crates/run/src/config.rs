@@ -41,6 +41,27 @@ impl Backend {
     }
 }
 
+/// How vectors go from one worker's GPU to another's, with `backend = "cuda"`. In canonical order it doesn't show in the
+/// weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceTransport {
+    /// By NCCL where every worker of a trial has it and a GPU of its own, and nothing that is to be encrypted would go
+    /// between hosts; otherwise through host memory.
+    #[default]
+    Auto,
+    /// By NCCL, between hosts too, where it encrypts nothing. A trial that can't have it is refused.
+    Nccl,
+    /// Through host memory, and the connections of CPU workers.
+    Staged,
+}
+
+impl DeviceTransport {
+    pub(crate) fn is_auto(&self) -> bool {
+        *self == DeviceTransport::Auto
+    }
+}
+
 /// AdamW and gradient clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -236,6 +257,10 @@ pub struct TrainConfig {
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
     #[schemars(extend("default" = "auto"))]
     pub memory_tier: MemoryTier,
+    /// How vectors go between GPUs: `"auto"`, `"nccl"` or `"staged"`, through host memory.
+    #[serde(default, skip_serializing_if = "DeviceTransport::is_auto")]
+    #[schemars(extend("default" = "auto"))]
+    pub transport: DeviceTransport,
     /// Go on although GPUs or libraries aren't those that a trial began with, whose bits are others; as
     /// `launch --accept-numerics`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -284,6 +309,11 @@ pub enum ConfigError {
         "train.backend is \"cuda\", whose matrix products have bf16 operands; set train.precision = \"bf16\""
     )]
     CudaPrecision,
+    /// There is nothing to choose.
+    #[error(
+        "train.transport says how vectors go between GPUs of train.backend = \"cuda\", and the backend is \"{0}\"; leave it out"
+    )]
+    NoDeviceTransport(&'static str),
     /// Nothing could be fitted or compared.
     #[error("train.validation.triplets and final_triplets must be at least 1")]
     NoValidation,
@@ -343,6 +373,9 @@ impl TrainConfig {
         }
         if self.backend == Backend::Cuda && self.precision != Precision::Bf16 {
             return Err(ConfigError::CudaPrecision);
+        }
+        if self.backend != Backend::Cuda && self.transport != DeviceTransport::Auto {
+            return Err(ConfigError::NoDeviceTransport(self.backend.name()));
         }
         let o = &self.optimizer;
         let wrong = |key, value: f32, must| ConfigError::Optimizer {
@@ -406,6 +439,7 @@ impl TrainConfig {
             loader: self.loader.clone(),
             checkpoint: self.checkpoint.clone(),
             memory_tier: self.memory_tier,
+            transport: self.transport,
             accept_numerics: self.accept_numerics,
             trunk,
         }

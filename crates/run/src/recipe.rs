@@ -10,7 +10,9 @@
 //! of the weights must be in it: that is why a sum whose order isn't canonical carries its world.
 
 use crate::{
-    config::{Backend, CheckpointConfig, LoaderConfig, MemoryTier, OptimizerConfig},
+    config::{
+        Backend, CheckpointConfig, DeviceTransport, LoaderConfig, MemoryTier, OptimizerConfig,
+    },
     placement::{Reduction, Zero},
     schedule::{Schedule, ScheduleError},
 };
@@ -199,6 +201,9 @@ pub struct Execution {
     /// Whether ranks keep the state in memory when their generation ends early.
     #[serde(default, skip_serializing_if = "MemoryTier::is_auto")]
     pub memory_tier: MemoryTier,
+    /// How vectors go from one rank's GPU to another's.
+    #[serde(default, skip_serializing_if = "DeviceTransport::is_auto")]
+    pub transport: DeviceTransport,
     /// Whether ranks go on although their devices or libraries aren't those that the trial began with: with `cuda`, bits
     /// depend on the GPU's model and on versions. The one thing here that may show in the weights.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

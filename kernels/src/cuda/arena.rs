@@ -15,11 +15,18 @@ pub enum Class {
     Weights,
     /// What a pass keeps and what it needs for a moment.
     Activations,
+    /// What comes from other ranks until it is added up.
+    Staging,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Class; 3] = [Class::Vectors, Class::Weights, Class::Activations];
+    pub const ALL: [Class; 4] = [
+        Class::Vectors,
+        Class::Weights,
+        Class::Activations,
+        Class::Staging,
+    ];
 
     /// As messages call it.
     pub fn name(self) -> &'static str {
@@ -27,6 +34,7 @@ impl Class {
             Class::Vectors => "weights, moments and gradients",
             Class::Weights => "compute weights",
             Class::Activations => "activations",
+            Class::Staging => "staging buffers",
         }
     }
 }

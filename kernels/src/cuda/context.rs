@@ -13,6 +13,7 @@ pub(super) struct Context {
     device: sys::CUdevice,
     pub(super) ordinal: usize,
     pub(super) name: String,
+    pub(super) uuid: String,
     pub(super) multiprocessors: u32,
     pub(super) capability: (u32, u32),
 }
@@ -35,6 +36,9 @@ impl Context {
             result::device::get(ordinal as i32).map_err(CudaError::driver("cuDeviceGet"))?;
         let name =
             result::device::get_name(device).map_err(CudaError::driver("cuDeviceGetName"))?;
+        let uuid =
+            result::device::get_uuid(device).map_err(CudaError::driver("cuDeviceGetUuid"))?;
+        let uuid = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8));
         use sys::CUdevice_attribute as Attribute;
         let attribute = |attribute| {
             // SAFETY: the device is one that the driver gave.
@@ -53,6 +57,7 @@ impl Context {
             device,
             ordinal,
             name,
+            uuid: uuid.collect(),
             multiprocessors,
             capability: (major, minor),
         };
@@ -175,6 +180,20 @@ impl Event {
         Event {
             raw,
             context: Arc::clone(context),
+        }
+    }
+
+    /// Whether the stream's work has come so far.
+    pub fn is_done(&self) -> bool {
+        self.context.enter();
+        // SAFETY: it is alive.
+        match unsafe { result::event::query(self.raw) } {
+            Ok(()) => true,
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_READY => false,
+            Err(error) => {
+                let device = &self.context.ordinal;
+                panic!("CUDA device {device}: cuEventQuery: {}", text(error));
+            }
         }
     }
 

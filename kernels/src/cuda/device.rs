@@ -28,6 +28,8 @@ pub struct Budget {
     pub weights: usize,
     /// Of [`Class::Activations`].
     pub activations: usize,
+    /// Of [`Class::Staging`].
+    pub staging: usize,
 }
 
 impl Budget {
@@ -36,6 +38,7 @@ impl Budget {
             Class::Vectors => self.vectors,
             Class::Weights => self.weights,
             Class::Activations => self.activations,
+            Class::Staging => self.staging,
         }
     }
 }
@@ -52,6 +55,7 @@ struct Inner {
     memory: Mutex<Memory>,
     compute: Stream,
     copies: Stream,
+    communication: Stream,
     regions: [Region; Class::ALL.len()],
     context: Arc<Context>,
 }
@@ -60,12 +64,14 @@ struct Memory {
     vectors: Pool,
     weights: Pool,
     activations: Stack,
+    staging: Pool,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.context.enter();
-        for stream in [self.compute.raw, self.copies.raw] {
+        for stream in [&self.compute, &self.copies, &self.communication] {
+            let stream = stream.raw;
             // SAFETY: the streams are alive until this returns. What was given out uses memory, kernels and workspaces that
             // are given up next; errors were told where they happened.
             let _ = unsafe { result::stream::synchronize(stream) };
@@ -80,13 +86,15 @@ impl fmt::Debug for Device {
     }
 }
 
-/// One of a device's two streams.
+/// One of a device's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
     /// Kernels, products, and copies within the device.
     Compute,
     /// To and from the host.
     Copies,
+    /// To and from other ranks' devices, and sums of what came.
+    Communication,
 }
 
 impl Device {
@@ -99,7 +107,7 @@ impl Device {
         let program = Program::load(&context, sources)?;
         let products = Products::new(&context)?;
         let region = |class: Class| Region::new(&context, class, budget.of(class));
-        let [vectors, weights, activations] = Class::ALL.map(region);
+        let [vectors, weights, activations, staging] = Class::ALL.map(region);
         Ok(Device(Arc::new(Inner {
             program,
             products,
@@ -108,10 +116,12 @@ impl Device {
                 vectors: Pool::new(budget.vectors),
                 weights: Pool::new(budget.weights),
                 activations: Stack::new(budget.activations),
+                staging: Pool::new(budget.staging),
             }),
             compute: Stream::new(&context)?,
             copies: Stream::new(&context)?,
-            regions: [vectors?, weights?, activations?],
+            communication: Stream::new(&context)?,
+            regions: [vectors?, weights?, activations?, staging?],
             context,
         })))
     }
@@ -131,6 +141,11 @@ impl Device {
     /// Its name, as the driver gives it.
     pub fn name(&self) -> &str {
         &self.0.context.name
+    }
+
+    /// The number by which the driver tells devices apart, also in other processes and whatever each of them sees.
+    pub fn uuid(&self) -> &str {
+        &self.0.context.uuid
     }
 
     /// Streaming multiprocessors.
@@ -163,6 +178,7 @@ impl Device {
             Class::Vectors => memory.vectors.high(),
             Class::Weights => memory.weights.high(),
             Class::Activations => memory.activations.high(),
+            Class::Staging => memory.staging.high(),
         }
     }
 
@@ -182,6 +198,7 @@ impl Device {
             match class {
                 Class::Vectors => memory.vectors.take(bytes),
                 Class::Weights => memory.weights.take(bytes),
+                Class::Staging => memory.staging.take(bytes),
                 Class::Activations => panic!("activations are taken from frames"),
             }
         };
@@ -200,6 +217,7 @@ impl Device {
         match class {
             Class::Vectors => memory.vectors.give(offset, bytes),
             Class::Weights => memory.weights.give(offset, bytes),
+            Class::Staging => memory.staging.give(offset, bytes),
             Class::Activations => {}
         }
     }
@@ -248,6 +266,7 @@ impl Device {
         match which {
             Which::Compute => self.0.compute.raw,
             Which::Copies => self.0.copies.raw,
+            Which::Communication => self.0.communication.raw,
         }
     }
 
@@ -275,24 +294,34 @@ impl Device {
         self.record(Which::Compute)
     }
 
-    /// Waits until everything that was given out is done.
+    /// Has what is given out to be communicated from now on wait for a point.
+    pub fn communicate_after(&self, event: &Event) {
+        self.wait(Which::Communication, event);
+    }
+
+    /// The point to which communication has been given out so far.
+    pub fn communicated(&self) -> Event {
+        self.record(Which::Communication)
+    }
+
+    /// Waits until everything that was given out is done, but for communication: that others take part in.
     pub fn synchronize(&self) {
         for which in [Which::Compute, Which::Copies] {
             self.record(which).synchronize();
         }
     }
 
-    /// Launches a kernel on the compute stream.
+    /// Launches a kernel on a stream.
     ///
     /// # Safety
     /// Every address among the arguments must be one of this device, of memory as large as the kernel reads or writes there.
-    pub(super) unsafe fn launch(&self, launch: &Launch) {
+    pub(super) unsafe fn launch(&self, launch: &Launch, which: Which) {
         if launch.is_empty() {
             return;
         }
         self.0.context.enter();
         // SAFETY: what the caller promises; the stream is alive.
-        let launched = unsafe { self.0.program.launch(launch, self.stream(Which::Compute)) };
+        let launched = unsafe { self.0.program.launch(launch, self.stream(which)) };
         if let Err(error) = launched {
             panic!(
                 "{self:?}: {} can't be launched: {}",

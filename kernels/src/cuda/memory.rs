@@ -68,6 +68,14 @@ impl<T: Element> View<T> {
         self.elements * size_of::<T>()
     }
 
+    /// Its bytes, whatever they are.
+    pub fn span(&self) -> Span {
+        Span {
+            address: self.address,
+            bytes: self.bytes(),
+        }
+    }
+
     /// The same bits as elements of another type.
     ///
     /// # Panics
@@ -89,6 +97,20 @@ impl<T: Element> View<T> {
         );
         let address = self.address + (range.start * size_of::<T>()) as u64;
         View::new(address, range.len())
+    }
+}
+
+/// Some bytes on a device: what is moved without a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+}
+
+impl Span {
+    /// How many there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

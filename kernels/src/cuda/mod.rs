@@ -12,7 +12,8 @@
 //! it is closed, and the functions that launch them check lengths against shapes.
 //!
 //! **Order.** What is launched runs in order on one compute stream. Copies run on a stream of their own; events order the
-//! two, both ways, wherever memory passes from one to the other.
+//! two, both ways, wherever memory passes from one to the other. A third stream is for [`nccl`]: it waits for what was
+//! computed, and nothing waits for it but its user, on the host, who may have to give it up.
 //!
 //! **Errors.** After an error of a kernel a CUDA context is of no use. Functions of an open device therefore panic with what
 //! the driver said; the worker reports it as it reports any panic, and the coordinator tries again in a new generation.
@@ -31,6 +32,8 @@ mod gemm;
 #[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
+pub mod nccl;
+#[cfg(feature = "cuda")]
 mod ops;
 #[cfg(feature = "cuda")]
 mod program;
@@ -48,7 +51,7 @@ pub use error::CudaError;
 #[cfg(feature = "cuda")]
 pub use gemm::{Operand, Product, WORKSPACE};
 #[cfg(feature = "cuda")]
-pub use memory::{Bf16, DeviceVec, Element, Frame, View};
+pub use memory::{Bf16, DeviceVec, Element, Frame, Span, View};
 #[cfg(feature = "cuda")]
 pub use ops::{AttentionView, NormBackward, RewardView, TileView};
 #[cfg(feature = "cuda")]

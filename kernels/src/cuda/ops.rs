@@ -16,6 +16,7 @@ use super::{
         Address, EmbeddingBackward, EmbeddingForward, HeadShape, Launch, RmsNormBackward,
         RmsNormForward, Rope, RopeTable, SumPartials, SwigluBackward, SwigluForward,
     },
+    device::Which,
     memory::{Bf16, Element, View},
 };
 
@@ -236,9 +237,13 @@ impl Device {
 
     /// Launches what the functions above have checked.
     fn checked(&self, launch: Launch) {
+        self.checked_on(Which::Compute, launch);
+    }
+
+    fn checked_on(&self, which: Which, launch: Launch) {
         // SAFETY: every address is that of a view of this device's memory, which is as long as the kernel's sizes say: the
         // function that made the launch has compared them. Null is only given where a kernel takes it.
-        unsafe { self.launch(&launch) }
+        unsafe { self.launch(&launch, which) }
     }
 }
 

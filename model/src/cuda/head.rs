@@ -22,28 +22,35 @@ impl Pass<'_> {
             self.model.device().zero(self.packs[pack].other);
         }
         let head = self.model.layout().head();
-        let values = match head {
+        let [values, rewards] = match head {
             HeadKind::Reward => self.reward(pack, weights, gradient, &moment),
-            HeadKind::Language => self.language(pack, weights, gradient, &moment),
+            HeadKind::Language => {
+                let losses = self.language(pack, weights, gradient, &moment);
+                [losses, losses.slice(0..0)]
+            }
         };
         let device = self.model.device();
-        let mut fetched = device.pinned_memory(values.len());
-        device.fetch(values, &mut fetched, None);
+        let [values, rewards] = [values, rewards].map(|view| {
+            let mut fetched = device.pinned_memory(view.len());
+            device.fetch(view, &mut fetched, None);
+            fetched
+        });
         PackScores {
             head,
             input: self.packs[pack].prepared.input.clone(),
-            values: fetched,
+            values,
+            rewards,
         }
     }
 
-    /// Losses, then margins, of a pack's triplets.
+    /// Losses, then margins, of a pack's triplets; and their rewards.
     fn reward(
         &self,
         pack: usize,
         weights: &SegmentWeights,
         gradient: Option<(View<f32>, f32)>,
         moment: &Frame<'_>,
-    ) -> View<f32> {
+    ) -> [View<f32>; 2] {
         let (device, sizes, pack) = (self.model.device(), self.model.sizes(), &self.packs[pack]);
         let rows = pack.tables.rows.len();
         let views = RewardView {
@@ -58,13 +65,13 @@ impl Pass<'_> {
         let halves = [0..rows / 2, rows / 2..rows].map(|half| values.slice(half));
         let Some((whole, scale)) = gradient else {
             device.reward(&views, sizes.eps, halves, None);
-            return values;
+            return [values, views.rewards];
         };
         let grads = moment.take(rows);
         device.reward(&views, sizes.eps, halves, Some((grads, scale)));
         let of = |tensor: usize| weights.gradient(whole, tensor..tensor + 1);
         device.reward_backward(&views, grads, pack.other, [of(NORM), of(HEAD)]);
-        values
+        [values, views.rewards]
     }
 
     /// The loss of each of a pack's targets.

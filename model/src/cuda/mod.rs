@@ -12,7 +12,7 @@ mod weights;
 
 pub use pack::PreparedPack;
 pub use pass::Pass;
-pub use scored::Scored;
+pub use scored::{Scored, ScoredPack};
 pub use weights::SegmentWeights;
 
 use crate::{HeadKind, ModelConfig, ModelLayout, PackInput};
@@ -20,6 +20,7 @@ use polestar_kernels::cuda::{
     Budget, CudaError, Device, Product, View,
     abi::{MAX_HEAD_WIDTH, MAX_NORM_WIDTH, SOURCES},
 };
+use std::ops::Range;
 
 /// A model that the kernels can't compute.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -185,6 +186,18 @@ impl CudaModel {
     /// A segment's weights as passes read them, from its whole f32 vector.
     pub fn weights(&self, segment: usize, master: View<f32>) -> SegmentWeights {
         SegmentWeights::new(&self.device, &self.layout.segments[segment], master)
+    }
+
+    /// A segment's weights of which this rank has the elements `owned`, from their f32 values: those of other ranks are to be
+    /// received where [`SegmentWeights::spans`] says.
+    pub fn sharded_weights(
+        &self,
+        segment: usize,
+        master: View<f32>,
+        owned: Range<usize>,
+    ) -> SegmentWeights {
+        let layout = &self.layout.segments[segment];
+        SegmentWeights::sharded(&self.device, layout, master, owned)
     }
 
     /// A pack with the tables that kernels read, in host memory.

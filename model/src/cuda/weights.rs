@@ -1,7 +1,7 @@
 //! A segment's weights as passes read them.
 
 use crate::{TensorLayout, activations::weight_parts, layout::SegmentLayout};
-use polestar_kernels::cuda::{Bf16, Class, Device, DeviceVec, Operand, View};
+use polestar_kernels::cuda::{Bf16, Class, Device, DeviceVec, Operand, Span, View};
 use std::ops::Range;
 
 /// A segment's matrices in bf16, and its vectors (norm scales, the reward head) in f32.
@@ -21,24 +21,53 @@ impl SegmentWeights {
         master: View<f32>,
     ) -> SegmentWeights {
         assert_eq!(master.len(), layout.elements, "{} is whole", layout.name);
+        SegmentWeights::sharded(device, layout, master, 0..layout.elements)
+    }
+
+    /// Those of a segment of which only the elements `owned` are there; the rest is of no meaning yet.
+    pub(super) fn sharded(
+        device: &Device,
+        layout: &SegmentLayout,
+        master: View<f32>,
+        owned: Range<usize>,
+    ) -> SegmentWeights {
         let [matrices, vectors] = weight_parts(layout);
-        let matrices = device.alloc(Class::Weights, matrices);
-        if !matrices.is_empty() {
-            device.round(master, matrices.view());
-        }
-        let vectors: DeviceVec<f32> = device.alloc(Class::Weights, vectors);
         let weights = SegmentWeights {
             layout: layout.clone(),
-            matrices,
-            vectors,
+            matrices: device.alloc(Class::Weights, matrices),
+            vectors: device.alloc(Class::Weights, vectors),
         };
-        for (tensor, place) in weights.places() {
-            device.copy(
-                master.slice(tensor.range()),
-                weights.vectors.view().slice(place),
-            );
+        if !weights.matrices.is_empty() {
+            device.round(master, weights.matrices.view().slice(owned.clone()));
+        }
+        for (own, place) in weights.pieces(&owned) {
+            let own = own.start - owned.start..own.end - owned.start;
+            device.copy(master.slice(own), weights.vectors.view().slice(place));
         }
         weights
+    }
+
+    /// Where a shard of the segment is: matrices first, in bf16, then vectors, in f32.
+    pub fn spans(&self, shard: Range<usize>) -> Vec<Span> {
+        let matrices = (!self.matrices.is_empty()).then(|| {
+            let matrices = self.matrices.view();
+            matrices.slice(shard.clone()).span()
+        });
+        let pieces = self.pieces(&shard);
+        let vectors = pieces.map(|(_, place)| self.vectors.view().slice(place).span());
+        let all = matrices.into_iter().chain(vectors);
+        all.filter(|span| span.bytes() > 0).collect()
+    }
+
+    /// The elements of vectors that lie in a shard, and where each run of them is among the vectors.
+    fn pieces(&self, shard: &Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let shard = shard.clone();
+        self.places().filter_map(move |(tensor, place)| {
+            let tensor = tensor.range();
+            let part = tensor.start.max(shard.start)..tensor.end.min(shard.end);
+            let at = place.start + part.start.saturating_sub(tensor.start);
+            (!part.is_empty()).then(|| (part.clone(), at..at + part.len()))
+        })
     }
 
     /// Vectors, and where each is among them.

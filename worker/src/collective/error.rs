@@ -22,6 +22,10 @@ pub enum LinkError {
     Aborted,
 }
 
+/// What a person can ask who has to find out more.
+const NCCL_HINT: &str = "NCCL_DEBUG=WARN makes workers say more; while a trial hangs, `ncclras -v` on a worker's host \
+     (NCCL 2.24 or newer; port 28028) lists the ranks that others wait for";
+
 /// A failed collective: what it was, why, and what came before it on this rank.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} #{sequence} on {rank} failed: {cause}\nlast operations here: {record}")]
@@ -61,6 +65,18 @@ pub enum Cause {
         found: usize,
         /// Bytes that were due.
         expected: usize,
+    },
+    /// NCCL failed, or what it talks to.
+    #[error("{reason}. {NCCL_HINT}")]
+    Nccl {
+        /// What it said.
+        reason: String,
+    },
+    /// What was given to NCCL didn't end in time.
+    #[error("NCCL has not done what it was given for {seconds} s. {NCCL_HINT}")]
+    NcclDeadline {
+        /// How long.
+        seconds: u64,
     },
     /// The code of a started operation panicked.
     #[error("the thread that runs collectives panicked; please report it")]

@@ -134,6 +134,12 @@ impl Link {
         !matches!(self.way, Way::Shared(_))
     }
 
+    /// Whether what it carries is encrypted.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(self.way, Way::Sealed(_))
+    }
+
     /// Whether what the connection carries can be read on its way.
     #[cfg(test)]
     pub(super) fn is_plain(&self) -> bool {

@@ -11,7 +11,7 @@ use polestar_run::pool::Tls;
 use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -127,6 +127,26 @@ pub struct Mesh {
 pub struct Aborter {
     pub(super) aborted: Arc<AtomicBool>,
     streams: Arc<Vec<TcpStream>>,
+    hooks: Arc<Hooks>,
+}
+
+/// What else is to end with the connections.
+#[derive(Default)]
+struct Hooks(Mutex<Vec<Hook>>);
+
+type Hook = Box<dyn Fn() + Send>;
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+impl Hooks {
+    /// Whoever panicked while holding them left them whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<Hook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Aborter {
@@ -141,6 +161,19 @@ impl Aborter {
             // A connection that is already gone is what we want.
             let _ = stream.shutdown(Shutdown::Both);
         }
+        for hook in self.hooks.lock().iter() {
+            hook();
+        }
+    }
+
+    /// Has something else end with the connections, at once if they have ended. It may be called more than once.
+    #[cfg(feature = "cuda")]
+    pub(super) fn also(&self, hook: impl Fn() + Send + 'static) {
+        let mut hooks = self.hooks.lock();
+        if self.is_aborted() {
+            hook();
+        }
+        hooks.push(Box::new(hook));
     }
 }
 
@@ -215,6 +248,7 @@ impl Mesh {
             aborter: Aborter {
                 aborted: Arc::default(),
                 streams: Arc::new(streams),
+                hooks: Arc::default(),
             },
         })
     }
@@ -225,5 +259,31 @@ impl Mesh {
 
     pub(super) fn world(&self) -> WorldSize {
         WorldSize(self.links.len() as u32)
+    }
+
+    /// Whether anything between ranks is encrypted.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is_sealed(&self) -> bool {
+        self.links.iter().flatten().any(Link::is_sealed)
+    }
+
+    /// A peer whose process or generation has ended, or ends within so much time, as far as its connection tells. Takes
+    /// nothing from any.
+    #[cfg(feature = "cuda")]
+    pub(super) fn gone(&self, patience: Duration) -> Option<Rank> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let peers = self.links.iter().enumerate();
+        let peers = peers.filter_map(|(rank, link)| Some((rank, link.as_ref()?)));
+        let (ranks, mut watched): (Vec<usize>, Vec<PollFd<'_>>) = peers
+            .map(|(rank, link)| (rank, PollFd::new(&link.stream, PollFlags::RDHUP)))
+            .unzip();
+        let patience = Timespec {
+            tv_sec: patience.as_secs() as i64,
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        };
+        // A call that is interrupted is made again soon.
+        poll(&mut watched, Some(&patience)).ok()?;
+        let gone = watched.iter().position(|fd| !fd.revents().is_empty())?;
+        Some(Rank(ranks[gone] as u32))
     }
 }

@@ -18,6 +18,8 @@ mod link;
 mod local;
 mod merge;
 mod mesh;
+#[cfg(feature = "cuda")]
+mod nccl;
 mod operation;
 mod plan;
 mod ring;
@@ -28,11 +30,15 @@ mod staged;
 #[cfg(test)]
 mod tests;
 mod transport;
+#[cfg(feature = "cuda")]
+mod watch;
 
 pub use error::{Cause, CollectiveError, FlightRecord, LinkError, Operation};
 pub use handshake::{HandshakeError, Secret};
 pub use local::local_world;
 pub use mesh::{Aborter, Join, Locality, Mesh, MeshError, listen};
+#[cfg(feature = "cuda")]
+pub use nccl::{CudaTransport, NoNccl};
 #[cfg(feature = "cuda")]
 pub use staged::Staged;
 pub use transport::MeshTransport;
@@ -72,6 +78,15 @@ pub struct Passed<F> {
     pub own: F,
     /// What came instead.
     pub received: F,
+}
+
+/// The weights of a segment, gathered from their owners.
+#[derive(Debug)]
+pub enum Gathered<E: Engine> {
+    /// As the optimizer has them, to be made into what passes read.
+    Master(E::Flat),
+    /// As passes read them.
+    Weights(E::Weights),
 }
 
 /// The other ranks of a generation, and the control data that goes to and from them. All ranks call
@@ -132,6 +147,11 @@ pub trait Peers: Send {
 
     /// Ends all operations, from any thread.
     fn aborter(&self) -> Aborter;
+
+    /// How vectors go between devices, where there was a choice: a few words for a record.
+    fn means(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Moves an engine's vectors between ranks: started at once, in the order of the calls, behind what the
@@ -158,6 +178,19 @@ pub trait Transport<E: Engine>: Peers {
         shards: Vec<Range<usize>>,
         own: E::Flat,
     ) -> Pending<E::Flat>;
+
+    /// Every rank's shard of a segment's weights, put together for passes. `own` may be changed as soon as this returns.
+    fn gather_weights(
+        &mut self,
+        engine: &E,
+        segment: usize,
+        shards: Vec<Range<usize>>,
+        own: &E::Flat,
+    ) -> Pending<Gathered<E>> {
+        let _ = segment;
+        let own = engine.copy(own);
+        self.all_gather(engine, shards, own).map(Gathered::Master)
+    }
 
     /// Gives a copy of a vector to one rank and takes one of `elements` from another. All ranks call it; who
     /// gives to whom is a permutation without fixed points.
@@ -197,6 +230,17 @@ impl<T> Pending<T> {
     /// An operation that `wait` waits for.
     pub fn running(wait: impl FnOnce() -> Result<T, CollectiveError> + Send + 'static) -> Self {
         Pending(State::Running(Box::new(wait)))
+    }
+
+    /// The same with what `change` makes of its value.
+    fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> Pending<U>
+    where
+        T: 'static,
+    {
+        match self.0 {
+            State::Ready(value) => Pending::ready(change(value)),
+            State::Running(wait) => Pending::running(move || wait().map(change)),
+        }
     }
 
     /// Waits for its end.

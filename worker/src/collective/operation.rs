@@ -24,18 +24,20 @@ use std::{
 const FLIGHT_RECORD: usize = 16;
 
 #[derive(Clone, Copy)]
-struct Kind {
+pub(super) struct Kind {
     name: &'static str,
     code: u32,
 }
 
-const SUM: Kind = kind("sum", 1);
-const ALL_GATHER: Kind = kind("all-gather", 2);
+pub(super) const SUM: Kind = kind("sum", 1);
+pub(super) const ALL_GATHER: Kind = kind("all-gather", 2);
 const BROADCAST: Kind = kind("broadcast", 3);
 const EXCHANGE: Kind = kind("exchange", 4);
 const GATHER: Kind = kind("gather", 5);
 const ALL_TO_ALL: Kind = kind("all-to-all", 6);
-const PASS_ON: Kind = kind("pass-on", 7);
+pub(super) const PASS_ON: Kind = kind("pass-on", 7);
+#[cfg(feature = "cuda")]
+pub(super) const CONNECT: Kind = kind("connecting by NCCL", 8);
 
 const fn kind(name: &'static str, code: u32) -> Kind {
     Kind { name, code }
@@ -100,6 +102,16 @@ impl Core {
 
     pub(super) fn aborter(&self) -> Aborter {
         self.mesh.aborter()
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Says which step is under way, from any thread.
@@ -336,6 +348,35 @@ impl Core {
         outgoing: impl Fn(usize) -> Outgoing<'a>,
         body: impl FnOnce(&mut Exchange<'_, 'a>, &[usize]) -> Result<T, Cause>,
     ) -> Result<T, CollectiveError> {
+        self.recorded(kind, bytes, |core, sequence| {
+            let header = |bytes: usize| Header {
+                kind: kind.code,
+                sequence,
+                bytes: bytes as u64,
+            };
+            let talks_to = |rank: usize| talks[rank] && core.mesh.links[rank].is_some();
+            let mut queues = Vec::with_capacity(talks.len());
+            for rank in 0..talks.len() {
+                queues.push(talks_to(rank).then(|| {
+                    let Outgoing { bytes, slices } = outgoing(rank);
+                    SendQueue::new(header(bytes), slices)
+                }));
+            }
+            let aborted = &core.mesh.aborter.aborted;
+            let links = &mut core.mesh.links;
+            let mut exchange = Exchange::new(links, queues, aborted, core.deadline);
+            let sizes = exchange.headers(header(0))?;
+            body(&mut exchange, &sizes)
+        })
+    }
+
+    /// Numbers an operation and runs it, unless one before it has failed.
+    pub(super) fn recorded<T>(
+        &mut self,
+        kind: Kind,
+        bytes: usize,
+        body: impl FnOnce(&mut Core, u64) -> Result<T, Cause>,
+    ) -> Result<T, CollectiveError> {
         let sequence = self.next;
         self.next += 1;
         let _span = tracing::debug_span!(
@@ -356,29 +397,9 @@ impl Core {
             bytes,
             done: false,
         });
-        let header = |bytes: usize| Header {
-            kind: kind.code,
-            sequence,
-            bytes: bytes as u64,
-        };
         let result = match &self.failed {
             Some(cause) => Err(cause.clone()),
-            None => {
-                let talks_to = |rank: usize| talks[rank] && self.mesh.links[rank].is_some();
-                let mut queues = Vec::with_capacity(talks.len());
-                for rank in 0..talks.len() {
-                    queues.push(talks_to(rank).then(|| {
-                        let Outgoing { bytes, slices } = outgoing(rank);
-                        SendQueue::new(header(bytes), slices)
-                    }));
-                }
-                let aborted = &self.mesh.aborter.aborted;
-                let links = &mut self.mesh.links;
-                let mut exchange = Exchange::new(links, queues, aborted, self.deadline);
-                exchange
-                    .headers(header(0))
-                    .and_then(|sizes| body(&mut exchange, &sizes))
-            }
+            None => body(self, sequence),
         };
         self.note_sent();
         match result {

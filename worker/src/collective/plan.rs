@@ -129,6 +129,37 @@ impl Topology {
         members[self.place[rank] % members.len()]
     }
 
+    /// The most owners whose shards one rank merges inside its host.
+    #[cfg(feature = "cuda")]
+    pub(super) fn most_delegated(&self) -> usize {
+        if !self.has_levels() {
+            return 1;
+        }
+        let of_member = |host: usize, member: usize| {
+            let through = self.ranks().filter(|&r| self.delegate(host, r) == member);
+            through.count()
+        };
+        let members = self.members.iter().enumerate();
+        let counts = members.flat_map(|(host, ranks)| ranks.iter().map(move |&m| (host, m)));
+        counts
+            .map(|(host, m)| of_member(host, m))
+            .max()
+            .unwrap_or(1)
+    }
+
+    /// The most of these partial sums that one rank merges in any exchange.
+    #[cfg(feature = "cuda")]
+    pub(super) fn most_inside(&self, partials: &[(Rank, Subtree)]) -> usize {
+        if !self.has_levels() {
+            return 0;
+        }
+        let mut of_host = vec![0; self.members.len()];
+        for (rank, _) in partials {
+            of_host[self.host[rank.0 as usize]] += 1;
+        }
+        of_host.into_iter().max().unwrap_or(0)
+    }
+
     /// This rank's part in a sum. With `in_place`, its vectors keep their length after the first
     /// exchange; otherwise only what was merged is left of them, shard after shard.
     pub(super) fn sum(

@@ -25,6 +25,10 @@ impl Staged {
         Staged { mesh }
     }
 
+    pub(super) fn mesh(&mut self) -> &mut MeshTransport {
+        &mut self.mesh
+    }
+
     fn is_alone(&self) -> bool {
         self.mesh.world().0 == 1
     }

@@ -6,10 +6,16 @@ use polestar_run::{Outcome, Trial};
 
 impl<T> Environment<T> {
     /// The same over another transport, made of this one's.
+    ///
+    /// # Errors
+    /// As `transport`.
     #[cfg(feature = "cuda")]
-    pub(super) fn over<U>(self, transport: impl FnOnce(T) -> U) -> Environment<U> {
-        Environment {
-            collective: transport(self.collective),
+    pub(super) fn over<U, E>(
+        self,
+        transport: impl FnOnce(T) -> Result<U, E>,
+    ) -> Result<Environment<U>, E> {
+        Ok(Environment {
+            collective: transport(self.collective)?,
             run: self.run,
             runtime: self.runtime,
             abort: self.abort,
@@ -17,7 +23,7 @@ impl<T> Environment<T> {
             events: self.events,
             slice: self.slice,
             kept: self.kept,
-        }
+        })
     }
 }
 

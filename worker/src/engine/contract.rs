@@ -32,7 +32,7 @@ pub struct Scores {
     /// Reward of the positive minus reward of the negative; empty for language models.
     pub margins: Vec<f32>,
     /// The raw rewards that the margins are of, in the order of the pack's reward rows. Ranks don't tell each
-    /// other these, and the CUDA engine doesn't read them back.
+    /// other these.
     pub rewards: Vec<f32>,
 }
 

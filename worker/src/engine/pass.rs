@@ -6,7 +6,7 @@ use super::{
     gradient::{Accumulator, Pass},
     timing::PassClock,
 };
-use crate::collective::{CollectiveError, Pending, Transport};
+use crate::collective::{CollectiveError, Gathered, Pending, Transport};
 use polestar_run::placement::Zero;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub(super) enum Residency<E: Engine> {
     /// With their owners, to be gathered when they are needed.
     Sharded,
     /// On their way.
-    Gathering(Pending<E::Flat>),
+    Gathering(Pending<Gathered<E>>),
     /// On the device.
     Resident(E::Weights),
 }
@@ -48,16 +48,18 @@ impl<E: Engine> Segment<E> {
         self.state.as_mut().expect(UNSET)
     }
 
-    /// Begins to gather the weights from their owners.
+    /// Begins to gather the weights from their owners. It is segment `number` of its model.
     pub(super) fn gather<T: Transport<E>>(
         &mut self,
         engine: &E,
         transport: &mut T,
         plan: &StepPlan,
+        number: usize,
     ) {
-        let own = engine.copy(&self.state().master);
         let shards = plan.sharding.shards(self.elements);
-        self.residency = Residency::Gathering(transport.all_gather(engine, shards, own));
+        let own = &self.state().master;
+        let gathered = transport.gather_weights(engine, number, shards, own);
+        self.residency = Residency::Gathering(gathered);
     }
 }
 
@@ -75,10 +77,10 @@ pub(super) struct EvalPass<'a, E: Engine, T> {
 
 impl<E: Engine, T: Transport<E>> EvalPass<'_, E, T> {
     /// Asks for the weights of a segment if nobody has yet.
-    fn prefetch(&mut self, segment: usize) {
-        let segment = &mut self.segments[segment];
+    fn prefetch(&mut self, number: usize) {
+        let segment = &mut self.segments[number];
         if let Residency::Sharded = segment.residency {
-            segment.gather(self.engine, self.transport, &self.plan);
+            segment.gather(self.engine, self.transport, &self.plan, number);
         }
     }
 }
@@ -96,9 +98,12 @@ impl<E: Engine, T: Transport<E>> ParameterStore<E> for EvalPass<'_, E, T> {
             Residency::Resident(weights) => weights,
             Residency::Gathering(pending) => {
                 let began = Instant::now();
-                let whole = pending.wait()?;
+                let gathered = pending.wait()?;
                 self.waited += began.elapsed();
-                self.engine.weights(segment, &whole)
+                match gathered {
+                    Gathered::Master(master) => self.engine.weights(segment, &master),
+                    Gathered::Weights(weights) => weights,
+                }
             }
             Residency::Sharded => unreachable!("it was asked for above"),
         };

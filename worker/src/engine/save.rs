@@ -26,6 +26,7 @@ pub(super) struct Saver {
     store: Store,
     runtime: Handle,
     shape: Shape,
+    transport: Option<String>,
     /// Memory of the save before.
     spare: Option<Staging>,
     current: Option<Current>,
@@ -93,11 +94,18 @@ impl<T> Task<T> {
 }
 
 impl Saver {
-    pub(super) fn new(store: Store, runtime: Handle, shape: Shape) -> Saver {
+    /// `transport` is how vectors go between the ranks' devices, for the record.
+    pub(super) fn new(
+        store: Store,
+        runtime: Handle,
+        shape: Shape,
+        transport: Option<String>,
+    ) -> Saver {
         Saver {
             store,
             runtime,
             shape,
+            transport,
             spare: None,
             current: None,
         }
@@ -244,6 +252,7 @@ impl Saver {
             objects: uploads.into_iter().map(|upload| upload.object).collect(),
             page: PAGE,
             numerics: current.numerics.clone(),
+            transport: self.transport.clone(),
         };
         let (store, before) = (self.store.clone(), std::mem::take(before_commit));
         let keep = Keep {

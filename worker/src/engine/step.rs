@@ -186,7 +186,7 @@ impl<E: Engine> Stepper<E> {
                     segment.residency = Residency::Resident(weights);
                 }
                 Zero::Optimizer | Zero::Gradient => {
-                    segment.gather(&self.engine, transport, &self.plan);
+                    segment.gather(&self.engine, transport, &self.plan, i);
                 }
                 Zero::Weights => {}
             }

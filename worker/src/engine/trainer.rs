@@ -234,7 +234,12 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
                 since: begun,
                 before: consumed.seconds,
             },
-            saver: Saver::new(env.run.clone(), env.runtime.clone(), shape),
+            saver: Saver::new(
+                env.run.clone(),
+                env.runtime.clone(),
+                shape,
+                env.collective.means(),
+            ),
             observers,
             env,
         };

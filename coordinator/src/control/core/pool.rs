@@ -27,8 +27,9 @@ impl Core {
         if let Some(launch) = &inventory.launch
             && !from_before
         {
-            if let Some(Launched::Since(started)) =
-                self.launches.insert(launch.clone(), Launched::Joined)
+            if let Some(Launched::Since(started)) = self
+                .launches
+                .insert(launch.clone(), Launched::Joined(worker))
             {
                 self.warmth.boots += 1;
                 self.warmth.booting += self.now.since(started);
@@ -103,7 +104,12 @@ impl Core {
         self.timers.clear(&Timer::LetGo(worker));
         self.leaving -= usize::from(entry.leaving);
         self.idle.remove(&worker);
-        let launch = entry.inventory.launch;
+        // Its process may be back as another worker before the end of its old stream is noticed.
+        let is_back = |launch: &LaunchId| match self.launches.get(launch) {
+            Some(Launched::Joined(last)) => *last != worker,
+            _ => false,
+        };
+        let launch = entry.inventory.launch.filter(|launch| !is_back(launch));
         if reason != RetireReason::Left {
             self.publish(Entry::Retired {
                 worker: Some(worker),
@@ -158,7 +164,7 @@ impl Core {
                     Some(Launched::Since(started)) => {
                         self.failed_spawn.is_none_or(|failed| started >= failed)
                     }
-                    Some(Launched::Joined | Launched::LetGo) => false,
+                    Some(Launched::Joined(_) | Launched::LetGo) => false,
                     None => true,
                 };
                 if !failed || !self.too_many_failed_spawns(log_tail) {
@@ -181,10 +187,13 @@ impl Core {
 
     /// A worker that is back from an earlier coordinator is this launcher's from now on, if that has it, too.
     fn take_over_launch(&mut self, launch: &LaunchId) {
-        let mut workers = self.workers.values_mut();
-        if let Some(back) = workers.find(|w| w.inventory.launch.as_ref() == Some(launch)) {
+        let mut workers = self.workers.iter_mut();
+        if let Some((worker, back)) =
+            workers.find(|(_, w)| w.inventory.launch.as_ref() == Some(launch))
+        {
             back.is_ours = true;
-            self.launches.insert(launch.clone(), Launched::Joined);
+            self.launches
+                .insert(launch.clone(), Launched::Joined(*worker));
         }
     }
 

@@ -124,8 +124,8 @@ pub struct Core {
 pub(super) enum Launched {
     /// Its worker hasn't joined since then.
     Since(Moment),
-    /// It has.
-    Joined,
+    /// It has, as this one last: a process whose stream broke comes back as another worker.
+    Joined(WorkerId),
     /// It has, and was let go since.
     LetGo,
 }

@@ -324,6 +324,28 @@ fn a_worker_that_is_lost_at_any_stage_ends_the_generation_and_the_trial_is_regro
 }
 
 #[test]
+fn a_process_that_is_back_as_another_worker_does_not_end_with_its_old_stream() {
+    let mut pool = Pool::two_at(Stage::Running);
+    pool.worker(3, WorkerEvent::Joined(inventory(2)));
+    pool.said();
+    pool.worker(2, WorkerEvent::Left);
+    let ended: Vec<_> = pool.said();
+    let ended = ended.iter().filter_map(|command| match command {
+        Command::Retire { launch, .. } => Some(launch),
+        _ => None,
+    });
+    assert_eq!(ended.collect::<Vec<_>>(), [&None]);
+    pool.stopped(1, 1);
+    for worker in [1, 3] {
+        pool.ready(worker, 2);
+    }
+    for worker in [1, 3] {
+        pool.finished(worker, 2);
+    }
+    assert_eq!(pool.core.verdict(), Some(&Verdict::Complete));
+}
+
+#[test]
 fn a_worker_that_is_lost_while_it_stops_is_no_second_setback() {
     let mut pool = Pool::two_at(Stage::Stopping);
     pool.worker(2, WorkerEvent::Left);

@@ -35,6 +35,10 @@ pub struct Manifest {
     /// [`Execution::accept_numerics`](crate::Execution::accept_numerics).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerics: Option<String>,
+    /// How vectors went between the ranks' devices, where there was a choice: by NCCL and which, or through host memory and
+    /// why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
 }
 
 /// A segment's place in the canonical vector.

@@ -22,6 +22,9 @@ use std::collections::BTreeMap;
 /// Packs that are scored together: sharded weights are gathered once for all of them.
 pub const SCORED_TOGETHER: usize = 4;
 
+/// Most bytes of [`DeviceMemory::staging`]. More would make for larger messages where very many ranks add up.
+const STAGING: u64 = 128 << 20;
+
 /// Bytes of each part of an accelerator's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
@@ -31,12 +34,14 @@ pub struct DeviceMemory {
     pub weights: u64,
     /// What passes keep.
     pub activations: u64,
+    /// What has come from other ranks and isn't added up yet.
+    pub staging: u64,
 }
 
 impl DeviceMemory {
     /// All of it, without what the driver takes for itself.
     pub fn total(&self) -> u64 {
-        self.vectors + self.weights + self.activations
+        self.vectors + self.weights + self.activations + self.staging
     }
 }
 
@@ -82,7 +87,19 @@ pub fn device_memory(
         vectors: vectors(layout, holding, &place) as u64,
         weights: weights(layout, holding) as u64,
         activations: activations(layout, holding, &place, tokens) as u64,
+        staging: staging(layout, holding),
     }
+}
+
+/// The same on every rank, since sums are cut into pieces by it.
+fn staging(layout: &ModelLayout, holding: &Holding) -> u64 {
+    if holding.world.0 == 1 {
+        return 0;
+    }
+    let largest = layout.segments.iter().map(|s| s.elements).max();
+    // Whatever is in it, a sum of one partial sum a rank comes at once.
+    let bytes = (8 * largest.unwrap_or(0) as u64).clamp(1 << 20, STAGING);
+    aligned(bytes as usize) as u64
 }
 
 /// How many vectors of each size live at once.

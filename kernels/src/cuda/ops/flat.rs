@@ -5,7 +5,8 @@ use crate::{
     adamw::AdamW,
     cuda::{
         Device,
-        abi::{AdamwUpdate, BlockSums, CastToBf16, FlatAdd},
+        abi::{AdamwUpdate, BlockSums, CastToBf16, FlatAdd, FlatMerge, MAX_MERGED},
+        device::Which,
         memory::{Bf16, View},
     },
 };
@@ -22,6 +23,31 @@ impl Device {
             }
             .launch(),
         );
+    }
+
+    /// Adds up partial sums that have come from other ranks, on the stream on which they came, by the tree over as many
+    /// leaves: 1, 2, 4 or 8 subtrees of one height that follow each other. `out` may be one of them.
+    ///
+    /// # Panics
+    /// When there are more, or lengths differ.
+    pub fn merge_received(&self, partials: &[View<f32>], out: View<f32>) {
+        let count = partials.len();
+        assert!(
+            count.is_power_of_two() && count <= MAX_MERGED,
+            "{count} partial sums are merged at once"
+        );
+        let mut addresses = [partials[0].address(); MAX_MERGED];
+        for (address, partial) in addresses.iter_mut().zip(partials) {
+            same("a partial sum", partial.len(), out.len());
+            *address = partial.address();
+        }
+        let merge = FlatMerge {
+            out: out.address(),
+            partials: addresses,
+            count: count as u32,
+            elements: out.len() as u64,
+        };
+        self.checked_on(Which::Communication, merge.launch());
     }
 
     /// How many sums [`Device::block_sums`] makes of so many elements.

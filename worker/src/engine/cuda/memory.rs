@@ -18,11 +18,13 @@ pub(super) fn budget(trial: &Trial, layout: &ModelLayout, sharding: Sharding) ->
         vectors,
         weights,
         activations,
+        staging,
     } = device_memory(layout, &holding, sharding.rank, &tokens);
     Budget {
         vectors: vectors as usize,
         weights: weights as usize,
         activations: activations as usize,
+        staging: staging as usize,
     }
 }
 

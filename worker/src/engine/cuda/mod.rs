@@ -9,14 +9,17 @@ use super::{
     SegmentState, Update,
     trainer::{check, run_with},
 };
-use crate::collective::{MeshTransport, Peers, Staged};
+use crate::collective::{CudaTransport, MeshTransport, NoNccl, Peers};
 use polestar_core::{Rank, digest};
 use polestar_kernels::cuda::{Class, CudaError, Device, DeviceVec, Event};
 use polestar_model::{
     HeadKind, ModelLayout, PackInput,
     cuda::{CudaModel, PreparedPack, Scored, SegmentWeights, Unsupported},
 };
-use polestar_run::{Outcome, Trial, placement::Sharding};
+use polestar_run::{
+    Outcome, Trial,
+    placement::{Reduction, Sharding},
+};
 use std::{ops::Range, sync::Arc};
 
 /// Why a trial can't be trained on this machine's device.
@@ -76,6 +79,21 @@ impl CudaEngine {
         &self.device
     }
 
+    /// Says that bits depend on what adds up between ranks, too.
+    fn adds_by(&mut self, what: &str) {
+        self.numerics += &format!("; sums between ranks by {what}");
+    }
+
+    /// A segment's weights with this rank's shard of them, where others' are to be received.
+    pub(crate) fn sharded_weights(
+        &self,
+        segment: usize,
+        own: &DeviceVec<f32>,
+        owned: Range<usize>,
+    ) -> SegmentWeights {
+        self.model.sharded_weights(segment, own.view(), owned)
+    }
+
     fn vector(&self, elements: usize) -> DeviceVec<f32> {
         self.device.alloc(Class::Vectors, elements)
     }
@@ -86,7 +104,6 @@ impl CudaEngine {
 /// # Errors
 /// As [`super::run`]; [`Failure::Config`] where there is no device for it.
 pub(super) fn run(trial: &Trial, env: Environment<MeshTransport>) -> Result<Outcome, Failure> {
-    let env = env.over(Staged::new);
     let (rank, world) = (env.collective.rank(), env.collective.world());
     check(trial, world)?;
     let sharding = Sharding {
@@ -96,7 +113,19 @@ pub(super) fn run(trial: &Trial, env: Environment<MeshTransport>) -> Result<Outc
     };
     let ordinal = place_on_host(&env.collective.hosts(), rank);
     let engine = CudaEngine::open(trial, sharding, ordinal);
-    let engine = engine.map_err(|error| Failure::Config(polestar_core::chain::chain(&error)))?;
+    let mut engine =
+        engine.map_err(|error| Failure::Config(polestar_core::chain::chain(&error)))?;
+    let setting = trial.execution.transport;
+    let env = env.over(|mesh| CudaTransport::connect(mesh, setting, engine.device()));
+    let env = env.map_err(|error| match error {
+        NoNccl::Collective(error) => Failure::Collective(error),
+        refused => Failure::Config(refused.to_string()),
+    })?;
+    if trial.recipe.arithmetic.order.reduction() == Reduction::Fast
+        && let Some(nccl) = env.collective.nccl()
+    {
+        engine.adds_by(&nccl);
+    }
     run_with(trial, env, engine)
 }
 
@@ -181,10 +210,10 @@ impl Engine for CudaEngine {
         let packs = scored.read();
         let scores: Vec<Scores> = packs
             .into_iter()
-            .map(|(losses, margins)| Scores {
-                losses,
-                margins,
-                ..Scores::default()
+            .map(|pack| Scores {
+                losses: pack.losses,
+                margins: pack.margins,
+                rewards: pack.rewards,
             })
             .collect();
         let losses = scores.iter().flat_map(|scores| &scores.losses);
