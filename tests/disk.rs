@@ -99,6 +99,33 @@ fn a_run_whose_disk_is_full_waits_for_room() {
 }
 
 #[test]
+fn training_does_not_wait_for_metrics_files_that_have_no_room() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sweep.toml", &small_sweep(STEPS));
+    sandbox.succeed(&["launch", "sweep.toml", "--store", "undisturbed"]);
+    // The run's folder has the same name in any store; only its files for other programs lie on the small disk.
+    let name = sandbox.only_run("undisturbed");
+    let name = name.file_name().expect("it has a name");
+    let disk = disk!(sandbox.path("runs").join(name).join("metrics"), 64);
+    let filler = disk.fill();
+    assert!(filler.filled > 0, "there was room");
+    let launch = sandbox.run(&["launch", "sweep.toml"]);
+    let said = transcript(&launch);
+    assert!(launch.status.success(), "{said}");
+    assert!(
+        said.contains("metrics files of") && said.contains(FULL),
+        "{said}"
+    );
+    assert!(!said.contains("is tried again"), "{said}");
+    assert_eq!(digest(&sandbox, "runs"), digest(&sandbox, "undisturbed"));
+    drop(filler);
+    let run = sandbox.only_run("runs");
+    let run = run.to_str().expect("a path in UTF-8");
+    let said = sandbox.succeed(&["metrics", run, "--output", "copy"]);
+    assert!(said.contains("300 steps"), "{said}");
+}
+
+#[test]
 fn an_import_without_room_for_its_rows_says_so_and_goes_on_with_room() {
     let sandbox = Sandbox::new();
     let mut rows = String::new();

@@ -25,3 +25,5 @@ mod slurm;
 mod standin;
 mod strangers;
 mod telemetry;
+mod watching;
+mod web;

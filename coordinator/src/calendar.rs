@@ -1,16 +1,21 @@
 //! Times as people say them. Nothing is decided by the time of day.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now, as `2025-01-31 23:59:07 UTC`.
+pub(crate) fn now() -> String {
+    utc(since_1970().as_secs())
+}
+
+/// The time since 1970, as dashboards count it.
 #[expect(
     clippy::disallowed_methods,
     reason = "told to people, who compare it with their clock"
 )]
-pub(crate) fn now() -> String {
+pub(crate) fn since_1970() -> Duration {
     // A clock before 1970 is no clock.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    utc(since.map_or(0, |since| since.as_secs()))
+    since.unwrap_or_default()
 }
 
 /// Seconds as a person says them.

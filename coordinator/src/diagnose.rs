@@ -8,11 +8,12 @@ use crate::{
 };
 use polestar_core::{Epoch, Generation, TrialId, WorkerId};
 use polestar_run::Cause;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// How bad it is, from nothing to worst. Its number is the exit code of `diagnose`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Nothing went wrong.
@@ -26,7 +27,7 @@ pub enum Severity {
 }
 
 /// What became of the trial after an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is done since.
@@ -38,7 +39,7 @@ pub enum Outcome {
 }
 
 /// A generation that ended before its trial, or a trial that was abandoned for another reason.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Incident {
     /// The trial.
     pub trial: TrialId,
@@ -55,7 +56,7 @@ pub struct Incident {
 }
 
 /// What the journal says of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Diagnosis {
     /// The worst of it.
     pub severity: Severity,
@@ -140,6 +141,9 @@ pub fn diagnose(history: &EventHistory) -> Diagnosis {
             Entry::Abandoned { trial, cause } => {
                 incident(trial, None, cause);
                 outcomes.insert(trial, Outcome::Abandoned);
+            }
+            Entry::Reopened { trial } => {
+                outcomes.insert(trial, Outcome::Open);
             }
             Entry::Done { trial, .. } => {
                 outcomes.insert(trial, Outcome::Done);

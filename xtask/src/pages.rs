@@ -80,6 +80,10 @@ fn from_the_program() -> Result<Vec<(String, String)>, Trouble> {
             format!("{PRESETS}\n{presets}"),
         ),
     ];
+    pages.push((
+        "docs/openapi.json".to_owned(),
+        output(&[&program, "schema", "--api"])?,
+    ));
     pages.extend(scale(&program)?);
     Ok(pages)
 }

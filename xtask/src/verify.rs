@@ -118,7 +118,7 @@ const STEPS: [Step; 10] = [
     },
     Step {
         name: "config-reference",
-        about: "docs/configuration.md and docs/presets.md, as the program says them",
+        about: "docs/configuration.md, docs/presets.md and docs/openapi.json, as the program says them",
         work: Work::Here(pages::verify),
     },
     Step {

@@ -4,7 +4,10 @@ use super::{
     Error,
     table::{bytes, table},
 };
-use crate::run::Run;
+use crate::{
+    run::Run,
+    web::{api::CheckpointView, stored},
+};
 use clap::{Args, Subcommand};
 use polestar_run::{
     Trial,
@@ -16,7 +19,7 @@ use polestar_store::Store;
 pub(crate) enum Command {
     /// Show every checkpoint of a run, whole or not
     #[command(after_help = "Example: coordinator checkpoint list runs/first-1a2b3c4d")]
-    List(Which),
+    List(ListArgs),
     /// Read every checkpoint of a run and compare it with its digests
     #[command(after_help = "Example: coordinator checkpoint verify runs/first-1a2b3c4d")]
     Verify(Which),
@@ -25,6 +28,15 @@ pub(crate) enum Command {
         after_help = "Example: coordinator checkpoint prune runs/first-1a2b3c4d --keep 2 --dry-run"
     )]
     Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Print JSON, as the page's API has it
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -71,7 +83,7 @@ impl Which {
 
 pub(super) async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::List(which) => list(&which).await,
+        Command::List(args) => list(&args).await,
         Command::Verify(which) => {
             let (run, trials) = which.open().await?;
             match verify(&run, &trials).await? {
@@ -86,32 +98,17 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
     }
 }
 
-async fn list(which: &Which) -> Result<(), Error> {
-    let (run, trials) = which.open().await?;
-    let mut rows = Vec::new();
+async fn list(args: &ListArgs) -> Result<(), Error> {
+    let (run, trials) = args.which.open().await?;
+    let mut all = Vec::new();
     for trial in &trials {
-        for listed in checkpoint::list(&run.store, &trial.recipe_id()).await? {
-            let size = listed.objects.iter().map(|o| o.size).sum();
-            let (digest, ranks, state) = match &listed.manifest {
-                Some(Ok(m)) => (
-                    m.digest.short(),
-                    m.objects.len().to_string(),
-                    "committed".to_owned(),
-                ),
-                Some(Err(error)) => ("-".to_owned(), "-".to_owned(), error.to_string()),
-                None => ("-".to_owned(), "-".to_owned(), "not committed".to_owned()),
-            };
-            let step = listed.step.0.to_string();
-            rows.push(vec![
-                trial.id.0.clone(),
-                step,
-                bytes(size),
-                ranks,
-                digest,
-                state,
-            ]);
-        }
+        all.extend(stored::checkpoints(&run, trial).await?);
     }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
     if rows.is_empty() {
         println!("{} has no checkpoints yet", run.record.run);
         return Ok(());
@@ -119,6 +116,23 @@ async fn list(which: &Which) -> Result<(), Error> {
     let head = ["trial", "step", "size", "written by", "digest", "state"];
     print!("{}", table(&head, &rows));
     Ok(())
+}
+
+fn row(checkpoint: &CheckpointView) -> Vec<String> {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let state = match (&checkpoint.trouble, checkpoint.committed) {
+        (Some(trouble), _) => trouble.clone(),
+        (None, true) => "committed".to_owned(),
+        (None, false) => "not committed".to_owned(),
+    };
+    vec![
+        checkpoint.trial.0.clone(),
+        checkpoint.step.0.to_string(),
+        bytes(checkpoint.bytes),
+        known(checkpoint.ranks.map(|ranks| ranks.to_string())),
+        known(checkpoint.digest.map(|digest| digest.short())),
+        state,
+    ]
 }
 
 /// Checks every committed checkpoint of some trials, prints a line each, and returns how many are

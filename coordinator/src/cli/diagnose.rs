@@ -1,9 +1,11 @@
 //! `diagnose` and `replay`: what happened in a run, from the event journal in its store.
 
-use super::{Error, describe::describe, inspect_run::open};
+use super::{Error, inspect_run::open};
 use crate::{
+    describe::describe,
     diagnose::{Diagnosis, Incident, Outcome, Severity, diagnose},
     run::EventHistory,
+    web::api::{EventPage, EventView},
 };
 use polestar_run::{
     Cause,
@@ -19,7 +21,7 @@ pub(super) struct DiagnoseArgs {
     /// Only what concerns this trial
     #[arg(long, value_name = "NAME")]
     trial: Option<String>,
-    /// Print JSON
+    /// Print JSON, as the page's API has it
     #[arg(long)]
     json: bool,
 }
@@ -41,8 +43,17 @@ pub(super) async fn run(args: DiagnoseArgs) -> Result<ExitCode, Error> {
 }
 
 /// Prints everything that happened, in order.
-pub(super) async fn replay(url: &str) -> Result<(), Error> {
+pub(super) async fn replay(url: &str, json: bool) -> Result<(), Error> {
     let history = history(url).await?;
+    if json {
+        let page = EventPage {
+            entries: history.entries.into_iter().map(EventView::from).collect(),
+            earlier: 0,
+            unreadable: history.unreadable,
+        };
+        println!("{}", serde_json::to_string_pretty(&page)?);
+        return Ok(());
+    }
     let mut epoch = None;
     for recorded in &history.entries {
         if epoch != Some(recorded.epoch) {

@@ -5,38 +5,49 @@ use crate::{
     calendar::duration,
     run::{Run, ScoredTrial, best, report_of, write_report},
     sweep::PlannedTrial,
+    web::{
+        api::{Leadership, TrialView},
+        stored::{self, Ends},
+    },
 };
 use polestar_dataset::{Corpus, corpus};
 use polestar_laws::report::{PairedDifference, Report, RunComparison};
-use polestar_run::{checkpoint, lease, metrics};
 use polestar_store::Store;
 use std::{path::Path, sync::Arc};
 
 /// Prints how far each trial of a run is, and what finished ones came to.
-pub(super) async fn status(url: &str) -> Result<(), Error> {
+pub(super) async fn status(url: &str, json: bool) -> Result<(), Error> {
     let run = open(url).await?;
-    let results = run.results().await?;
-    let abandoned = run.abandoned(&results).await?;
-    let mut rows = Vec::new();
-    for trial in &run.record.plan.trials {
-        let id = &trial.config.id;
-        let how_far = match results.get(id) {
-            Some(result) => HowFar {
-                state: "done",
-                step: trial.config.recipe.steps,
-                digest: result.outcome.digest.short(),
-                pace: None,
-            },
-            None => unfinished(&run, trial, abandoned.contains_key(id)).await?,
-        };
-        rows.push(how_far.row(trial));
+    if json {
+        let ends = Ends::of(&run).await?;
+        let status = stored::status(&run, &ends).await?;
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", look(&run).await?.text);
     }
-    println!(
-        "{}: {} of {} trials done, corpus {}",
-        run.record.run,
+    Ok(())
+}
+
+/// How far a run is.
+pub(super) struct Looked {
+    /// In words.
+    pub(super) text: String,
+    /// Whether every trial is done or abandoned.
+    pub(super) is_over: bool,
+}
+
+/// Looks how far each trial of a run is, and what finished ones came to.
+pub(super) async fn look(run: &Run) -> Result<Looked, Error> {
+    let ends = Ends::of(run).await?;
+    let status = stored::status(run, &ends).await?;
+    let Ends { results, abandoned } = ends;
+    let rows: Vec<Vec<String>> = status.trials.iter().map(row).collect();
+    let mut text = format!(
+        "{}: {} of {} trials done, corpus {}\n",
+        status.run,
         results.len(),
         rows.len(),
-        run.record.plan.fingerprint
+        status.corpus
     );
     let head = [
         "trial",
@@ -48,101 +59,42 @@ pub(super) async fn status(url: &str) -> Result<(), Error> {
         "digest",
         "folder in the store",
     ];
-    print!("{}", table(&head, &rows));
-    print!("{}", score_table(&run.record.plan, &results));
+    text += &table(&head, &rows);
+    text += &score_table(&run.record.plan, &results);
     for (trial, record) in &abandoned {
-        println!("{trial} was abandoned: {}", record.cause);
+        text += &format!("{trial} was abandoned: {}\n", record.cause);
     }
-    if results.len() + abandoned.len() < rows.len() {
-        print!("{}", leadership(&run).await?);
+    let is_over = results.len() + abandoned.len() == rows.len();
+    if !is_over {
+        text += &leadership(run, &status.leadership).await?;
     }
-    Ok(())
+    Ok(Looked { text, is_over })
 }
 
 /// Who leads an unfinished run, and what its trials wait for.
-async fn leadership(run: &Run) -> Result<String, Error> {
-    let Some(seen) = lease::read(&run.folder).await? else {
-        return Ok(String::new());
-    };
-    if seen.record.is_free() {
+async fn leadership(run: &Run, leadership: &Leadership) -> Result<String, Error> {
+    let Leadership::Elsewhere { leader } = leadership else {
         return Ok("no coordinator leads it; `launch` goes on from here\n".to_owned());
-    }
-    let mut text = format!("led by {}\n", seen.record.leader);
+    };
+    let mut text = format!("led by {leader}\n");
     text += &run.last_status().await?.unwrap_or_default();
     Ok(text)
 }
 
-/// How far a trial is, as its store shows it.
-struct HowFar {
-    state: &'static str,
-    /// Steps saved.
-    step: u64,
-    digest: String,
-    /// Of a trial that has more to do, and metrics.
-    pace: Option<Pace>,
-}
-
-/// What the newest metrics say of a trial.
-struct Pace {
-    /// Mean loss of the newest batch.
-    loss: f64,
-    /// Since the trial's beginning, validation and saving included.
-    steps_per_second: f64,
-    /// Seconds that the steps still to do take at that.
-    left: f64,
-}
-
-impl Pace {
-    fn of(row: &metrics::Row, steps: u64) -> Option<Pace> {
-        let done = row.step.0;
-        let steps_per_second = done as f64 / row.seconds;
-        let known = steps_per_second.is_finite() && steps_per_second > 0.0;
-        known.then(|| Pace {
-            loss: row.loss,
-            steps_per_second,
-            left: steps.saturating_sub(done) as f64 / steps_per_second,
-        })
-    }
-}
-
-impl HowFar {
-    fn row(self, trial: &PlannedTrial) -> Vec<String> {
-        let of =
-            |text: fn(&Pace) -> String| self.pace.as_ref().map_or_else(|| "-".to_owned(), text);
-        let (loss, pace, left) = (
-            of(|pace| format!("{:.4}", pace.loss)),
-            of(|pace| format!("{:.3}", pace.steps_per_second)),
-            of(|pace| duration(pace.left)),
-        );
-        vec![
-            trial.config.id.0.clone(),
-            self.state.to_owned(),
-            format!("{}/{}", self.step, trial.config.recipe.steps),
-            loss,
-            pace,
-            left,
-            self.digest,
-            trial.recipe_id.folder(),
-        ]
-    }
-}
-
-/// A trial without a result: its newest checkpoint, and what its newest metrics say.
-async fn unfinished(run: &Run, trial: &PlannedTrial, is_abandoned: bool) -> Result<HowFar, Error> {
-    let listed = checkpoint::list(&run.store, &trial.recipe_id).await?;
-    let newest = listed.into_iter().find_map(|l| l.manifest?.ok());
-    let (state, step, digest) = match newest {
-        Some(m) => ("begun", m.step.0, m.digest.short()),
-        None => ("missing", 0, "-".to_owned()),
-    };
-    let rows = metrics::read(&run.store, &trial.config).await?;
-    let last = rows.last();
-    Ok(HowFar {
-        state: if is_abandoned { "abandoned" } else { state },
-        step,
-        digest,
-        pace: last.and_then(|row| Pace::of(row, trial.config.recipe.steps)),
-    })
+fn row(view: &TrialView) -> Vec<String> {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    // What is over has no pace any more.
+    let paced = view.steps_per_second.and(view.loss);
+    vec![
+        view.trial.0.clone(),
+        view.phase.word().to_owned(),
+        format!("{}/{}", view.saved.0, view.steps),
+        known(paced.map(|loss| format!("{loss:.4}"))),
+        known(view.steps_per_second.map(|pace| format!("{pace:.3}"))),
+        known(view.left_seconds.map(duration)),
+        known(view.digest.map(|digest| digest.short())),
+        view.folder.clone(),
+    ]
 }
 
 /// Where a run's corpus is, for commands that read it.
@@ -192,6 +144,20 @@ fn moved(error: &dyn std::fmt::Display) -> Error {
 /// Opens a run.
 pub(super) async fn open(url: &str) -> Result<Run, Error> {
     Ok(Run::open(Store::open_existing(url)?).await?)
+}
+
+/// A trial of a run, by its name.
+pub(super) fn planned<'a>(run: &'a Run, name: &str) -> Result<&'a PlannedTrial, Error> {
+    let planned = &run.record.plan.trials;
+    let found = planned.iter().find(|trial| trial.config.id.0 == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = planned.iter().map(|t| &*t.config.id.0).collect();
+        format!(
+            "{name} is no trial of this run, which has {}",
+            names.join(", ")
+        )
+        .into()
+    })
 }
 
 /// Writes the report again.

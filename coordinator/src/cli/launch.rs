@@ -17,8 +17,9 @@ use crate::{
     control::{self, Candidate, Handle, Lead, Service},
     launcher::Logs,
     output,
-    run::{Run, TrialResult, write_report},
+    run::{LogKeeper, Run, TrialResult, write_report},
     sweep::{self, Sweep},
+    web::{Page, Serving},
 };
 use polestar_core::TrialId;
 use polestar_run::{Cause, lease::Leader};
@@ -51,6 +52,10 @@ pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<Ex
         true => None,
         false => Some(Entrance::of(&sweep)?),
     };
+    let page = match args.dry_run {
+        true => None,
+        false => args.page.open().await?,
+    };
     let root = Store::open(&sweep.store)?;
     let corpus = ensure::corpus(&mut sweep).await?;
     let OnCorpus {
@@ -74,8 +79,19 @@ pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<Ex
     // It ends with the launch, and sends what is left then.
     let (_exporting, board) = telemetry::of_launch(telemetry, &sweep.telemetry, &run)?;
 
-    let retry = args.retry_abandoned;
-    let abandoned = train(&run, &sweep, (entrance, logs), retry, board).await?;
+    // The page stays until the report is written.
+    let Trained {
+        abandoned,
+        page: _page,
+    } = train(
+        &run,
+        &sweep,
+        (entrance, logs),
+        args.retry_abandoned,
+        page,
+        board,
+    )
+    .await?;
     print!("{}", summary(&run).await?);
     let evaluated = eval::missing(&run, &sweep.evaluation, corpus.url()).await;
     let report = write_report(&run, &corpus).await;
@@ -108,15 +124,23 @@ pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<Ex
     }
 }
 
-/// Trains what has neither a result nor a good reason to have none. Returns the trials that were abandoned, now
-/// or before.
+/// What came of training.
+struct Trained {
+    /// Trials that were abandoned, now or before.
+    abandoned: BTreeMap<TrialId, Cause>,
+    /// The page, while this is kept.
+    page: Option<Serving>,
+}
+
+/// Trains what has neither a result nor a good reason to have none.
 async fn train(
     run: &Run,
     sweep: &Sweep,
     (entrance, logs): (Entrance, Logs),
     retry_abandoned: bool,
+    page: Option<Page>,
     board: Board,
-) -> Result<BTreeMap<TrialId, Cause>, Error> {
+) -> Result<Trained, Error> {
     let results = run.results().await?;
     let (done, trials) = (results.len(), run.record.plan.trials.len());
     if done > 0 && done < trials {
@@ -127,21 +151,43 @@ async fn train(
     }
     if done == trials {
         println!("every trial is done already; writing the report again");
-        return Ok(BTreeMap::new());
+        if page.is_some() {
+            println!("`coordinator web {}` shows it", run.folder.url());
+        }
+        return Ok(Trained {
+            abandoned: BTreeMap::new(),
+            page: None,
+        });
     }
     let (server, how_to_join) = entrance.listen(&logs, run.folder.url()).await?;
     let lead = lead(run, sweep, server.contact().url()).await?;
     print!("{how_to_join}");
+    let folder = logs.hold();
+    let mut keeper = LogKeeper::new(folder.path(), &run.folder);
     let launcher = Entrance::launcher(sweep, &server, logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
     options.collector = telemetry::collector(&sweep.telemetry);
     let service = Service::begin(&options, run, lead, server, launcher).await?;
     let handle = service.handle();
+    let page = match page {
+        None => None,
+        Some(page) => {
+            let url = page.url();
+            let serving = page.serve_live(run, handle.clone()).await?;
+            println!("page {url}");
+            Some(serving)
+        }
+    };
     let display = Display::new(trials, done).show(handle.subscribe());
     let watching = Watching::begin(&sweep.telemetry, &handle, board).await?;
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
-    let (summary, ()) = tokio::join!(service.run(), display);
+    let work = async { tokio::join!(service.run(), display) };
+    let (summary, ()) = tokio::select! {
+        done = work => done,
+        never = keeper.run() => match never {},
+    };
+    keeper.keep().await;
     stopper.abort();
     watching.end().await;
     let summary = summary?;
@@ -149,7 +195,10 @@ async fn train(
         return Err("interrupted; the same command goes on from the newest checkpoints".into());
     }
     println!("{}", summary.status.warmth);
-    Ok(summary.abandoned)
+    Ok(Trained {
+        abandoned: summary.abandoned,
+        page,
+    })
 }
 
 /// Becomes the coordinator that leads the run.

@@ -4,7 +4,6 @@ mod batches;
 mod checkpoint;
 mod cluster;
 mod corpus;
-mod describe;
 mod diagnose;
 mod ensure;
 mod eval;
@@ -14,11 +13,14 @@ mod gpus;
 mod import_weights;
 mod inspect_run;
 mod launch;
+mod logs;
+mod metrics;
 mod plan;
 mod pool;
 mod progress;
 mod recommend;
 mod reference;
+mod runs;
 mod scale;
 mod score;
 mod scores;
@@ -29,6 +31,8 @@ mod starts;
 mod table;
 mod telemetry;
 mod verify;
+mod watch;
+mod web;
 mod worker;
 
 use crate::{
@@ -74,11 +78,33 @@ enum Command {
     )]
     Plan(plan::PlanArgs),
     /// Show how far each trial of a run is, from what is in its store
-    #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d")]
+    #[command(after_help = "Example: coordinator status runs/first-1a2b3c4d --watch")]
     Status {
         /// Folder of the run, as `launch` prints it
         run: String,
+        /// Print JSON, as the page's API has it
+        #[arg(long, conflicts_with = "watch")]
+        json: bool,
+        /// Show it again and again, until every trial is done or abandoned
+        #[arg(long)]
+        watch: bool,
     },
+    /// List the runs of a store: how far they are, their best loss, and how much room they take
+    #[command(after_help = "Example: coordinator runs s3://bucket/runs")]
+    Runs {
+        /// The store, as a sweep file names it
+        store: String,
+    },
+    /// Print what a run's workers logged, by trial and rank; what several ranks say is said once
+    #[command(
+        after_help = "Example: coordinator logs runs/first-1a2b3c4d --trial nano-1e12-s1 --rank 0 --follow"
+    )]
+    Logs(logs::LogsArgs),
+    /// Write a run's metrics as TensorBoard event files, CSV and Parquet: of runs in an object store, or trained before
+    #[command(
+        after_help = "Example: coordinator metrics s3://bucket/runs/first-1a2b3c4d --output logs"
+    )]
+    Metrics(metrics::MetricsArgs),
     /// Say what went wrong in a run: for each setback its first cause, with evidence, and who only suffered
     #[command(
         after_help = "Exit codes: 0 nothing went wrong; 10 it was made good or will be tried again; 11 the last \
@@ -91,7 +117,13 @@ enum Command {
     Replay {
         /// Folder of the run, as `launch` prints it
         run: String,
+        /// Print JSON, as the page's API has it
+        #[arg(long)]
+        json: bool,
     },
+    /// Show a run in a browser: how far each trial is, curves, laws, failures, checkpoints, what happened
+    #[command(after_help = "Example: coordinator web runs/first-1a2b3c4d")]
+    Web(web::WebArgs),
     /// Write a run's report again from what is in its store, or set two runs side by side
     #[command(after_help = "Example: coordinator report runs/first-1a2b3c4d")]
     Report {
@@ -154,7 +186,11 @@ enum Command {
     Corpus(corpus::Command),
     /// Print the JSON Schema of sweep files, for editors that check and complete TOML
     #[command(after_help = "Example: coordinator schema > sweep.schema.json")]
-    Schema,
+    Schema {
+        /// Print the OpenAPI document of the page's API and of `--json` instead
+        #[arg(long)]
+        api: bool,
+    },
     /// List the presets of models with their shapes and exact numbers of parameters
     Presets {
         /// Vocabulary of the presets that take theirs from the corpus
@@ -212,6 +248,8 @@ struct LaunchArgs {
     /// Go on although GPUs or CUDA's libraries aren't those that a trial began with; its bits are then nobody's to repeat
     #[arg(long)]
     accept_numerics: bool,
+    #[command(flatten)]
+    page: web::PageArgs,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
@@ -254,9 +292,16 @@ async fn run(command: Command, telemetry: Telemetry) -> Result<ExitCode, Error> 
     match command {
         Command::Launch(args) => return launch::launch(args, &telemetry).await,
         Command::Plan(args) => plan::show(&args).await?,
-        Command::Status { run } => inspect_run::status(&run).await?,
+        Command::Status {
+            run, watch: true, ..
+        } => watch::status(&run).await?,
+        Command::Status { run, json, .. } => inspect_run::status(&run, json).await?,
+        Command::Runs { store } => runs::list(&store).await?,
+        Command::Logs(args) => logs::run(&args).await?,
+        Command::Metrics(args) => metrics::run(&args).await?,
         Command::Diagnose(args) => return diagnose::run(args).await,
-        Command::Replay { run } => diagnose::replay(&run).await?,
+        Command::Replay { run, json } => diagnose::replay(&run, json).await?,
+        Command::Web(args) => web::run(args).await?,
         Command::Report {
             run,
             compare: None,
@@ -280,7 +325,8 @@ async fn run(command: Command, telemetry: Telemetry) -> Result<ExitCode, Error> 
         Command::Serve(args) => serve::run(args).await?,
         Command::Fit(args) => fit::run(args)?,
         Command::Corpus(command) => corpus::run(command).await?,
-        Command::Schema => reference::print_schema()?,
+        Command::Schema { api: false } => reference::print_schema()?,
+        Command::Schema { api: true } => reference::print_api()?,
         Command::Presets { vocab } => reference::print_presets(vocab),
         Command::Gpus => gpus::show(),
         Command::Token { file } => {

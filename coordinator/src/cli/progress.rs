@@ -1,11 +1,21 @@
-//! What a person sees while trials run: bars on a terminal, lines elsewhere.
+//! What a person sees while trials run: a line a trial on a terminal that stays where it is, lines one after the other
+//! elsewhere. There are no colours.
 
-use super::describe::describe;
-use crate::control::{Entry, Subscription};
+mod course;
+
+use crate::{
+    control::{Entry, Subscription},
+    describe::describe,
+};
+use course::Course;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polestar_core::{Generation, TrialId};
 use polestar_run::Event;
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 use tokio_stream::StreamExt;
 
 /// The running display.
@@ -19,10 +29,15 @@ pub(crate) struct Display {
 struct Bar {
     trial: TrialId,
     bar: ProgressBar,
-    held_out: String,
+    course: Course,
+    /// When a line of it was last printed, where there is no bar.
+    told: Instant,
     /// Whether it goes on from a checkpoint.
     resumed: bool,
 }
+
+/// In a log a trial's course is told so often.
+const LOG_PACE: Duration = Duration::from_secs(30);
 
 impl Display {
     /// For this many trials, some of them done.
@@ -105,38 +120,32 @@ impl Display {
         let bars = &self.bars;
         let bar = self.running.entry(generation).or_insert_with(|| {
             let bar = bars.add(ProgressBar::new(0));
-            bar.set_style(style("{prefix:24!} {pos:>6}/{len} {wide_bar} {msg}"));
-            bar.set_prefix(trial.0.clone());
+            bar.set_style(style("{wide_msg}"));
             Bar {
                 trial: trial.clone(),
                 bar,
-                held_out: String::new(),
+                course: Course::default(),
+                told: Instant::now(),
                 resumed: false,
             }
         });
+        let course = &mut bar.course;
         match event {
             Event::Begun { step, steps, .. } => {
-                bar.bar.set_length(*steps);
-                bar.bar.set_position(step.0);
+                (course.step, course.steps) = (*step, *steps);
                 bar.resumed = step.0 > 0;
             }
             Event::Stepped {
                 step,
                 loss,
                 accuracy,
-                triplets_per_second,
+                ..
             } => {
-                bar.bar.set_position(step.0);
-                let accuracy = accuracy.map_or(String::new(), |a| format!(" acc {a:.3}"));
-                bar.bar.set_message(format!(
-                    "loss {loss:.4}{accuracy}{} {triplets_per_second:.0}/s",
-                    bar.held_out
-                ));
+                (course.step, course.loss, course.accuracy) = (*step, Some(*loss), *accuracy);
             }
+            Event::Rows { rows } => rows.iter().for_each(|row| course.add(row)),
             Event::Validated { scores, .. } => {
-                if let Some(s) = scores.values().next_back() {
-                    bar.held_out = format!(" | held out {:.4}", s.loss);
-                }
+                course.held_out = scores.values().next_back().map(|score| score.loss);
             }
             Event::Saved {
                 step,
@@ -148,6 +157,14 @@ impl Display {
                 tracing::info!(%trial, step, digest, stalled = seconds, behind, "saved");
             }
             Event::Underway { .. } | Event::Measured(_) => {}
+        }
+        if self.terminal {
+            let columns = console::Term::stderr().size_checked();
+            let columns = columns.map_or(80, |(_, columns)| usize::from(columns));
+            bar.bar.set_message(course.line(&trial.0, columns));
+        } else if course.loss.is_some() && bar.told.elapsed() >= LOG_PACE {
+            bar.told = Instant::now();
+            eprintln!("{}", course.sentence(&trial.0));
         }
     }
 

@@ -1,6 +1,6 @@
 //! `schema` and `presets`: what a sweep file may say, and the models that have a name.
 
-use crate::sweep;
+use crate::{sweep, web};
 use polestar_dataset::ImportOptions;
 use polestar_model::{HeadKind, ModelLayout, Preset, count::parameters};
 use std::fmt::Write;
@@ -16,6 +16,15 @@ pub(super) fn usual_vocab() -> u32 {
 /// None that is known: a schema is JSON.
 pub(super) fn print_schema() -> Result<(), super::Error> {
     println!("{}", serde_json::to_string_pretty(&sweep::schema())?);
+    Ok(())
+}
+
+/// Prints the OpenAPI document of the page's API.
+///
+/// # Errors
+/// None that is known: a document is JSON.
+pub(super) fn print_api() -> Result<(), super::Error> {
+    println!("{}", serde_json::to_string_pretty(&web::openapi())?);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::{
     core::{Core, Event, Status, Verdict},
     effects::{EffectError, Effects},
 };
+use polestar_core::TrialId;
 use tokio::sync::{mpsc, oneshot};
 
 /// What a [`Handle`](super::Handle) asks of the loop.
@@ -15,6 +16,8 @@ pub(super) enum Request {
     Drain,
     /// An early end.
     Stop,
+    /// Another attempt at a trial that was abandoned.
+    Retry(TrialId),
 }
 
 /// Runs until the core has a verdict.
@@ -45,6 +48,7 @@ pub(super) async fn drive<E: Effects>(
                 }
                 Request::Drain => Event::Drain,
                 Request::Stop => Event::Stop,
+                Request::Retry(trial) => Event::Retry(trial),
             },
         };
         commands = core.handle(effects.now(), event);

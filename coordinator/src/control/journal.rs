@@ -10,6 +10,7 @@ use polestar_run::{
     Cause, Event,
     failure::{Blame, Member},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     pin::Pin,
@@ -25,7 +26,7 @@ use tokio::sync::mpsc;
 const MAX_BEHIND: usize = 1024;
 
 /// One thing that happened, and when.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JournalEntry {
     /// When.
     pub at: Moment,
@@ -34,7 +35,7 @@ pub struct JournalEntry {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry {
     /// A coordinator leads from here on.
@@ -132,6 +133,11 @@ pub enum Entry {
         /// Why.
         cause: Cause,
     },
+    /// Somebody asked for an abandoned trial to be tried again.
+    Reopened {
+        /// Which.
+        trial: TrialId,
+    },
     /// A worker will be gone soon.
     Leaving {
         /// Its number.
@@ -176,7 +182,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Whether a later one says as much.
+    /// Whether a later one says as much, or the store does: rows of metrics are there with the next checkpoint.
     pub fn is_superseded(&self) -> bool {
         matches!(self, Entry::Progress { event, .. } if event.is_superseded())
     }

@@ -29,6 +29,7 @@ pub use server::{ServeError, Server};
 use self::core::{Core, Deadlines, History, Job, JobError, Limits, Status, Verdict, Work};
 use crate::{
     launcher::Launcher,
+    metrics,
     run::{EventLog, Run, RunError},
     sweep::{PlannedTrial, PoolTable, WorkersPerTrial, least_world},
 };
@@ -43,6 +44,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long workers have to end by themselves.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long the files for other programs have at the end: those of the last trial are written whole then.
+const FILES_GRACE: Duration = Duration::from_secs(60);
 
 /// How a run is trained.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct Options {
     pub retry_abandoned: bool,
     /// Where workers export traces and logs to, unless their environment says so.
     pub collector: Option<Collector>,
+    /// Whether metrics are written as files for other programs.
+    pub metrics_files: bool,
 }
 
 impl Options {
@@ -85,6 +91,7 @@ impl Options {
                 .map_err(|source| Error::Deadline { seconds, source })?,
             retry_abandoned: false,
             collector: None,
+            metrics_files: pool.metrics_files,
         })
     }
 }
@@ -140,6 +147,7 @@ pub struct Service<L> {
     handle: Handle,
     run: Run,
     log: EventLog,
+    metrics_files: bool,
     began: Entry,
 }
 
@@ -174,6 +182,13 @@ impl Handle {
     pub fn stop(&self) {
         // One that has ended needs no telling.
         let _ = self.requests.send(Request::Stop);
+    }
+
+    /// Asks for a trial that was abandoned to be tried again, with a new budget, and for those that were abandoned
+    /// because they start from it. Nothing comes of it for any other trial.
+    pub fn retry(&self, trial: TrialId) {
+        // One that has ended needs no telling.
+        let _ = self.requests.send(Request::Retry(trial));
     }
 }
 
@@ -228,6 +243,7 @@ impl<L: Launcher> Service<L> {
             handle,
             run: run.clone(),
             log: EventLog::new(run, epoch),
+            metrics_files: options.metrics_files,
             began,
         })
     }
@@ -244,6 +260,14 @@ impl<L: Launcher> Service<L> {
     pub async fn run(mut self) -> Result<Summary, Error> {
         let journal = self.handle.journal.clone();
         let recorder = tokio::spawn(recorder::record(journal.subscribe(), self.log));
+        let files = self.metrics_files.then(|| {
+            let run = self.run.clone();
+            let fill = tokio::spawn(metrics::fill(run.clone()));
+            (
+                fill,
+                tokio::spawn(metrics::follow(journal.subscribe(), run)),
+            )
+        });
         journal.publish(&JournalEntry {
             at: self.world.now(),
             entry: self.began,
@@ -262,6 +286,11 @@ impl<L: Launcher> Service<L> {
         journal.close();
         // A store that is away must not keep a launch from ending.
         let _ = tokio::time::timeout(GRACE, recorder).await;
+        if let Some((fill, follow)) = files {
+            // What it has not come to, the next launch or `metrics` writes.
+            fill.abort();
+            let _ = tokio::time::timeout(FILES_GRACE, follow).await;
+        }
         match &verdict {
             // The workers are those of whoever leads now.
             Ok(Verdict::Fenced { .. }) => drop(self.world),

@@ -53,7 +53,7 @@ async fn store(log: &mut EventLog) {
     }
 }
 
-/// Single steps are what metrics are for.
+/// Single steps are what metrics are for, and the store has those.
 fn is_kept(entry: &JournalEntry) -> bool {
     !entry.entry.is_superseded()
 }

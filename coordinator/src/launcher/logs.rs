@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tempfile::TempDir;
 
@@ -30,10 +31,10 @@ pub struct LogsError {
     source: std::io::Error,
 }
 
-/// The folder. It goes with this.
+/// The folder. It goes with this and all [holds](Logs::hold) on it.
 #[derive(Debug)]
 pub struct Logs {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     /// Holds the lock that says that this launch lives.
     _alive: File,
 }
@@ -62,7 +63,7 @@ impl Logs {
         // Before there is something in it, nobody takes it for one that was left behind.
         write!(alive, "{}", std::process::id())?;
         Ok(Logs {
-            folder,
+            folder: Arc::new(folder),
             _alive: alive,
         })
     }
@@ -90,6 +91,11 @@ impl Logs {
             let _ = std::fs::remove_dir_all(folder);
         }
         Ok(token)
+    }
+
+    /// Keeps the folder there.
+    pub(crate) fn hold(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
     }
 
     /// Where the logs lie.
@@ -121,7 +127,8 @@ mod tests {
 
     /// As after a SIGKILL: the lock is gone, the folder is not.
     fn kill(logs: Logs) -> PathBuf {
-        let left = logs.folder.keep();
+        let folder = Arc::into_inner(logs.folder).expect("nobody else holds it");
+        let left = folder.keep();
         std::fs::write(left.join("local-1.log"), "text").unwrap();
         left
     }

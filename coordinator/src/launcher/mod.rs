@@ -13,11 +13,14 @@ pub use logs::{Logs, LogsError};
 pub use slurm::{Slurm, SlurmTable};
 
 use polestar_run::pool::{CertificateFiles, Token};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A launcher's name for a process that it started, unique in a run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub struct LaunchId(pub String);
 
 impl LaunchId {

@@ -121,7 +121,7 @@ impl Seen {
                 self.checkpoints += 1;
                 self.stalled += seconds;
             }
-            Event::Underway { .. } => {}
+            Event::Rows { .. } | Event::Underway { .. } => {}
         }
     }
 

@@ -10,13 +10,14 @@ use super::{Run, RunError, calendar};
 use crate::control::JournalEntry;
 use polestar_core::Epoch;
 use polestar_store::Store;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bytes after which a segment is full and another begins: the last one is written whole each time.
 const SEGMENT: usize = 64 << 10;
 
 /// An entry as it is kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recorded {
     /// Under which coordinator.
     pub epoch: Epoch,

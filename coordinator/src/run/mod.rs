@@ -6,6 +6,8 @@
 //!                              journal/             what happened under each coordinator
 //!                              status.txt           what the one that leads is at
 //!                              evaluations/         what trials came to on preference benchmarks
+//!                              logs/                what workers of a launch logged
+//!                              metrics/             copies for other programs
 //!                              report/
 //!         trials/<recipe>/recipe.json               put if absent: what the folder's name is the hash of
 //!                         results/<measurement>.json  put if absent: the trial is over
@@ -23,6 +25,7 @@ mod cuts;
 mod evaluations;
 mod events;
 mod facts;
+mod logs;
 mod paired;
 mod report;
 
@@ -31,6 +34,8 @@ pub use cuts::{SampleError, TRAINING, cutting, training_sample};
 pub use evaluations::EvaluationRecord;
 pub use events::{EventHistory, EventLog, Recorded};
 pub use facts::{AbandonedTrial, Facts, Setback, Spent};
+pub(crate) use logs::LogKeeper;
+pub use logs::{KeptLog, kept_logs};
 pub use paired::{ScoredTrial, best};
 pub use report::{ReportError, report_of, write_report};
 
@@ -239,16 +244,26 @@ impl Run {
     pub async fn results(&self) -> Result<BTreeMap<TrialId, TrialResult>, RunError> {
         let mut results = BTreeMap::new();
         for trial in &self.record.plan.trials {
-            let id = &trial.config.id;
-            let key = result_key(&trial.config);
-            if let Some(bytes) = self.store.get_opt(&key).await? {
-                let mut result: TrialResult = from_json(&key, &bytes)?;
-                // Another run may have trained it by another name.
-                result.outcome.trial = id.clone();
-                results.insert(id.clone(), result);
+            if let Some(result) = self.result(&trial.config).await? {
+                results.insert(trial.config.id.clone(), result);
             }
         }
         Ok(results)
+    }
+
+    /// The result of one of its trials, if that is over.
+    ///
+    /// # Errors
+    /// The store's, or a record that can't be read.
+    pub async fn result(&self, trial: &Trial) -> Result<Option<TrialResult>, RunError> {
+        let key = result_key(trial);
+        let Some(bytes) = self.store.get_opt(&key).await? else {
+            return Ok(None);
+        };
+        let mut result: TrialResult = from_json(&key, &bytes)?;
+        // Another run may have trained it by another name.
+        result.outcome.trial = trial.id.clone();
+        Ok(Some(result))
     }
 
     /// What results that are there already spare: FLOPs that needn't be spent again.

@@ -187,6 +187,9 @@ pub struct PoolTable {
     pub lease_seconds: u64,
     /// How long workers go on without a coordinator before they end.
     pub grace_seconds: u64,
+    /// Whether metrics are also written for other programs while trials train: TensorBoard's event files and CSV, in
+    /// the run's folder under `metrics`.
+    pub metrics_files: bool,
     /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in GiB: what
     /// can't fit isn't begun.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,6 +239,7 @@ impl Default for PoolTable {
             deadlines: Deadlines::default(),
             lease_seconds: 15,
             grace_seconds: 120,
+            metrics_files: true,
             memory_gib: None,
             worker_flops: None,
             worker_price: None,

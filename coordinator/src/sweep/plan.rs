@@ -11,6 +11,7 @@ use polestar_dataset::{LeftOut, Pairs, PolicyDistances, SampleConfig, Wrapper};
 use polestar_laws::Coordinates;
 use polestar_model::ModelConfig;
 use polestar_run::Trial;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a plan has to know of the corpus.
@@ -72,7 +73,7 @@ pub struct Plan {
 }
 
 /// What a trial is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrialRole {
     /// Others start from its last weights; no point of any law.

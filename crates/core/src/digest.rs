@@ -6,6 +6,7 @@
 
 use crate::tree::BLOCK;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -15,7 +16,7 @@ compile_error!("Polestar's vectors are little-endian; this machine's are not");
 
 /// 32 bytes of blake3. Of weights: equal digests mean equal weights, bit for bit. Printed and stored as
 /// 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The place of a trial on every axis that a sweep can vary.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Coordinates {
     /// Name of the model size.
     pub size: String,
@@ -25,7 +25,7 @@ pub struct Coordinates {
 }
 
 /// How long a trial is trained, in the words of its sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Length {
     /// A compute budget in FLOPs that sizes compete at.
@@ -39,7 +39,7 @@ pub enum Length {
 }
 
 /// A choice among the policies of a corpus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Policies {
     /// How many.
     pub count: u32,

@@ -1,13 +1,14 @@
 //! What ranks report while they train.
 
-use crate::SetScore;
+use crate::{SetScore, metrics::Row};
 use polestar_core::{Digest, Step};
 use polestar_store::Traffic;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
 /// Where a generation found the state that it goes on with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResumedFrom {
     /// Nowhere: it begins with step 0.
@@ -31,7 +32,7 @@ impl fmt::Display for ResumedFrom {
 
 /// Seconds of steps by what they went to, on the thread that trains: where a device computes, waiting for it counts
 /// where it is waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepParts {
     /// Waiting for the batch and bringing it to the device.
     pub data: f64,
@@ -77,7 +78,7 @@ impl AddAssign for StepParts {
 }
 
 /// What steps came to since the last report, as rank 0 saw it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// Steps done.
     pub until: Step,
@@ -102,7 +103,7 @@ pub struct Measured {
 }
 
 /// What the engine tells while it works. For people and records, never for decisions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins or goes on.
@@ -137,6 +138,12 @@ pub enum Event {
         /// Scores by set.
         scores: BTreeMap<String, SetScore>,
     },
+    /// Steps whose rows of metrics are complete, each step of a generation once and in order: what the store
+    /// gets with the next checkpoint, told before.
+    Rows {
+        /// The rows.
+        rows: Vec<Row>,
+    },
     /// A checkpoint is committed.
     Saved {
         /// Steps done.
@@ -166,12 +173,16 @@ impl Event {
             | Event::Validated { step, .. }
             | Event::Saved { step, .. } => Some(*step),
             // The step has been told.
-            Event::Measured(_) | Event::Underway { .. } => None,
+            Event::Measured(_) | Event::Rows { .. } | Event::Underway { .. } => None,
         }
     }
 
-    /// Whether a later one says as much: it need not be kept, and a listener that is slow may miss it.
+    /// Whether a later one says as much, or the store does, where rows of metrics are with the next checkpoint: it need
+    /// not be kept, and a listener that is slow may miss it.
     pub fn is_superseded(&self) -> bool {
-        matches!(self, Event::Stepped { .. } | Event::Measured(_))
+        matches!(
+            self,
+            Event::Stepped { .. } | Event::Rows { .. } | Event::Measured(_)
+        )
     }
 }

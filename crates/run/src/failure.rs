@@ -4,11 +4,12 @@
 //! a trial, ended for: the blame that came first, and apart from it those that only suffered.
 
 use polestar_core::{Rank, TrialId, WorkerId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The kind of work in which a rank failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It was asked to stop.
@@ -39,7 +40,7 @@ impl fmt::Display for Phase {
 }
 
 /// The last collective operation that a rank completed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LastOperation {
     /// What it does, as in `all-gather`.
@@ -62,7 +63,7 @@ impl fmt::Display for LastOperation {
 }
 
 /// A failure as a rank reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
     /// In which kind of work.
@@ -85,7 +86,9 @@ impl fmt::Display for Failure {
 }
 
 /// How far a generation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Its workers open their ports.
@@ -116,7 +119,7 @@ impl fmt::Display for Stage {
 }
 
 /// One worker as one rank of a generation.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// Its rank.
@@ -143,7 +146,7 @@ impl fmt::Display for Member {
 }
 
 /// What was wrong with one member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Trouble {
     /// Its stream broke: preemption, a killed process, a dead host.
@@ -163,7 +166,7 @@ pub enum Trouble {
 }
 
 /// A member, and what was wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Blame {
     /// Who.
@@ -196,7 +199,7 @@ impl fmt::Display for Blame {
 }
 
 /// Why a generation ended before its trial did, or why a trial is abandoned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Cause {
     /// Members had trouble.

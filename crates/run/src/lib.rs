@@ -6,6 +6,7 @@ pub mod config;
 pub mod event;
 pub mod failure;
 pub mod lease;
+pub mod logged;
 pub mod memory;
 pub mod metrics;
 pub mod outcome;
@@ -25,7 +26,7 @@ pub mod proto {
 pub use config::{MemoryTier, TrainConfig};
 pub use event::{Event, Measured, ResumedFrom, StepParts};
 pub use failure::{Cause, Failure, LastOperation};
-pub use outcome::{Consumed, Outcome, SetScore};
+pub use outcome::{Consumed, Outcome, RewardSpread, SetScore};
 pub use recipe::{
     Arithmetic, BatchRecipe, DataRecipe, EvaluationSet, Execution, Measurement, Order, Recipe,
     StartFrom, StartPoint, StartWeights, Trial, TrialError, Trunk,

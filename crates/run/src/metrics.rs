@@ -4,7 +4,7 @@
 //! an interval writes the same file again, so every step is there once. Runs that measure the same
 //! trial differently keep apart what they measured, and share the losses of its steps.
 
-use crate::{SetScore, Trial};
+use crate::{RewardSpread, SetScore, Trial};
 use arrow_array::{
     Array, ArrayRef, Float64Array, RecordBatch, UInt64Array,
     cast::AsArray,
@@ -17,13 +17,14 @@ use parquet::{
 };
 use polestar_core::Step;
 use polestar_store::Store;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 /// One step's figures.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Steps done, this one included.
     pub step: Step,
@@ -37,6 +38,10 @@ pub struct Row {
     pub loss: f64,
     /// Fraction ranked rightly; none for language models.
     pub accuracy: Option<f64>,
+    /// Mean reward of the batch's positives minus that of its negatives; none for language models, and in files of
+    /// versions that didn't keep it.
+    #[serde(default)]
+    pub margin: Option<f64>,
     /// Learning rate of the update.
     pub lr: f64,
     /// Norm of the global gradient, before clipping.
@@ -94,10 +99,45 @@ pub enum Error {
     },
 }
 
-/// What the columns of a set's scores end with, after its name.
-const SCORE_COLUMNS: [&str; 3] = ["_loss", "_accuracy", "_triplets"];
-/// Likewise, of columns that older files don't have.
-const CLUSTER_COLUMNS: [&str; 3] = ["_prompts", "_loss_error", "_accuracy_error"];
+/// A column of whole numbers: its name, and what of a row stands in it.
+pub type Whole = (&'static str, fn(&Row) -> u64);
+/// A column of real numbers of a row, empty where there is none.
+pub type Real = (&'static str, fn(&Row) -> Option<f64>);
+/// A column of a set's scores: what its name ends with, after the set's, and what of a score stands in it.
+pub type Scores = (&'static str, fn(&SetScore) -> Option<f64>);
+
+/// Columns of every table of metrics, first.
+pub const WHOLE: [Whole; 3] = [
+    ("step", |r| r.step.0),
+    ("triplets", |r| r.triplets),
+    ("plain_tokens", |r| r.plain_tokens),
+];
+/// Columns of every table of metrics, next.
+pub const REAL: [Real; 7] = [
+    ("flops_6nd", |r| Some(r.flops_6nd)),
+    ("loss", |r| Some(r.loss)),
+    ("accuracy", |r| r.accuracy),
+    ("lr", |r| Some(r.lr)),
+    ("grad_norm", |r| Some(r.grad_norm)),
+    ("seconds", |r| Some(r.seconds)),
+    ("margin", |r| r.margin),
+];
+/// Columns of every set that was scored.
+pub const SCORES: [Scores; 11] = [
+    ("_loss", |s| Some(s.loss)),
+    ("_accuracy", |s| s.accuracy),
+    ("_triplets", |s| Some(s.triplets as f64)),
+    ("_prompts", |s| Some(s.prompts? as f64)),
+    ("_loss_error", |s| s.loss_error),
+    ("_accuracy_error", |s| s.accuracy_error),
+    ("_margin", |s| s.margin),
+    ("_reward_mean", |s| Some(s.rewards?.mean)),
+    ("_reward_deviation", |s| Some(s.rewards?.deviation)),
+    ("_reward_min", |s| Some(s.rewards?.min)),
+    ("_reward_max", |s| Some(s.rewards?.max)),
+];
+/// Files of all versions have so many of [`SCORES`].
+const ALWAYS: usize = 3;
 
 /// Folder of all metrics of a trial.
 fn shared(trial: &Trial) -> String {
@@ -139,18 +179,30 @@ pub async fn write(store: &Store, trial: &Trial, rows: &[Row]) -> Result<(), Err
 /// # Errors
 /// The store's, or the object that can't be read.
 pub async fn read(store: &Store, trial: &Trial) -> Result<Vec<Row>, Error> {
+    read_after(store, trial, Step(0)).await
+}
+
+/// As [`read`], of the steps after one; asks only for objects that have any.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_after(store: &Store, trial: &Trial, after: Step) -> Result<Vec<Row>, Error> {
     let own = format!("{}/", folder(trial));
     let mut objects = store.list(&shared(trial)).await?;
     // Own ones last, so that they win. Other intervals may overlap; their rows are the same.
     objects.sort_by_key(|object| object.key.starts_with(&own));
     let mut rows = BTreeMap::new();
+    // One whose name says nothing is read, and named if it is no table.
+    objects.retain(|object| last_step(&object.key).is_none_or(|last| last > after));
     for object in objects {
         let bytes = store.get(&object.key).await?;
         for mut row in decode(&object.key, bytes)? {
             if !object.key.starts_with(&own) {
                 row.validation.clear();
             }
-            rows.insert(row.step, row);
+            if row.step > after {
+                rows.insert(row.step, row);
+            }
         }
     }
     Ok(rows.into_values().collect())
@@ -178,33 +230,15 @@ pub fn encode(key: &str, rows: &[Row]) -> Result<Vec<u8>, Error> {
     let real = |f: &dyn Fn(&Row) -> Option<f64>| -> ArrayRef {
         Arc::new(rows.iter().map(f).collect::<Float64Array>())
     };
-    columns.push(("step".into(), whole(&|r| r.step.0)));
-    columns.push(("triplets".into(), whole(&|r| r.triplets)));
-    columns.push(("plain_tokens".into(), whole(&|r| r.plain_tokens)));
-    columns.push(("flops_6nd".into(), real(&|r| Some(r.flops_6nd))));
-    columns.push(("loss".into(), real(&|r| Some(r.loss))));
-    columns.push(("accuracy".into(), real(&|r| r.accuracy)));
-    columns.push(("lr".into(), real(&|r| Some(r.lr))));
-    columns.push(("grad_norm".into(), real(&|r| Some(r.grad_norm))));
-    columns.push(("seconds".into(), real(&|r| Some(r.seconds))));
+    columns.extend(WHOLE.map(|(name, of)| (name.to_owned(), whole(&of))));
+    columns.extend(REAL.map(|(name, of)| (name.to_owned(), real(&of))));
     // Only sets that were scored in this interval have columns.
     let sets: BTreeSet<&String> = rows.iter().flat_map(|row| row.validation.keys()).collect();
     for set in sets {
-        let score = |r: &Row| r.validation.get(set).copied();
-        let values = [
-            real(&|r| score(r).map(|s| s.loss)),
-            real(&|r| score(r).and_then(|s| s.accuracy)),
-            real(&|r| score(r).map(|s| s.triplets as f64)),
-        ];
-        let names = SCORE_COLUMNS.map(|end| format!("{set}{end}"));
-        columns.extend(names.into_iter().zip(values));
-        let values = [
-            real(&|r| score(r).and_then(|s| Some(s.prompts? as f64))),
-            real(&|r| score(r).and_then(|s| s.loss_error)),
-            real(&|r| score(r).and_then(|s| s.accuracy_error)),
-        ];
-        let names = CLUSTER_COLUMNS.map(|end| format!("{set}{end}"));
-        columns.extend(names.into_iter().zip(values));
+        columns.extend(SCORES.map(|(end, of)| {
+            let values = real(&|r| of(r.validation.get(set)?));
+            (format!("{set}{end}"), values)
+        }));
     }
     let fields: Vec<Field> = columns
         .iter()
@@ -271,18 +305,13 @@ pub fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
         let (step, triplets, tokens) = (whole("step")?, whole("triplets")?, whole("plain_tokens")?);
         let (flops, loss, accuracy) = (real("flops_6nd")?, real("loss")?, real("accuracy")?);
         let (lr, norm, seconds) = (real("lr")?, real("grad_norm")?, real("seconds")?);
+        let margin = real("margin").ok();
         let mut sets = Vec::new();
         let schema = batch.schema();
         let losses = schema.fields().iter().map(|field| field.name());
-        for set in losses.filter_map(|name| name.strip_suffix(SCORE_COLUMNS[0])) {
-            let [loss, accuracy, triplets] = SCORE_COLUMNS.map(|end| real(&format!("{set}{end}")));
-            sets.push(SetColumns {
-                set,
-                loss: loss?,
-                accuracy: accuracy?,
-                triplets: triplets?,
-                clusters: CLUSTER_COLUMNS.map(|end| real(&format!("{set}{end}")).ok()),
-            });
+        for set in losses.filter_map(|name| name.strip_suffix(SCORES[0].0)) {
+            let columns = SCORES.map(|(end, _)| real(&format!("{set}{end}")));
+            sets.push(SetColumns::of(set, columns)?);
         }
         for i in 0..batch.num_rows() {
             let scored = sets.iter();
@@ -294,6 +323,7 @@ pub fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
                 flops_6nd: flops.value(i),
                 loss: loss.value(i),
                 accuracy: value(accuracy, i),
+                margin: margin.and_then(|margin| value(margin, i)),
                 lr: lr.value(i),
                 grad_norm: norm.value(i),
                 seconds: seconds.value(i),
@@ -304,27 +334,60 @@ pub fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// A set's columns.
+/// A set's columns, in the order of [`SCORES`]; none where an older version didn't write one.
 struct SetColumns<'a> {
     set: &'a str,
-    loss: &'a Float64Array,
-    accuracy: &'a Float64Array,
-    triplets: &'a Float64Array,
-    /// In the order of [`CLUSTER_COLUMNS`].
-    clusters: [Option<&'a Float64Array>; 3],
+    columns: [Option<&'a Float64Array>; SCORES.len()],
 }
 
-impl SetColumns<'_> {
+impl<'a> SetColumns<'a> {
+    fn of(
+        set: &'a str,
+        found: [Result<&'a Float64Array, Error>; SCORES.len()],
+    ) -> Result<SetColumns<'a>, Error> {
+        let mut columns = [None; SCORES.len()];
+        for (at, (column, found)) in columns.iter_mut().zip(found).enumerate() {
+            *column = match found {
+                Ok(found) => Some(found),
+                Err(error) if at < ALWAYS => return Err(error),
+                Err(_) => None,
+            };
+        }
+        Ok(SetColumns { set, columns })
+    }
+
     /// The score of a row, if it has one.
     fn score(&self, row: usize) -> Option<SetScore> {
-        let [prompts, loss_error, accuracy_error] = self.clusters.map(|column| value(column?, row));
+        let [
+            loss,
+            accuracy,
+            triplets,
+            prompts,
+            loss_error,
+            accuracy_error,
+            margin,
+            mean,
+            deviation,
+            min,
+            max,
+        ] = self.columns.map(|column| value(column?, row));
+        let rewards = || {
+            Some(RewardSpread {
+                mean: mean?,
+                deviation: deviation?,
+                min: min?,
+                max: max?,
+            })
+        };
         Some(SetScore {
-            loss: value(self.loss, row)?,
-            accuracy: value(self.accuracy, row),
-            triplets: value(self.triplets, row)? as usize,
+            loss: loss?,
+            accuracy,
+            triplets: triplets? as usize,
             prompts: prompts.map(|prompts| prompts as usize),
             loss_error,
             accuracy_error,
+            margin,
+            rewards: rewards(),
         })
     }
 }
@@ -346,6 +409,8 @@ mod tests {
             prompts: Some(8),
             loss_error: Some(0.02),
             accuracy_error: None,
+            margin: Some(0.25),
+            rewards: RewardSpread::of(&[1.0, -2.0, 0.5]),
         };
         let rows = [
             Row {
@@ -356,6 +421,7 @@ mod tests {
             Row {
                 step: Step(2),
                 accuracy: Some(0.5),
+                margin: Some(-0.125),
                 validation: BTreeMap::from([("heldout_prompts".to_owned(), score)]),
                 ..Row::default()
             },

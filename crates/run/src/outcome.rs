@@ -3,12 +3,14 @@
 use polestar_core::{
     Clustered, Digest, TrialId,
     cluster::{FEWEST_CLUSTERS, Interval},
+    tree::tree_sum,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// How a model does on one held-out set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SetScore {
     /// Mean loss.
     pub loss: f64,
@@ -26,6 +28,44 @@ pub struct SetScore {
     /// Standard error of the accuracy, likewise.
     #[serde(default)]
     pub accuracy_error: Option<f64>,
+    /// Mean reward of the positive minus reward of the negative; none for language models, and in records of versions
+    /// that didn't keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// The rewards themselves, of positives and negatives together; none likewise, and where the engine doesn't
+    /// read them back from its device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<RewardSpread>,
+}
+
+/// How rewards lie. They are as the model gives them: only differences within a prompt mean something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RewardSpread {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation of all of them.
+    pub deviation: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+impl RewardSpread {
+    /// Of these rewards; `None` of none. Added up by the tree, so that every rank says the same.
+    pub fn of(rewards: &[f64]) -> Option<RewardSpread> {
+        let min = rewards.iter().copied().reduce(f64::min)?;
+        let max = rewards.iter().copied().reduce(f64::max)?;
+        let count = rewards.len() as f64;
+        let mean = tree_sum(rewards) / count;
+        let squares: Vec<f64> = rewards.iter().map(|r| (r - mean) * (r - mean)).collect();
+        Some(RewardSpread {
+            mean,
+            deviation: (tree_sum(&squares) / count).sqrt(),
+            min,
+            max,
+        })
+    }
 }
 
 impl SetScore {
@@ -132,6 +172,7 @@ mod tests {
             prompts: Some(50),
             loss_error: Some(0.01),
             accuracy_error: Some(0.025),
+            ..SetScore::default()
         };
         assert_eq!(
             score.to_string(),

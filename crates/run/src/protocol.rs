@@ -5,16 +5,17 @@
 
 mod measured;
 mod membership;
+mod scores;
 
 pub use membership::Membership;
 
 use crate::{
-    Consumed, Event, Outcome, ResumedFrom, SetScore,
+    Consumed, Event, Outcome, ResumedFrom,
     failure::{Blame, Cause, Failure, LastOperation, Member, Phase, Stage, Trouble},
     proto,
 };
 use polestar_core::{Digest, Epoch, Generation, Rank, Step, TrialId, WorkerId, digest::NotADigest};
-use std::collections::BTreeMap;
+use scores::{from_scores, into_scores};
 
 /// Version of a trial's bytes in [`proto::Trial`]: JSON of [`crate::Trial`].
 pub const TRIAL_FORMAT: u32 = 1;
@@ -66,44 +67,6 @@ impl From<Generation> for proto::Generation {
     }
 }
 
-impl From<SetScore> for proto::SetScore {
-    fn from(score: SetScore) -> Self {
-        proto::SetScore {
-            loss: score.loss,
-            accuracy: score.accuracy,
-            triplets: score.triplets as u64,
-            prompts: score.prompts.map(|prompts| prompts as u64),
-            loss_error: score.loss_error,
-            accuracy_error: score.accuracy_error,
-        }
-    }
-}
-
-impl From<proto::SetScore> for SetScore {
-    fn from(score: proto::SetScore) -> Self {
-        SetScore {
-            loss: score.loss,
-            accuracy: score.accuracy,
-            triplets: score.triplets as usize,
-            prompts: score.prompts.map(|prompts| prompts as usize),
-            loss_error: score.loss_error,
-            accuracy_error: score.accuracy_error,
-        }
-    }
-}
-
-fn into_scores(
-    scores: BTreeMap<String, SetScore>,
-) -> std::collections::HashMap<String, proto::SetScore> {
-    scores.into_iter().map(|(k, v)| (k, v.into())).collect()
-}
-
-fn from_scores(
-    scores: std::collections::HashMap<String, proto::SetScore>,
-) -> BTreeMap<String, SetScore> {
-    scores.into_iter().map(|(k, v)| (k, v.into())).collect()
-}
-
 impl From<Event> for proto::progress::Event {
     fn from(event: Event) -> Self {
         use proto::progress::Event as Message;
@@ -135,6 +98,9 @@ impl From<Event> for proto::progress::Event {
             Event::Validated { step, scores } => Message::Validated(proto::Validated {
                 step: step.0,
                 scores: into_scores(scores),
+            }),
+            Event::Rows { rows } => Message::Rows(proto::Rows {
+                rows: rows.into_iter().map(Into::into).collect(),
             }),
             Event::Saved {
                 step,
@@ -180,6 +146,9 @@ impl TryFrom<proto::progress::Event> for Event {
             Message::Validated(m) => Event::Validated {
                 step: Step(m.step),
                 scores: from_scores(m.scores),
+            },
+            Message::Rows(m) => Event::Rows {
+                rows: m.rows.into_iter().map(Into::into).collect(),
             },
             Message::Saved(m) => Event::Saved {
                 step: Step(m.step),

@@ -164,6 +164,12 @@ impl Store {
 }
 
 impl Store {
+    /// Where an object is a file of this machine, whether it is there or not; `None` in any other kind of store.
+    pub fn local_path(&self, key: &str) -> Option<PathBuf> {
+        let path = self.path(key).ok()?;
+        Some(self.root.as_ref()?.join(path.as_ref()))
+    }
+
     /// Removes the folder of a prefix under which no object is left. Only file systems have such folders, and one
     /// that somebody writes to at this moment stays.
     pub async fn remove_empty_folder(&self, prefix: &str) {

@@ -1,5 +1,6 @@
 //! What this process asked of object stores, counted for whoever watches it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     ops::Sub,
@@ -7,7 +8,7 @@ use std::{
 };
 
 /// What was asked of object stores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Bytes of objects that were read.
     pub read: u64,

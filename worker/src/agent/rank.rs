@@ -8,15 +8,19 @@ use crate::{
     collective::Aborter,
     engine::{self, Environment, Kept},
 };
-use polestar_core::Generation;
+use polestar_core::{Generation, Rank};
 use polestar_run::{
     Failure, Trial,
     failure::Phase,
+    logged::Section,
     proto::{self, Start, from_worker::Body},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
@@ -74,6 +78,10 @@ pub(super) async fn train(rank: ThisRank, trial: Trial, start: Start, meeting: M
         outbox,
         kept,
     } = rank;
+    // Into the log, for those who ask later whose lines these are. A log that is full or gone stops nobody.
+    let world = u32::try_from(start.peers.len()).unwrap_or(u32::MAX);
+    let section = Section::new(&trial.id, Rank(start.rank), world, generation);
+    let _ = writeln!(std::io::stderr(), "{section}");
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
         prepared = prepare(start, meeting, &cancel).instrument(tracing::info_span!("connect")) => prepared,

@@ -31,8 +31,8 @@ pub struct Scores {
     pub losses: Vec<f32>,
     /// Reward of the positive minus reward of the negative; empty for language models.
     pub margins: Vec<f32>,
-    /// The raw rewards that the margins are of, in the order of the pack's reward rows. Ranks don't tell each
-    /// other these.
+    /// The raw rewards that the margins are of, in the order of the pack's reward rows. Ranks tell each
+    /// other these of held-out triplets alone.
     pub rewards: Vec<f32>,
 }
 

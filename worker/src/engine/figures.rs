@@ -12,6 +12,8 @@ pub(super) struct Figures {
     pub(super) loss: f64,
     /// Triplets ranked correctly.
     pub(super) right: f64,
+    /// Sum of the triplets' margins.
+    pub(super) margin: f64,
     /// Tokens of the plain layout.
     pub(super) plain_tokens: f64,
     /// Tokens that went through the model.
@@ -21,12 +23,13 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    const FIELDS: usize = 5;
+    const FIELDS: usize = 6;
 
     fn to_array(self) -> [f64; Self::FIELDS] {
         [
             self.loss,
             self.right,
+            self.margin,
             self.plain_tokens,
             self.packed_tokens,
             self.pairs,
@@ -50,6 +53,7 @@ impl Figures {
         for pack in scores {
             self.loss += pack.losses.iter().map(|&l| f64::from(l)).sum::<f64>();
             self.right += pack.margins.iter().copied().map(credit).sum::<f64>();
+            self.margin += pack.margins.iter().map(|&m| f64::from(m)).sum::<f64>();
         }
     }
 }
@@ -99,9 +103,10 @@ pub(super) fn sum_figures(
     let figures = Figures {
         loss: field(0),
         right: field(1),
-        plain_tokens: field(2),
-        packed_tokens: field(3),
-        pairs: field(4),
+        margin: field(2),
+        plain_tokens: field(3),
+        packed_tokens: field(4),
+        pairs: field(5),
     };
     Ok(StepFigures { figures, stops })
 }

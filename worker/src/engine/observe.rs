@@ -2,6 +2,10 @@
 //!
 //! The trainer says what happened, on every rank; each observer makes of it what it is for.
 
+mod reports;
+
+pub(super) use reports::RowReports;
+
 use super::Failure;
 use polestar_core::Step;
 use polestar_run::{

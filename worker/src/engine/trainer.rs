@@ -9,7 +9,7 @@ use super::{
     figures::{Figures, StepFigures, sum_figures},
     input::inputs,
     memory_tier::{Key, Snapshot},
-    observe::{Meter, MetricsRows, Moment, Observers, Progress, StartupTimings},
+    observe::{Meter, MetricsRows, Moment, Observers, Progress, RowReports, StartupTimings},
     replay::Slice,
     resume::{Place, Resumed, data, eval_sets, keeps, resume},
     save::{Committed, Record, Saver},
@@ -38,6 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tracing::field::Empty;
+use work::Clock;
 
 /// What a rank works with.
 pub struct Environment<T = MeshTransport> {
@@ -157,18 +158,6 @@ struct Evaluation {
     along: BTreeMap<String, SetScore>,
 }
 
-/// Seconds of this generation, on top of those before it.
-struct Clock {
-    since: Instant,
-    before: f64,
-}
-
-impl Clock {
-    fn seconds(&self) -> f64 {
-        self.before + self.since.elapsed().as_secs_f64()
-    }
-}
-
 /// What is told of a trial: rank 0 tells, and keeps its metrics.
 fn observers<T: Transport<E>, E: Engine>(trial: &Trial, env: &mut Environment<T>) -> Observers {
     let tell = std::mem::replace(&mut env.events, Box::new(|_| {}));
@@ -180,6 +169,8 @@ fn observers<T: Transport<E>, E: Engine>(trial: &Trial, env: &mut Environment<T>
         vec![
             Box::new(StartupTimings::new()),
             Box::new(MetricsRows::new(env.run.clone(), trial.clone())),
+            // Before the progress of a checkpoint: whoever hears of that has heard of its steps.
+            Box::new(RowReports::new()),
             Box::new(Progress::new()),
             Box::new(Meter::new()),
         ],
@@ -451,6 +442,7 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             flops_6nd: count::flops_6nd(&self.trial.recipe.model, consumed.plain_tokens),
             loss: figures.loss / f64::from(batch),
             accuracy: ranks.then(|| figures.right / f64::from(batch)),
+            margin: ranks.then(|| figures.margin / f64::from(batch)),
             lr,
             grad_norm,
             seconds: consumed.seconds,

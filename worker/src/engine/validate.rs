@@ -4,7 +4,9 @@ use super::{Engine, PassError, Scores, Stepper};
 use crate::collective::Transport;
 use polestar_core::{Clustered, tree::tree_sum};
 use polestar_model::PackInput;
-use polestar_run::{SetScore, memory::SCORED_TOGETHER, placement::Sharding, scores::Compared};
+use polestar_run::{
+    RewardSpread, SetScore, memory::SCORED_TOGETHER, placement::Sharding, scores::Compared,
+};
 
 /// Triplets that are scored and not trained on, packed once.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(super) struct Outcomes {
     losses: Vec<f64>,
     /// The margin of every triplet if the trial ranks them.
     pub(super) margins: Vec<f32>,
+    /// The rewards that margins are of, two a triplet, where the engine gives them.
+    rewards: Vec<f32>,
 }
 
 impl Outcomes {
@@ -67,6 +71,11 @@ impl Outcomes {
         let first = |values: &[f64]| values[..triplets.len().min(values.len())].to_vec();
         let right: Vec<f64> = self.margins.iter().copied().map(credit).collect();
         let (losses, right) = (first(&self.losses), first(&right));
+        let reals = |values: &[f32], each: usize| -> Vec<f64> {
+            let first = values.iter().take(each * triplets.len());
+            first.map(|&value| f64::from(value)).collect()
+        };
+        let margins = reals(&self.margins, 1);
         let mean = |values: &[f64]| tree_sum(values) / values.len().max(1) as f64;
         // A triplet that doesn't say its prompt is one by itself; those that are drawn from a corpus all do.
         let clustered = |values: &[f64]| {
@@ -84,6 +93,8 @@ impl Outcomes {
             prompts: Some(by_prompt.clusters),
             loss_error: by_prompt.error,
             accuracy_error: clustered(&right).error,
+            margin: (!margins.is_empty()).then(|| mean(&margins)),
+            rewards: RewardSpread::of(&reals(&self.rewards, 2)),
         }
     }
 }
@@ -108,13 +119,19 @@ pub(super) fn score<E: Engine, T: Transport<E>>(
     let mut readers: Vec<&[u8]> = gathered.iter().map(Vec::as_slice).collect();
     let mut losses = Vec::with_capacity(set.triplets.len());
     let mut margins = Vec::with_capacity(set.triplets.len());
+    let mut rewards = Vec::new();
     for index in 0..set.packs {
         let reader = &mut readers[index % world];
         let pack = decode(reader).ok_or(ScoreError::Truncated)?;
         losses.extend(pack.losses.into_iter().map(f64::from));
         margins.extend(pack.margins);
+        rewards.extend(pack.rewards);
     }
-    Ok(Outcomes { losses, margins })
+    Ok(Outcomes {
+        losses,
+        margins,
+        rewards,
+    })
 }
 
 /// One for a correct ranking, a half for a tie.
@@ -153,7 +170,7 @@ impl From<PassError> for ScoreError {
 
 fn encode(scores: &Scores) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for part in [&scores.losses, &scores.margins] {
+    for part in [&scores.losses, &scores.margins, &scores.rewards] {
         bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
         for value in part {
             bytes.extend_from_slice(&value.to_le_bytes());
@@ -174,7 +191,7 @@ fn decode(reader: &mut &[u8]) -> Option<Scores> {
     Some(Scores {
         losses: part()?,
         margins: part()?,
-        rewards: Vec::new(),
+        rewards: part()?,
     })
 }
 
@@ -205,20 +222,26 @@ mod tests {
         let outcomes = |count: u32| Outcomes {
             losses: (0..count).map(|at| f64::from(at * at)).collect(),
             margins: (0..count).map(|at| at as f32 % 5.0 - 2.0).collect(),
+            rewards: (0..2 * count).map(|at| at as f32 / 2.0).collect(),
         };
         let (whole, first) = (outcomes(60), outcomes(12));
         assert_eq!(whole.score(&set(60), 12), first.score(&set(12), 12));
         let score = whole.score(&set(60), 60);
         assert_eq!((score.triplets, score.prompts), (60, Some(6)));
         assert_eq!(score.accuracy, Some(0.5));
+        assert_eq!(score.margin, Some(0.0));
+        let spread = score.rewards.expect("the engine gave rewards");
+        assert_eq!((spread.mean, spread.min, spread.max), (29.75, 0.0, 59.5));
         assert!(score.loss_error > first.score(&set(12), 12).loss_error);
         // A language model ranks nothing.
         let ranks_nothing = Outcomes {
             margins: vec![],
+            rewards: vec![],
             ..whole
         };
         let score = ranks_nothing.score(&set(60), 60);
         assert_eq!((score.accuracy, score.accuracy_error), (None, None));
+        assert_eq!((score.margin, score.rewards), (None, None));
         assert!(score.loss_interval().is_some());
     }
 }

@@ -32,6 +32,7 @@ mod pace;
 mod persist;
 mod pool;
 mod rejoin;
+mod retry;
 mod schedule;
 mod state;
 mod status;
@@ -55,7 +56,9 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, time::Duration};
 
 /// A moment, as the time since the control loop began. Written as seconds, to the millisecond.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(from = "f64", into = "f64")]
 pub struct Moment(pub Duration);
 
@@ -204,6 +207,8 @@ pub enum Event {
     Drain,
     /// Somebody wants it to end.
     Stop,
+    /// Somebody wants an abandoned trial to be tried again.
+    Retry(TrialId),
 }
 
 /// What became of the lease.
@@ -273,7 +278,7 @@ pub enum WorkerEvent {
 }
 
 /// What a worker is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Inventory {
     /// Host it runs on.
     pub host: String,
@@ -406,7 +411,7 @@ pub enum Order {
 }
 
 /// Why a worker is retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RetireReason {
     /// Its stream broke: a process that is stopped rather than dead would keep its place for ever.
     Left,

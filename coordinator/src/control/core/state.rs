@@ -274,6 +274,7 @@ impl Core {
             Event::Tick => {}
             Event::Drain => self.drain(),
             Event::Stop => self.conclude_with(Verdict::Stopped),
+            Event::Retry(trial) => self.retry(&trial),
         }
         while let Some(timer) = self.timers.pop(now) {
             self.expired(timer);

@@ -5,8 +5,9 @@ use super::{
     state::{Core, Standing, Trial},
 };
 use crate::calendar::duration;
-use polestar_core::{Generation, Step, TrialId};
+use polestar_core::{Generation, Step, TrialId, WorkerId};
 use polestar_run::{Cause, failure::Stage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::AddAssign, time::Duration};
 
@@ -21,6 +22,8 @@ pub struct Status {
     pub idle: usize,
     /// Facts on their way to the store.
     pub unsaved: usize,
+    /// Whether it was asked to end as soon as nothing is lost by it.
+    pub draining: bool,
     /// What warm workers saved.
     pub warmth: Warmth,
     /// How long all that is left takes at least with these workers; `None` before anything was measured.
@@ -30,7 +33,7 @@ pub struct Status {
 }
 
 /// What it is worth that workers stay between generations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Warmth {
     /// Ranks of all generations so far.
     pub ranks: u32,
@@ -99,6 +102,8 @@ pub enum TrialState {
     Running {
         /// They.
         generation: Generation,
+        /// The workers themselves, by rank.
+        members: Vec<WorkerId>,
         /// How far they are.
         stage: Stage,
         /// Steps done.
@@ -146,6 +151,7 @@ impl fmt::Display for TrialStatus {
                 step,
                 steps,
                 pace,
+                members: _,
             } => {
                 write!(f, "is at step {} of {steps} ({generation})", step.0)?;
                 if let Some(pace) = pace {
@@ -212,6 +218,7 @@ impl Core {
             workers: self.workers.len(),
             idle: self.idle.len(),
             unsaved: self.pending.len(),
+            draining: self.draining,
             warmth: self.warmth,
             left: self.all_time_left(),
             trials: trials.collect(),
@@ -233,6 +240,7 @@ impl Core {
             Standing::Waiting => self.why_waiting(trial),
             Standing::Running(generation) => TrialState::Running {
                 generation: *generation,
+                members: self.members_of(*generation),
                 stage: self.stage_of(*generation),
                 step: trial.step,
                 steps: trial.job.work.steps.end,
@@ -247,6 +255,13 @@ impl Core {
                 cause: cause.clone(),
             },
         }
+    }
+
+    /// The workers of a generation, by rank.
+    fn members_of(&self, generation: Generation) -> Vec<WorkerId> {
+        let members = self.groups.get(&generation).into_iter();
+        let members = members.flat_map(|group| group.members());
+        members.map(|member| member.worker).collect()
     }
 
     /// The stage of a generation that a trial runs in.

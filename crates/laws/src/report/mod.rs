@@ -170,6 +170,15 @@ impl Report {
         Ok(files)
     }
 
+    /// The figures that there is something to show in, as (name, SVG).
+    ///
+    /// # Errors
+    /// A figure that can't be drawn, which points at a defect, not at the data.
+    pub fn drawings(&self) -> Result<Vec<(&'static str, String)>, ReportError> {
+        let drawn = figures::svg::all(self)?.into_iter();
+        Ok(drawn.map(|drawing| (drawing.name, drawing.svg)).collect())
+    }
+
     /// "3 of 16 trials have not finished", when that is so.
     fn progress(&self) -> Option<String> {
         let missing = self.input.missing.len();

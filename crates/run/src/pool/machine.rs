@@ -1,11 +1,12 @@
 //! What a worker has to train with, as it tells when it joins.
 
 use crate::proto;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// What a worker runs on. Everything is as far as known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     /// Its job in a batch system, as in `1234` or, of an array, `1234_5`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,7 +23,7 @@ pub struct Machine {
 }
 
 /// Devices of one kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// As in `cpu` or `NVIDIA H100 80GB HBM3`.
     pub kind: String,
@@ -34,7 +35,7 @@ pub struct Device {
 }
 
 /// A GPU's memory, power and use. Everything is as far as known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GpuState {
     /// Memory in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]

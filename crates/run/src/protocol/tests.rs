@@ -1,10 +1,11 @@
 //! Whatever is sent arrives as it was.
 
 use super::*;
-use crate::{Measured, StepParts};
+use crate::{Measured, RewardSpread, SetScore, StepParts, metrics::Row};
 use polestar_core::random::Stream;
 use polestar_store::Traffic;
 use prost::Message;
+use std::collections::BTreeMap;
 
 /// Draws values of the types that travel.
 struct Draw(Stream);
@@ -40,6 +41,29 @@ impl Draw {
             prompts: self.flag().then(|| self.0.below(1 << 40) as usize),
             loss_error: self.flag().then(|| self.float()),
             accuracy_error: self.flag().then(|| self.float()),
+            margin: self.flag().then(|| self.float()),
+            rewards: self.flag().then(|| RewardSpread {
+                mean: self.float(),
+                deviation: self.float(),
+                min: self.float(),
+                max: self.float(),
+            }),
+        }
+    }
+
+    fn row(&mut self) -> Row {
+        Row {
+            step: Step(self.0.word()),
+            triplets: self.0.word(),
+            plain_tokens: self.0.word(),
+            flops_6nd: self.float(),
+            loss: self.float(),
+            accuracy: self.flag().then(|| self.float()),
+            margin: self.flag().then(|| self.float()),
+            lr: self.float(),
+            grad_norm: self.float(),
+            seconds: self.float(),
+            validation: self.scores(),
         }
     }
 
@@ -50,7 +74,7 @@ impl Draw {
 
     fn event(&mut self) -> Event {
         let step = Step(self.0.word());
-        match self.0.below(6) {
+        match self.0.below(7) {
             0 => Event::Begun {
                 step,
                 steps: self.0.word(),
@@ -68,13 +92,16 @@ impl Draw {
                 step,
                 scores: self.scores(),
             },
+            4 => Event::Rows {
+                rows: self.list(Self::row),
+            },
             3 => Event::Saved {
                 step,
                 digest: Digest::of(self.text().as_bytes()),
                 seconds: self.float(),
                 behind: self.float(),
             },
-            4 => Event::Measured(self.measured()),
+            5 => Event::Measured(self.measured()),
             _ => Event::Underway {
                 parts: self.list(|draw| (draw.text(), draw.float())),
             },

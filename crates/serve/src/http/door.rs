@@ -1,6 +1,6 @@
-//! Listening, and letting connections end.
+//! Listening under one set of rules, and letting connections end.
 
-use super::{Options, app::App, metrics::Metrics, queue::Queue, routes::routes};
+use super::{Options, app::App, metrics::Metrics, queue::Queue, routes::routes, unread::Unread};
 use crate::{Scorer, Texts};
 use axum::Router;
 use hyper_util::{
@@ -32,6 +32,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a handshake, and the head of a request, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other end of a connection may take nothing of an answer.
+const UNREAD: Duration = Duration::from_secs(30);
 /// How long nobody is let in after that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,14 +51,15 @@ pub struct Certificate {
 pub enum ServeError {
     /// Others could listen or ask.
     #[error(
-        "{address} can be reached from other hosts, where {missing}; give --tls-certificate FILE, --tls-key FILE and \
-         --token-file FILE, or listen on 127.0.0.1"
+        "{address} can be reached from other hosts, where {missing}; give {remedy}, or listen on 127.0.0.1"
     )]
     Unguarded {
         /// Where.
         address: SocketAddr,
         /// What is missing.
         missing: &'static str,
+        /// The options that give it.
+        remedy: &'static str,
     },
     /// The address is taken or isn't this host's.
     #[error("can't listen on {address}")]
@@ -92,11 +95,126 @@ pub enum ServeError {
     Thread(#[source] io::Error),
 }
 
-/// A server that listens.
-pub struct Server {
+/// Where a server listens, and as what.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The address. Outside loopback it takes a certificate and a token.
+    pub address: SocketAddr,
+    /// What TLS is spoken with.
+    pub certificate: Option<&'a Certificate>,
+    /// Whether whoever asks has to show a token.
+    pub has_token: bool,
+    /// The options that give a certificate and a token, for whoever forgot them.
+    pub remedy: &'static str,
+    /// Connections at a time; more wait to be accepted.
+    pub connections: usize,
+}
+
+/// A listener for HTTP that nobody uses up: its connections are bounded in number, a handshake and the head of a
+/// request in time, and one whose other end takes no answer is closed.
+pub struct Door {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    places: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Listens.
+    ///
+    /// # Errors
+    /// [`ServeError`]: an address that others can reach without TLS and a token among them.
+    pub async fn open(place: Place<'_>) -> Result<Door, ServeError> {
+        let Place {
+            address,
+            certificate,
+            has_token,
+            remedy,
+            connections,
+        } = place;
+        if !address.ip().is_loopback() {
+            let missing = match (certificate.is_some(), has_token) {
+                (false, false) => "nothing is sealed and nobody has to show a token",
+                (false, true) => "nothing is sealed",
+                (true, false) => "nobody has to show a token",
+                (true, true) => "",
+            };
+            if !missing.is_empty() {
+                return Err(ServeError::Unguarded {
+                    address,
+                    missing,
+                    remedy,
+                });
+            }
+        }
+        let tls = certificate.map(acceptor).transpose()?;
+        let failed = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        Ok(Door {
+            address: listener.local_addr().map_err(failed)?,
+            listener,
+            tls,
+            places: Arc::new(Semaphore::new(connections)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Serves until `stop` is ready. Then nobody is let in any more, and what was asked is answered within `drain`.
+    /// Returns how many connections were cut off.
+    pub async fn serve(
+        self,
+        routes: Router,
+        drain: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> usize {
+        let graceful = GracefulShutdown::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = accept(&self.listener, &self.places) => accepted,
+            };
+            let Some((stream, place)) = accepted else {
+                continue;
+            };
+            let (tls, routes) = (self.tls.clone(), routes.clone());
+            let watcher = graceful.watcher();
+            tokio::spawn(async move {
+                let _place = place;
+                match tls {
+                    None => serve(stream, routes, watcher).await,
+                    Some(tls) => {
+                        let greeting = tokio::time::timeout(PATIENCE, tls.accept(stream)).await;
+                        if let Ok(Ok(stream)) = greeting {
+                            serve(stream, routes, watcher).await;
+                        }
+                    }
+                }
+            });
+        }
+        drop(self.listener);
+        let connections = graceful.count();
+        let drained = tokio::time::timeout(drain, graceful.shutdown()).await;
+        match drained {
+            Ok(()) => 0,
+            Err(_) => connections,
+        }
+    }
+}
+
+/// A server that listens.
+pub struct Server {
+    door: Door,
     app: Arc<App>,
     routes: Router,
 }
@@ -122,21 +240,14 @@ impl Server {
             model,
             limits,
         } = options;
-        if !address.ip().is_loopback() {
-            let missing = match (&certificate, &token) {
-                (None, None) => "nothing is sealed and nobody has to show a token",
-                (None, _) => "nothing is sealed",
-                (_, None) => "nobody has to show a token",
-                _ => "",
-            };
-            if !missing.is_empty() {
-                return Err(ServeError::Unguarded { address, missing });
-            }
-        }
-        let tls = certificate.as_ref().map(acceptor).transpose()?;
-        let failed = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let place = Place {
+            address,
+            certificate: certificate.as_ref(),
+            has_token: token.is_some(),
+            remedy: "--tls-certificate FILE, --tls-key FILE and --token-file FILE",
+            connections: limits.connections,
+        };
+        let door = Door::open(place).await?;
         let metrics = Arc::new(Metrics::new());
         let layout = texts.samples().layout;
         let queue = Queue::start(scorer, layout, limits.queue_tokens, Arc::clone(&metrics));
@@ -154,9 +265,7 @@ impl Server {
             answers: 0.into(),
         });
         Ok(Server {
-            listener,
-            address,
-            tls,
+            door,
             routes: routes(&app),
             app,
         })
@@ -164,46 +273,19 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.door.address()
     }
 
     /// Serves until `stop` is ready. Then nobody is let in any more, and what was asked is answered within the time
     /// that there is for that. Returns how many connections were cut off.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
-        let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(self.app.limits.connections));
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = accept(&self.listener, &places) => accepted,
-            };
-            let Some((stream, place)) = accepted else {
-                continue;
-            };
-            let (tls, routes) = (self.tls.clone(), self.routes.clone());
-            let watcher = graceful.watcher();
-            tokio::spawn(async move {
-                let _place = place;
-                match tls {
-                    None => serve(stream, routes, watcher).await,
-                    Some(tls) => {
-                        let greeting = tokio::time::timeout(PATIENCE, tls.accept(stream)).await;
-                        if let Ok(Ok(stream)) = greeting {
-                            serve(stream, routes, watcher).await;
-                        }
-                    }
-                }
-            });
-        }
-        drop(self.listener);
-        self.app.draining.store(true, Ordering::SeqCst);
-        let connections = graceful.count();
-        let drained = tokio::time::timeout(self.app.limits.drain, graceful.shutdown()).await;
-        match drained {
-            Ok(()) => 0,
-            Err(_) => connections,
-        }
+        let Server { door, app, routes } = self;
+        let drain = app.limits.drain;
+        let stop = async move {
+            stop.await;
+            app.draining.store(true, Ordering::SeqCst);
+        };
+        door.serve(routes, drain, stop).await
     }
 }
 
@@ -241,6 +323,7 @@ where
         .header_read_timeout(PATIENCE);
     builder.http2().timer(timer);
     let service = TowerToHyperService::new(routes);
+    let stream = Unread::new(stream, UNREAD);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::debug!("a connection broke: {error}");

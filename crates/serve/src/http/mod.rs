@@ -26,9 +26,10 @@ mod routes;
 mod sglang;
 mod tei;
 mod trainers;
+mod unread;
 mod vllm;
 
-pub use door::{Certificate, ServeError, Server};
+pub use door::{Certificate, Door, Place, ServeError, Server};
 
 use polestar_run::pool::Token;
 use std::{net::SocketAddr, time::Duration};

@@ -6,7 +6,20 @@ use crate::{
     engine::{Engine, observe::StepWork},
 };
 use polestar_model::count;
+use std::time::Instant;
 use tracing::Span;
+
+/// Seconds of this generation, on top of those before it.
+pub(super) struct Clock {
+    pub(super) since: Instant,
+    pub(super) before: f64,
+}
+
+impl Clock {
+    pub(super) fn seconds(&self) -> f64 {
+        self.before + self.since.elapsed().as_secs_f64()
+    }
+}
 
 impl<E: Engine, T: Transport<E>> Trainer<'_, E, T> {
     /// What a step of so many tokens took, told to its span, too.

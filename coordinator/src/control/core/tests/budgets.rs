@@ -25,6 +25,35 @@ fn what_can_not_help_is_not_tried_again_and_takes_its_dependents_along() {
 }
 
 #[test]
+fn an_abandoned_trial_is_tried_again_by_order_with_those_that_start_from_it() {
+    let jobs = vec![
+        job("a", 9.0, 1, None),
+        job("b", 1.0, 1, Some("a")),
+        job("c", 2.0, 1, None),
+    ];
+    let mut pool = Pool::new(1, jobs);
+    pool.join(1);
+    pool.ready(1, 1);
+    pool.failed(1, 1, failure("the loss is not finite", false, false));
+    assert!(pool.core.abandoned().contains_key(&named("b")));
+    pool.ready(1, 2);
+    // Of a trial that is at work nothing is tried again, and its start comes before a trial.
+    pool.event(Event::Retry(named("c")));
+    pool.event(Event::Retry(named("b")));
+    assert!(matches!(pool.state("c"), TrialState::Running { .. }));
+    assert!(pool.core.abandoned().is_empty());
+    let trial = named("a");
+    assert_eq!(pool.state("b"), TrialState::WaitsForStart { trial });
+    pool.finished(1, 2);
+    for number in [3, 4] {
+        pool.ready(1, number);
+        pool.finished(1, number);
+    }
+    assert_eq!(pool.state("b"), TrialState::Done);
+    assert_eq!(pool.core.verdict(), Some(&Verdict::Complete));
+}
+
+#[test]
 fn budgets_go_on_where_an_earlier_coordinator_left_them() {
     let mut begun = job("begun", 2.0, 1, None);
     begun.history = History::Missing(Spent {

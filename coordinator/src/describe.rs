@@ -8,7 +8,7 @@ use polestar_run::{
 };
 
 /// The lines that an entry is told in; none for what is only for bars.
-pub(super) fn describe(entry: &Entry) -> Vec<String> {
+pub(crate) fn describe(entry: &Entry) -> Vec<String> {
     let line = match entry {
         Entry::Progress {
             trial,
@@ -54,6 +54,7 @@ pub(super) fn describe(entry: &Entry) -> Vec<String> {
             format!("{trial} is tried again: {cause}")
         }
         Entry::Abandoned { trial, cause } => format!("{trial} is abandoned: {cause}"),
+        Entry::Reopened { trial } => format!("{trial} is tried again: somebody asked for it"),
         Entry::Leaving { worker } => {
             format!("{worker} will be gone soon; what it trains is saved")
         }
@@ -141,6 +142,8 @@ fn progress(trial: &TrialId, generation: Generation, event: &Event) -> Vec<Strin
                 "{trial}: first step {total:.2} s after the start ({parts})"
             )]
         }
-        Event::Stepped { .. } | Event::Saved { .. } | Event::Measured(_) => Vec::new(),
+        Event::Stepped { .. } | Event::Rows { .. } | Event::Saved { .. } | Event::Measured(_) => {
+            Vec::new()
+        }
     }
 }
