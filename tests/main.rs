@@ -24,5 +24,6 @@ mod rewards;
 mod slurm;
 mod standin;
 mod strangers;
+mod telemetry;
 mod watching;
 mod web;

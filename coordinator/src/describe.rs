@@ -142,6 +142,8 @@ fn progress(trial: &TrialId, generation: Generation, event: &Event) -> Vec<Strin
                 "{trial}: first step {total:.2} s after the start ({parts})"
             )]
         }
-        Event::Stepped { .. } | Event::Rows { .. } | Event::Saved { .. } => Vec::new(),
+        Event::Stepped { .. } | Event::Rows { .. } | Event::Saved { .. } | Event::Measured(_) => {
+            Vec::new()
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use futures::{StreamExt, TryStreamExt, stream};
 use polestar_core::{Lane, Objective, Step};
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 use crate::corpus::{self, Corpus};
 use crate::lanes::{self, LaneOrder, Visit};
@@ -142,9 +143,11 @@ impl Loader {
         let (sender, steps) = sync_channel(STEPS_AHEAD);
         let (cancel, cancelled) = oneshot::channel();
         let failed = sender.clone();
+        // What is loaded belongs to whoever wants it.
+        let span = Span::current();
         let thread = std::thread::Builder::new()
             .name("corpus loader".into())
-            .spawn(move || run(&corpus, &plan, &sender, cancelled));
+            .spawn(move || span.in_scope(|| run(&corpus, &plan, &sender, cancelled)));
         let thread = match thread {
             Ok(thread) => Some(thread),
             Err(error) => {
@@ -204,7 +207,8 @@ fn run(
             Err(error) => return drop(steps.send(Err(error))),
         };
         for step in (plan.start.0..).map(Step) {
-            let batch = source.packed(step).await;
+            let span = tracing::info_span!("load", polestar.step = step.0 + 1);
+            let batch = source.packed(step).instrument(span).await;
             let last = batch.is_err();
             if steps.send(batch).is_err() || last {
                 return;

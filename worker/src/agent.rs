@@ -33,6 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::watch};
+use tracing::{Instrument, field::Empty};
 
 /// The environment variable in which a launcher tells a process its name.
 pub const LAUNCH_VARIABLE: &str = "POLESTAR_LAUNCH";
@@ -52,6 +53,36 @@ pub struct Options {
     pub launch: Option<String>,
     /// Becomes true when the process will be gone soon: the coordinator is told, and lets it save and go.
     pub leave: watch::Receiver<bool>,
+    /// Told of every welcome.
+    pub welcomed: Welcomed,
+}
+
+/// What becomes of what a coordinator says of its run.
+#[derive(Clone)]
+pub struct Welcomed(pub Arc<dyn Fn(&RunFacts) + Send + Sync>);
+
+impl Default for Welcomed {
+    /// Nobody wants to know.
+    fn default() -> Welcomed {
+        Welcomed(Arc::new(|_| {}))
+    }
+}
+
+impl std::fmt::Debug for Welcomed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Welcomed(…)")
+    }
+}
+
+/// What a worker learns of the run that it has joined.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunFacts {
+    /// URL of the run's folder.
+    pub run: String,
+    /// The number by which the coordinator knows this worker.
+    pub worker: u64,
+    /// Where traces and logs go, if the run says so.
+    pub collector: Option<proto::Collector>,
 }
 
 /// Why a worker left.
@@ -283,6 +314,11 @@ impl Agent {
             let message = format!("it leads in {epoch}, and the run is led in {}", known.epoch);
             return Err(Error::Stream { message });
         }
+        (self.options.welcomed.0)(&RunFacts {
+            run: welcome.run.clone(),
+            worker: welcome.worker,
+            collector: welcome.collector,
+        });
         self.run = Some(KnownRun {
             epoch,
             folder: welcome.run,
@@ -356,7 +392,19 @@ impl Agent {
             listener,
             tls: self.tls.clone(),
         };
-        let work = train(rank, trial, start, meeting);
+        let span = tracing::info_span!(
+            parent: None,
+            "rank",
+            trace.parent = start.traceparent,
+            polestar.trial = %trial.id,
+            polestar.epoch = generation.epoch.0,
+            polestar.generation = generation.number,
+            polestar.rank = start.rank,
+            polestar.world = start.peers.len(),
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+        );
+        let work = train(rank, trial, start, meeting).instrument(span);
         let done = tokio::spawn(async move {
             // Whatever happens, the coordinator is told: it waits for this rank.
             let body = tokio::spawn(work).await.unwrap_or_else(|panic| {

@@ -10,6 +10,7 @@ use super::{
     scores::score_table,
     speed::Speed,
     table::table,
+    telemetry::{self, Watching},
 };
 use crate::{
     calendar::{self, duration},
@@ -23,6 +24,7 @@ use crate::{
 use polestar_core::TrialId;
 use polestar_run::{Cause, lease::Leader};
 use polestar_store::Store;
+use polestar_telemetry::{Board, Telemetry};
 use std::{
     collections::BTreeMap,
     process::ExitCode,
@@ -35,7 +37,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const NO_REPORT: u8 = 3;
 
 /// Runs what is missing of a sweep and writes its report.
-pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
+pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<ExitCode, Error> {
     let begun = Instant::now();
     if !args.dry_run {
         output::work_on();
@@ -74,12 +76,22 @@ pub(super) async fn launch(args: LaunchArgs) -> Result<ExitCode, Error> {
         polestar_hf::record(&run.store, weights).await?;
     }
     println!("run {}", run.folder.url());
+    // It ends with the launch, and sends what is left then.
+    let (_exporting, board) = telemetry::of_launch(telemetry, &sweep.telemetry, &run)?;
 
     // The page stays until the report is written.
     let Trained {
         abandoned,
         page: _page,
-    } = train(&run, &sweep, entrance, logs, args.retry_abandoned, page).await?;
+    } = train(
+        &run,
+        &sweep,
+        (entrance, logs),
+        args.retry_abandoned,
+        page,
+        board,
+    )
+    .await?;
     print!("{}", summary(&run).await?);
     let evaluated = eval::missing(&run, &sweep.evaluation, corpus.url()).await;
     let report = write_report(&run, &corpus).await;
@@ -124,10 +136,10 @@ struct Trained {
 async fn train(
     run: &Run,
     sweep: &Sweep,
-    entrance: Entrance,
-    logs: Logs,
+    (entrance, logs): (Entrance, Logs),
     retry_abandoned: bool,
     page: Option<Page>,
+    board: Board,
 ) -> Result<Trained, Error> {
     let results = run.results().await?;
     let (done, trials) = (results.len(), run.record.plan.trials.len());
@@ -155,6 +167,7 @@ async fn train(
     let launcher = Entrance::launcher(sweep, &server, logs).await?;
     let mut options = control::Options::of(&sweep.pool)?;
     options.retry_abandoned = retry_abandoned;
+    options.collector = telemetry::collector(&sweep.telemetry);
     let service = Service::begin(&options, run, lead, server, launcher).await?;
     let handle = service.handle();
     let page = match page {
@@ -167,6 +180,7 @@ async fn train(
         }
     };
     let display = Display::new(trials, done).show(handle.subscribe());
+    let watching = Watching::begin(&sweep.telemetry, &handle, board).await?;
     let stopper = tokio::spawn(stop_on_signal(signals()?, handle));
     let work = async { tokio::join!(service.run(), display) };
     let (summary, ()) = tokio::select! {
@@ -175,6 +189,7 @@ async fn train(
     };
     keeper.keep().await;
     stopper.abort();
+    watching.end().await;
     let summary = summary?;
     if summary.stopped {
         return Err("interrupted; the same command goes on from the newest checkpoints".into());

@@ -29,6 +29,7 @@ mod slurm;
 mod speed;
 mod starts;
 mod table;
+mod telemetry;
 mod verify;
 mod watch;
 mod web;
@@ -41,6 +42,7 @@ use crate::{
 };
 use clap::{Parser, Subcommand};
 use polestar_run::pool::Token;
+use polestar_telemetry::Telemetry;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -270,14 +272,8 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false)
-        .init();
-    match runtime.block_on(run(cli.command)) {
+    let telemetry = Telemetry::install();
+    match runtime.block_on(run(cli.command, telemetry)) {
         Ok(code) => output::outcome(code),
         Err(error) => fail(error.as_ref()),
     }
@@ -292,9 +288,9 @@ fn raise_descriptors() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-async fn run(command: Command) -> Result<ExitCode, Error> {
+async fn run(command: Command, telemetry: Telemetry) -> Result<ExitCode, Error> {
     match command {
-        Command::Launch(args) => return launch::launch(args).await,
+        Command::Launch(args) => return launch::launch(args, &telemetry).await,
         Command::Plan(args) => plan::show(&args).await?,
         Command::Status {
             run, watch: true, ..
@@ -337,7 +333,7 @@ async fn run(command: Command) -> Result<ExitCode, Error> {
             Token::create(&file)?;
         }
         Command::Slurm(command) => slurm::run(command).await?,
-        Command::Worker(WorkerCommand::Join(args)) => worker::join(args).await,
+        Command::Worker(WorkerCommand::Join(args)) => worker::join(args, telemetry).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -156,7 +156,7 @@ impl Display {
                 let (step, digest) = (step.0, digest.short());
                 tracing::info!(%trial, step, digest, stalled = seconds, behind, "saved");
             }
-            Event::Underway { .. } => {}
+            Event::Underway { .. } | Event::Measured(_) => {}
         }
         if self.terminal {
             let columns = console::Term::stderr().size_checked();

@@ -1,6 +1,7 @@
 //! `worker`: a process of the pool.
 
-use super::print_error;
+use super::{print_error, telemetry::OfWorker};
+use polestar_telemetry::Telemetry;
 use polestar_worker::agent::{self, JoinArgs, exit};
 use std::time::Duration;
 use tokio::{
@@ -10,20 +11,22 @@ use tokio::{
 
 /// Serves a pool, and ends the process with an [exit code](exit) that says why. What it computes with may not end at
 /// once, so it isn't waited for.
-pub(super) async fn join(args: JoinArgs) -> ! {
+pub(super) async fn join(args: JoinArgs, telemetry: Telemetry) -> ! {
+    let telemetry = OfWorker::new(telemetry);
     let code = match leave_on_signal(args.leave_within()) {
-        Ok(leave) => serve(args, leave).await,
+        Ok(leave) => serve(args, leave, &telemetry).await,
         Err(error) => {
             print_error(&error);
             1
         }
     };
+    telemetry.finish();
     std::process::exit(i32::from(code))
 }
 
-async fn serve(args: JoinArgs, leave: watch::Receiver<bool>) -> u8 {
+async fn serve(args: JoinArgs, leave: watch::Receiver<bool>, telemetry: &OfWorker) -> u8 {
     let warned = leave.clone();
-    let options = match args.into_options(leave) {
+    let options = match args.into_options(leave, telemetry.welcomed()) {
         Ok(options) => options,
         Err(error) => {
             print_error(&error);

@@ -6,6 +6,7 @@ use super::{
     journal::{Journal, JournalEntry},
     lead::Lead,
     server::Server,
+    trace::Traces,
 };
 use crate::{
     launcher::Launcher,
@@ -22,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 /// The world as the loop sees it.
 pub trait Effects: Send {
@@ -64,6 +66,7 @@ pub(super) struct World<L> {
     renewals: JoinSet<(Lease, LeaseEvent)>,
     wake: Option<Moment>,
     journal: Journal,
+    traces: Traces,
 }
 
 impl<L: Launcher> World<L> {
@@ -81,6 +84,7 @@ impl<L: Launcher> World<L> {
             trials.insert(planned.config.id.clone(), bytes);
         }
         Ok(World {
+            traces: Traces::new(run.folder.url(), lead.epoch()),
             // The lease counts from here.
             began: lead.asked.into_std(),
             server,
@@ -142,6 +146,7 @@ impl<L: Launcher> World<L> {
     }
 
     fn send(&mut self, worker: WorkerId, order: Order) {
+        self.traces.ordered(&order);
         let body = match order {
             Order::Prepare { generation } => Body::Prepare(proto::Prepare {
                 generation: Some(generation.into()),
@@ -170,6 +175,7 @@ impl<L: Launcher> World<L> {
                     run: self.run.store.url().to_owned(),
                     trial: Some(proto::Trial { format, json }),
                     deadline_seconds: self.collective_deadline.as_secs_f64(),
+                    traceparent: self.traces.place(&trial, generation).to_string(),
                 })
             }
         };
@@ -220,9 +226,9 @@ impl<L: Launcher> Effects for World<L> {
         match command {
             Command::Send(worker, order) => self.send(worker, order),
             Command::Persist(ticket, fact) => {
-                let run = self.run.clone();
-                self.puts
-                    .spawn(async move { (ticket, store(&run, &fact).await) });
+                let (run, span) = (self.run.clone(), self.traces.persists(&fact));
+                let put = async move { (ticket, store(&run, &fact).await) };
+                self.puts.spawn(put.instrument(span));
             }
             Command::Scale(workers) => self.launcher.scale(workers),
             Command::Retire { worker, launch, .. } => {
@@ -239,6 +245,7 @@ impl<L: Launcher> Effects for World<L> {
             }
             Command::WakeAt(moment) => self.wake = Some(moment),
             Command::Publish(entry) => {
+                self.traces.published(&entry);
                 let at = self.now();
                 self.journal.publish(&JournalEntry { at, entry });
             }

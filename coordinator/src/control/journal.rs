@@ -184,13 +184,7 @@ pub enum Entry {
 impl Entry {
     /// Whether a later one says as much, or the store does: rows of metrics are there with the next checkpoint.
     pub fn is_superseded(&self) -> bool {
-        matches!(
-            self,
-            Entry::Progress {
-                event: Event::Stepped { .. } | Event::Rows { .. },
-                ..
-            }
-        )
+        matches!(self, Entry::Progress { event, .. } if event.is_superseded())
     }
 }
 

@@ -18,6 +18,7 @@ mod lead;
 mod listen;
 mod recorder;
 mod server;
+mod trace;
 
 pub use effects::{EffectError, Effects};
 pub use journal::{Entry, JournalEntry, Subscription};
@@ -36,7 +37,7 @@ use driver::Request;
 use effects::World;
 use journal::Journal;
 use polestar_core::TrialId;
-use polestar_run::Cause;
+use polestar_run::{Cause, proto::Collector};
 use server::Greeting;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -64,6 +65,8 @@ pub struct Options {
     pub grace: Duration,
     /// Whether trials that were abandoned for good are tried again, too.
     pub retry_abandoned: bool,
+    /// Where workers export traces and logs to, unless their environment says so.
+    pub collector: Option<Collector>,
     /// Whether metrics are written as files for other programs.
     pub metrics_files: bool,
 }
@@ -87,6 +90,7 @@ impl Options {
             collective_deadline: Duration::try_from_secs_f64(seconds)
                 .map_err(|source| Error::Deadline { seconds, source })?,
             retry_abandoned: false,
+            collector: None,
             metrics_files: pool.metrics_files,
         })
     }
@@ -206,6 +210,7 @@ impl<L: Launcher> Service<L> {
             epoch,
             run: run.folder.url().to_owned(),
             grace: options.grace,
+            collector: options.collector.clone(),
         });
         let core = Core::new(
             core::Options {

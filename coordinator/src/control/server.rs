@@ -10,7 +10,7 @@ use polestar_core::{Epoch, WorkerId};
 use polestar_run::{
     pool::{MAX_MESSAGE, Release, same_release},
     proto::{
-        FromWorker, ToWorker, Welcome,
+        self, FromWorker, ToWorker, Welcome,
         from_worker::Body,
         pool_server::{Pool, PoolServer},
         to_worker,
@@ -60,6 +60,8 @@ pub(super) struct Greeting {
     pub(super) run: String,
     /// How long they may go on without a coordinator.
     pub(super) grace: Duration,
+    /// Where they export traces and logs to, if the run says so.
+    pub(super) collector: Option<proto::Collector>,
 }
 
 /// The outbox of each worker.
@@ -248,6 +250,7 @@ impl Pool for PoolService {
                 epoch: greeting.epoch.0,
                 run: greeting.run.clone(),
                 grace_seconds: greeting.grace.as_secs(),
+                collector: greeting.collector.clone(),
             })),
         }));
         self.streams.lock().insert(worker, outbox);
@@ -349,10 +352,7 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polestar_run::{
-        pool::{CertificateFiles, Token},
-        proto,
-    };
+    use polestar_run::pool::{CertificateFiles, Token};
     use polestar_worker::agent::{self, Options};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use std::{os::unix::fs::PermissionsExt, path::Path};
@@ -365,6 +365,7 @@ mod tests {
             data_address: None,
             launch: Some("l".to_owned()),
             leave: tokio::sync::watch::Sender::new(false).subscribe(),
+            welcomed: Default::default(),
         }
     }
 
@@ -407,6 +408,7 @@ mod tests {
                 epoch: Epoch(1),
                 run: "memory://".to_owned(),
                 grace: Duration::ZERO,
+                collector: None,
             });
             let contact = server.contact();
             let stranger = Options {

@@ -102,7 +102,12 @@ async fn handle(trials: &mut BTreeMap<TrialId, Followed>, run: &Run, entry: &Ent
         Some(Event::Begun { .. }) => followed.begun().await,
         Some(Event::Rows { rows }) => followed.told(rows).await,
         Some(Event::Saved { step, .. }) => followed.saved(*step).await,
-        Some(Event::Stepped { .. } | Event::Validated { .. } | Event::Underway { .. }) => {}
+        Some(
+            Event::Stepped { .. }
+            | Event::Validated { .. }
+            | Event::Underway { .. }
+            | Event::Measured(_),
+        ) => {}
         None => {
             followed.done().await;
             trials.remove(trial);

@@ -12,6 +12,7 @@ mod read;
 mod schema;
 mod sizes;
 mod start;
+mod telemetry;
 mod trunk;
 mod variants;
 mod workers;
@@ -26,6 +27,7 @@ pub use plan::{
 pub use read::{ReadError, check, read, read_str};
 pub use schema::schema;
 pub use start::{Pretraining, StartTable, StartTrial};
+pub use telemetry::{OtlpProtocol, TelemetryTable};
 pub use workers::{NotAPool, Workers};
 pub use world::{WorkersPerTrial, least_world};
 
@@ -83,6 +85,9 @@ pub struct Sweep {
     /// The workers.
     #[serde(default)]
     pub pool: PoolTable,
+    /// Who is told what happens.
+    #[serde(default, skip_serializing_if = "TelemetryTable::is_default")]
+    pub telemetry: TelemetryTable,
 }
 
 /// A preference benchmark of a sweep.

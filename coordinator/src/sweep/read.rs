@@ -145,6 +145,7 @@ pub fn check(sweep: &Sweep) -> Result<(), String> {
         );
     }
     check_entrance(pool)?;
+    sweep.telemetry.check()?;
     match pool.workers_per_trial {
         WorkersPerTrial::Fixed(number) if number.get() > pool.workers.number() => {
             return Err(format!(

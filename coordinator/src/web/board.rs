@@ -209,6 +209,7 @@ impl Board {
             Event::Begun { .. }
             | Event::Validated { .. }
             | Event::Rows { .. }
+            | Event::Measured(_)
             | Event::Underway { .. } => {}
         }
     }

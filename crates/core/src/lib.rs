@@ -1,5 +1,5 @@
 //! What every crate of Polestar builds on: identifiers, digests, the canonical tree over lanes, clustered means,
-//! random streams, resemblance of texts and of names, spans, objectives and error chains. Nothing here does I/O.
+//! random streams, resemblance of texts and of names, spans, places in a trace, objectives and error chains. Nothing here does I/O.
 
 pub mod align;
 pub mod chain;
@@ -13,6 +13,7 @@ pub mod precision;
 pub mod random;
 pub mod similarity;
 pub mod span;
+pub mod trace;
 pub mod tree;
 
 pub use align::{ALIGNMENT, aligned};
@@ -23,3 +24,4 @@ pub use ids::{Epoch, Generation, Lane, Rank, RecipeId, Step, TrialId, WorkerId, 
 pub use objective::Objective;
 pub use precision::Precision;
 pub use span::Span;
+pub use trace::TraceContext;

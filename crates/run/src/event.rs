@@ -2,9 +2,10 @@
 
 use crate::{SetScore, metrics::Row};
 use polestar_core::{Digest, Step};
+use polestar_store::Traffic;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
 /// Where a generation found the state that it goes on with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +28,78 @@ impl fmt::Display for ResumedFrom {
             ResumedFrom::Memory => "memory",
         })
     }
+}
+
+/// Seconds of steps by what they went to, on the thread that trains: where a device computes, waiting for it counts
+/// where it is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepParts {
+    /// Waiting for the batch and bringing it to the device.
+    pub data: f64,
+    /// Passes from the embedding to the loss.
+    pub forward: f64,
+    /// Passes back.
+    pub backward: f64,
+    /// Waiting for other ranks: gradients, norms, weights.
+    pub reduce: f64,
+    /// The update.
+    pub optimizer: f64,
+    /// Copying what is saved, and waiting for a save before it.
+    pub save: f64,
+    /// Scoring held-out sets.
+    pub evaluate: f64,
+}
+
+impl StepParts {
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, f64); 7] {
+        [
+            ("data", self.data),
+            ("forward", self.forward),
+            ("backward", self.backward),
+            ("reduce", self.reduce),
+            ("optimizer", self.optimizer),
+            ("save", self.save),
+            ("evaluate", self.evaluate),
+        ]
+    }
+}
+
+impl AddAssign for StepParts {
+    fn add_assign(&mut self, other: StepParts) {
+        self.data += other.data;
+        self.forward += other.forward;
+        self.backward += other.backward;
+        self.reduce += other.reduce;
+        self.optimizer += other.optimizer;
+        self.save += other.save;
+        self.evaluate += other.evaluate;
+    }
+}
+
+/// What steps came to since the last report, as rank 0 saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Measured {
+    /// Steps done.
+    pub until: Step,
+    /// Steps of this report: the last ones before that.
+    pub steps: u64,
+    /// Seconds that they took, all told.
+    pub seconds: f64,
+    /// Of which these.
+    pub parts: StepParts,
+    /// Tokens of the plain layout, of the whole world.
+    pub tokens: u64,
+    /// FLOPs, convention `6ND`, of the whole world.
+    pub flops_6nd: f64,
+    /// Ranks.
+    pub world: u32,
+    /// Bytes that rank 0 sent to ranks of its host.
+    pub sent_here: u64,
+    /// Bytes that rank 0 sent to other hosts.
+    pub sent_away: u64,
+    /// What its process asked of object stores.
+    pub store: Traffic,
 }
 
 /// What the engine tells while it works. For people and records, never for decisions.
@@ -82,6 +155,8 @@ pub enum Event {
         /// Seconds from its beginning to its commit, behind the steps.
         behind: f64,
     },
+    /// Where the time of steps went. It comes right after one of them was told.
+    Measured(Measured),
     /// The first step of a generation is done.
     Underway {
         /// What came before it, and it: what was done and its seconds, in order.
@@ -97,7 +172,17 @@ impl Event {
             | Event::Stepped { step, .. }
             | Event::Validated { step, .. }
             | Event::Saved { step, .. } => Some(*step),
-            Event::Rows { .. } | Event::Underway { .. } => None,
+            // The step has been told.
+            Event::Measured(_) | Event::Rows { .. } | Event::Underway { .. } => None,
         }
+    }
+
+    /// Whether a later one says as much, or the store does, where rows of metrics are with the next checkpoint: it need
+    /// not be kept, and a listener that is slow may miss it.
+    pub fn is_superseded(&self) -> bool {
+        matches!(
+            self,
+            Event::Stepped { .. } | Event::Rows { .. } | Event::Measured(_)
+        )
     }
 }

@@ -24,7 +24,7 @@ pub mod proto {
 }
 
 pub use config::{MemoryTier, TrainConfig};
-pub use event::{Event, ResumedFrom};
+pub use event::{Event, Measured, ResumedFrom, StepParts};
 pub use failure::{Cause, Failure, LastOperation};
 pub use outcome::{Consumed, Outcome, RewardSpread, SetScore};
 pub use recipe::{

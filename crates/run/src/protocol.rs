@@ -3,6 +3,7 @@
 //! Into a message always works. Out of one may not, as every field of a message may be absent: a
 //! [`ProtocolError`] names it.
 
+mod measured;
 mod membership;
 mod scores;
 
@@ -112,6 +113,7 @@ impl From<Event> for proto::progress::Event {
                 seconds,
                 behind,
             }),
+            Event::Measured(measured) => Message::Measured(measured.into()),
             Event::Underway { parts } => {
                 let part = |(name, seconds)| proto::StartupPart { name, seconds };
                 Message::Underway(proto::Underway {
@@ -154,6 +156,7 @@ impl TryFrom<proto::progress::Event> for Event {
                 seconds: m.seconds,
                 behind: m.behind,
             },
+            Message::Measured(m) => Event::Measured(m.try_into()?),
             Message::Underway(m) => Event::Underway {
                 parts: m.parts.into_iter().map(|p| (p.name, p.seconds)).collect(),
             },

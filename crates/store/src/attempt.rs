@@ -62,6 +62,8 @@ pub(super) async fn attempt<T, F: Future<Output = Result<T, Error>>>(
                 repeated,
             };
         }
+        super::traffic::retried();
+        tracing::info!(%error, polestar.wait = delay.as_secs_f64(), "the store is asked again");
         tokio::time::sleep(delay).await;
         repeated = true;
     }

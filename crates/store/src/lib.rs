@@ -9,11 +9,14 @@ pub mod disk_cache;
 pub mod faults;
 mod folder;
 mod folders;
+mod parts;
 mod remote;
 mod swap;
+mod traffic;
 
 pub use remote::install_tls;
 pub use swap::{Swap, Version};
+pub use traffic::{Traffic, traffic};
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,7 +24,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use attempt::{Attempted, Pace, attempt};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -171,8 +174,6 @@ const REQUESTS_PER_SECOND: u32 = 500;
 
 /// What is larger than two of them goes up in parts of this many bytes, or of as many as 9,000 parts need.
 const PART: usize = 16 << 20;
-/// Parts that are on their way at a time.
-const PARTS_AT_A_TIME: usize = 4;
 
 /// Only the URL: a client's settings may hold secrets.
 impl std::fmt::Debug for Store {
@@ -308,12 +309,13 @@ impl Store {
     }
 
     /// The whole object. An absent one is [`Error::Missing`].
+    #[tracing::instrument(level = "debug", name = "store.get", skip_all, fields(otel.kind = "client", polestar.key = key))]
     pub async fn get(&self, key: &str) -> Result<Bytes> {
         let path = self.path(key)?;
         let read = || async { self.inner.get(&path).await?.bytes().await };
         // Objects that are read whole are small or a corpus file, which waits long enough.
         let read = self.attempt(1 << 30, read).await;
-        read.value.map_err(|e| self.failed("read", key, e))
+        self.read(key, read)
     }
 
     /// The whole object, or `None` when there is none.
@@ -326,11 +328,12 @@ impl Store {
     }
 
     /// The bytes `range` of an object.
+    #[tracing::instrument(level = "debug", name = "store.get_range", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = range.end - range.start))]
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         let path = self.path(key)?;
         let read = || self.inner.get_range(&path, range.clone());
         let read = self.attempt(range.end - range.start, read).await;
-        read.value.map_err(|e| self.failed("read", key, e))
+        self.read(key, read)
     }
 
     /// The object as a file of this machine, or `None` where it has to be asked for.
@@ -365,6 +368,7 @@ impl Store {
 
     /// Writes an object whole, over any that was there; a large one in parts. It is there whole or not
     /// at all.
+    #[tracing::instrument(level = "debug", name = "store.put", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = bytes.len()))]
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         let path = self.path(key)?;
         let written = if bytes.len() > 2 * self.part {
@@ -374,35 +378,12 @@ impl Store {
             let written = self.attempt(bytes.len() as u64, write).await;
             written.value.map(drop)
         };
+        let written = written.map(|()| traffic::written(bytes.len()));
         written.map_err(|e| self.failed("write", key, e))
     }
 
-    async fn put_parts(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
-        let part = self.part.max(bytes.len().div_ceil(9000));
-        let write = || async {
-            let mut upload = self.inner.put_multipart(path).await?;
-            let cuts = (0..bytes.len()).step_by(part);
-            let parts: Vec<_> = cuts
-                .map(|at| upload.put_part(bytes.slice(at..bytes.len().min(at + part)).into()))
-                .collect();
-            let mut sent = stream::iter(parts).buffer_unordered(PARTS_AT_A_TIME);
-            let sent = async {
-                while let Some(part) = sent.next().await {
-                    part?;
-                }
-                upload.complete().await
-            };
-            let sent = sent.await;
-            if sent.is_err() {
-                // Parts that nobody refers to cost money; the first trouble is the one to tell.
-                let _ = upload.abort().await;
-            }
-            sent.map(drop)
-        };
-        self.attempt(bytes.len() as u64, write).await.value
-    }
-
     /// Writes an object only if its key is free.
+    #[tracing::instrument(level = "debug", name = "store.put_if_absent", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = bytes.len()))]
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put> {
         let path = self.path(key)?;
         let write = || {
@@ -411,7 +392,10 @@ impl Store {
         };
         let written = self.attempt(bytes.len() as u64, write).await;
         match written.value {
-            Ok(_) => Ok(Put::Created),
+            Ok(_) => {
+                traffic::written(bytes.len());
+                Ok(Put::Created)
+            }
             Err(
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
@@ -425,6 +409,7 @@ impl Store {
     }
 
     /// Every object under `prefix` (a whole path segment; empty for all), sorted by key.
+    #[tracing::instrument(level = "debug", name = "store.list", skip_all, fields(otel.kind = "client", polestar.key = prefix))]
     pub async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         let under = self.path(prefix)?;
         let list = || self.inner.list(Some(&under)).try_collect::<Vec<_>>();
@@ -452,6 +437,7 @@ impl Store {
     }
 
     /// Removes an object; removing an absent one is no error.
+    #[tracing::instrument(level = "debug", name = "store.delete", skip_all, fields(otel.kind = "client", polestar.key = key))]
     pub async fn delete(&self, key: &str) -> Result<()> {
         let path = self.path(key)?;
         let deleted = self.attempt(0, || self.inner.delete(&path)).await.value;
@@ -459,6 +445,14 @@ impl Store {
             Ok(()) | Err(Error::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// What reading an object came to.
+    fn read(&self, key: &str, read: Attempted<Bytes>) -> Result<Bytes> {
+        if let Ok(bytes) = &read.value {
+            traffic::read(bytes.len());
+        }
+        read.value.map_err(|e| self.failed("read", key, e))
     }
 
     fn path(&self, key: &str) -> Result<Path> {

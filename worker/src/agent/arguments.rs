@@ -1,6 +1,6 @@
 //! Arguments of `worker join`.
 
-use super::{AddressChoice, LAUNCH_VARIABLE, Options};
+use super::{AddressChoice, LAUNCH_VARIABLE, Options, Welcomed};
 use polestar_run::pool::{CertificateFiles, Token, TokenError};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
@@ -45,7 +45,11 @@ impl JoinArgs {
     ///
     /// # Errors
     /// [`TokenError`] when there is no token, or one that isn't safe.
-    pub fn into_options(self, leave: watch::Receiver<bool>) -> Result<Options, TokenError> {
+    pub fn into_options(
+        self,
+        leave: watch::Receiver<bool>,
+        welcomed: Welcomed,
+    ) -> Result<Options, TokenError> {
         let files = (self.tls_certificate, self.tls_key, self.tls_ca);
         let certificates = match files {
             (Some(certificate), Some(key), Some(ca)) => Some(CertificateFiles {
@@ -62,6 +66,7 @@ impl JoinArgs {
             data_address: self.data_address,
             launch: self.launch,
             leave,
+            welcomed,
         })
     }
 }

@@ -23,6 +23,7 @@ use std::{
     },
 };
 use tokio::sync::watch;
+use tracing::{Instrument, Span};
 
 /// Stops a generation wherever it is: while it connects, inside a collective, between two steps.
 #[derive(Clone, Debug)]
@@ -83,7 +84,7 @@ pub(super) async fn train(rank: ThisRank, trial: Trial, start: Start, meeting: M
     let _ = writeln!(std::io::stderr(), "{section}");
     let mut asked = cancel.asked.subscribe();
     let prepared = tokio::select! {
-        prepared = prepare(start, meeting, &cancel) => prepared,
+        prepared = prepare(start, meeting, &cancel).instrument(tracing::info_span!("connect")) => prepared,
         _ = asked.wait_for(|&asked| asked) => Err(PrepareError::Cancelled),
     };
     let (collective, run) = match prepared {
@@ -109,8 +110,16 @@ pub(super) async fn train(rank: ThisRank, trial: Trial, start: Start, meeting: M
         slice: None,
         kept,
     };
-    let engine = tokio::task::spawn_blocking(move || engine::run_on_mesh(&trial, env));
-    match engine.await {
+    let span = Span::current();
+    let inside = span.clone();
+    let engine =
+        tokio::task::spawn_blocking(move || inside.in_scope(|| engine::run_on_mesh(&trial, env)));
+    let ended = engine.await;
+    if let Ok(Err(failure)) = &ended {
+        span.record("otel.status_code", "error");
+        span.record("otel.status_description", failure.to_string());
+    }
+    match ended {
         Ok(Ok(outcome)) => Body::Finished(proto::Finished {
             generation: Some(generation.into()),
             outcome: Some(outcome.into()),

@@ -95,7 +95,10 @@ impl Background {
     ) -> Pending<T> {
         let (sender, result) = mpsc::sync_channel(1);
         let ticket = Ticket::new(&self.started);
+        // The thread works for whoever started it.
+        let span = tracing::Span::current();
         let job: Job = Box::new(move |core| {
+            let _entered = span.entered();
             let _ticket = ticket;
             let unfinished = Unfinished(core);
             let result = operation(unfinished.0);

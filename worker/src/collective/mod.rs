@@ -140,6 +140,11 @@ pub trait Peers: Send {
         self.exchange(&[]).map(drop)
     }
 
+    /// Bytes sent so far to ranks on this host, and on others: for those who watch.
+    fn sent(&self) -> [u64; 2] {
+        [0; 2]
+    }
+
     /// Ends all operations, from any thread.
     fn aborter(&self) -> Aborter;
 

@@ -66,6 +66,8 @@ pub(super) struct Core {
     next: u64,
     /// The step that is under way.
     step: Arc<AtomicU64>,
+    /// Bytes that were sent to ranks on this host, and on others, when the last operation ended.
+    sent: Arc<[AtomicU64; 2]>,
     record: VecDeque<Operation>,
     /// After a failure the streams may be anywhere, and nothing may use them again.
     failed: Option<Cause>,
@@ -80,6 +82,7 @@ impl Core {
             deadline,
             next: 0,
             step: Arc::default(),
+            sent: Arc::default(),
             record: VecDeque::with_capacity(FLIGHT_RECORD),
             failed: None,
         }
@@ -376,6 +379,14 @@ impl Core {
     ) -> Result<T, CollectiveError> {
         let sequence = self.next;
         self.next += 1;
+        let _span = tracing::debug_span!(
+            "collective",
+            polestar.operation = kind.name,
+            polestar.sequence = sequence,
+            polestar.step = self.step.load(Ordering::Relaxed),
+            polestar.bytes = bytes
+        )
+        .entered();
         if self.record.len() == FLIGHT_RECORD {
             self.record.pop_front();
         }
@@ -390,6 +401,7 @@ impl Core {
             Some(cause) => Err(cause.clone()),
             None => body(self, sequence),
         };
+        self.note_sent();
         match result {
             Ok(value) => {
                 let entry = self.record.back_mut();
@@ -420,14 +432,20 @@ impl Core {
         FlightRecord(self.record.iter().copied().collect())
     }
 
-    /// Bytes that were sent to ranks on this host, and on others.
-    pub(super) fn sent(&self) -> [u64; 2] {
+    /// Says how many bytes were sent to ranks on this host, and on others, from any thread.
+    pub(super) fn sent(&self) -> Arc<[AtomicU64; 2]> {
+        Arc::clone(&self.sent)
+    }
+
+    fn note_sent(&self) {
         let mut sent = [0; 2];
         for (rank, link) in self.mesh.links.iter().enumerate() {
             let bytes = link.as_ref().map_or(0, |link| link.sent);
             sent[usize::from(self.topology.is_away(rank))] += bytes;
         }
-        sent
+        for (known, sent) in self.sent.iter().zip(sent) {
+            known.store(sent, Ordering::Relaxed);
+        }
     }
 }
 

@@ -67,6 +67,10 @@ impl Peers for Staged {
         self.mesh.hosts()
     }
 
+    fn sent(&self) -> [u64; 2] {
+        self.mesh.sent()
+    }
+
     fn at_step(&mut self, step: Step) {
         self.mesh.at_step(step);
     }

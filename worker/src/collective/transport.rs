@@ -29,6 +29,7 @@ pub struct MeshTransport {
     world: WorldSize,
     hosts: Vec<usize>,
     step: Arc<AtomicU64>,
+    sent: Arc<[AtomicU64; 2]>,
     aborter: Aborter,
     background: Background,
 }
@@ -56,6 +57,7 @@ impl MeshTransport {
             world: core.world(),
             hosts: core.hosts(),
             step: core.step(),
+            sent: core.sent(),
             aborter: core.aborter(),
             background: Background::new(core.rank(), core),
         }
@@ -63,11 +65,6 @@ impl MeshTransport {
 
     fn is_alone(&self) -> bool {
         self.world.0 == 1
-    }
-
-    /// Bytes that were sent to ranks on this host, and on others.
-    pub(super) fn sent(&self) -> [u64; 2] {
-        self.background.now().sent()
     }
 
     #[cfg(any(test, feature = "cuda"))]
@@ -107,6 +104,10 @@ impl Peers for MeshTransport {
 
     fn hosts(&self) -> Vec<usize> {
         self.hosts.clone()
+    }
+
+    fn sent(&self) -> [u64; 2] {
+        [0, 1].map(|place| self.sent[place].load(Ordering::Relaxed))
     }
 
     fn at_step(&mut self, step: Step) {

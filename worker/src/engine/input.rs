@@ -1,5 +1,6 @@
 //! From packed rows to what the model takes in.
 
+use polestar_core::Lane;
 use polestar_dataset::Pack;
 use polestar_kernels::{Positions, Spans};
 use polestar_model::PackInput;
@@ -24,4 +25,13 @@ pub fn pack_input(pack: Pack) -> PackInput {
         targets: pack.targets,
         target_weights: pack.target_weights,
     }
+}
+
+/// A lane's part of a batch, on the device.
+#[derive(Debug)]
+pub struct LaneInput<P> {
+    /// Which.
+    pub lane: Lane,
+    /// Its packs, in order.
+    pub packs: Vec<P>,
 }

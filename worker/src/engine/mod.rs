@@ -23,6 +23,7 @@ mod speed;
 mod step;
 #[cfg(test)]
 mod testing;
+mod timing;
 mod trainer;
 mod validate;
 
@@ -34,7 +35,7 @@ pub use contract::{
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaEngine, CudaEngineError};
 pub use initial::{InitialError, InitialWeights};
-pub use input::pack_input;
+pub use input::{LaneInput, pack_input};
 pub use made_up::MadeUp;
 pub use memory_tier::Kept;
 pub use pass::PassError;
@@ -42,7 +43,7 @@ pub use replay::{Slice, replay};
 pub use resume::VALIDATION_SEED;
 pub use rewards::{RewardError, rewards};
 pub use speed::{Probe, SpeedError};
-pub use step::{LaneInput, OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
+pub use step::{OptimizerStep, StepError, StepOutcome, StepPlan, Stepper};
 pub use trainer::{Environment, run};
 
 use crate::collective::CollectiveError;

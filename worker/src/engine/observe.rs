@@ -9,10 +9,10 @@ pub(super) use reports::RowReports;
 use super::Failure;
 use polestar_core::Step;
 use polestar_run::{
-    Event, ResumedFrom, SetScore, Trial,
+    Event, Measured, ResumedFrom, SetScore, StepParts, Trial,
     metrics::{self, Row},
 };
-use polestar_store::Store;
+use polestar_store::{Store, Traffic, traffic};
 use std::{
     collections::BTreeMap,
     pin::Pin,
@@ -47,6 +47,8 @@ pub(super) enum Moment<'a> {
         triplets: u32,
         /// Whether it is the trial's last.
         is_last: bool,
+        /// What it took.
+        work: &'a StepWork,
     },
     /// The evaluation sets were scored after that step.
     Evaluated {
@@ -58,6 +60,21 @@ pub(super) enum Moment<'a> {
     },
     /// A checkpoint is committed.
     Saved(&'a Event),
+}
+
+/// What a step took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StepWork {
+    /// Tokens of the plain layout, of all ranks.
+    pub(super) tokens: u64,
+    /// FLOPs of all ranks, convention `6ND`.
+    pub(super) flops_6nd: f64,
+    /// Where this rank's time went since the step before was done.
+    pub(super) parts: StepParts,
+    /// Ranks.
+    pub(super) world: u32,
+    /// Bytes that this rank has sent so far to ranks on its host, and on others.
+    pub(super) sent: [u64; 2],
 }
 
 /// What is to be stored before a checkpoint is committed.
@@ -231,6 +248,7 @@ impl Observer for Progress {
                 row,
                 triplets,
                 is_last,
+                ..
             } => {
                 self.triplets += u64::from(triplets);
                 let since = self.told.unwrap_or(self.started).elapsed();
@@ -252,6 +270,63 @@ impl Observer for Progress {
             }),
             Moment::Saved(event) => tell(event.clone()),
             Moment::Prepared(_) | Moment::Loaded => {}
+        }
+    }
+}
+
+/// Where the time of steps went, for those who watch: about once a second, and with the last step.
+pub(super) struct Meter {
+    since: Instant,
+    sum: Measured,
+    /// What had been sent and asked of stores when it was last told.
+    sent: [u64; 2],
+    asked: Traffic,
+}
+
+/// Seconds between two reports.
+const METER_PACE: Duration = Duration::from_secs(1);
+
+impl Meter {
+    pub(super) fn new() -> Meter {
+        Meter {
+            since: Instant::now(),
+            sum: Measured::default(),
+            sent: [0; 2],
+            asked: traffic(),
+        }
+    }
+}
+
+impl Observer for Meter {
+    fn on(&mut self, moment: &Moment<'_>, tell: &dyn Fn(Event)) {
+        match *moment {
+            Moment::Begun { .. } => self.since = Instant::now(),
+            Moment::Stepped {
+                row, is_last, work, ..
+            } => {
+                let sum = &mut self.sum;
+                sum.until = row.step;
+                sum.steps += 1;
+                sum.parts += work.parts;
+                sum.tokens += work.tokens;
+                sum.flops_6nd += work.flops_6nd;
+                let seconds = self.since.elapsed();
+                if seconds < METER_PACE && !is_last {
+                    return;
+                }
+                let asked = traffic();
+                let [here, away] = work.sent;
+                tell(Event::Measured(Measured {
+                    seconds: seconds.as_secs_f64(),
+                    world: work.world,
+                    sent_here: here.saturating_sub(self.sent[0]),
+                    sent_away: away.saturating_sub(self.sent[1]),
+                    store: asked - self.asked,
+                    ..std::mem::take(sum)
+                }));
+                (self.since, self.sent, self.asked) = (Instant::now(), work.sent, asked);
+            }
+            _ => {}
         }
     }
 }
@@ -290,6 +365,7 @@ mod tests {
                 row: &row,
                 triplets,
                 is_last,
+                work: &StepWork::default(),
             };
             rows.on(&moment, &tell);
             if step.0 == 2 {
@@ -329,6 +405,7 @@ mod tests {
                 row: &row,
                 triplets: 8,
                 is_last: step == 1000,
+                work: &StepWork::default(),
             };
             progress.on(&moment, &tell);
         }

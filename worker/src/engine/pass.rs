@@ -4,9 +4,11 @@
 use super::{
     Engine, GradientStore, NotFinite, ParameterStore, SegmentState, StepPlan,
     gradient::{Accumulator, Pass},
+    timing::PassClock,
 };
 use crate::collective::{CollectiveError, Gathered, Pending, Transport};
 use polestar_run::placement::Zero;
+use std::time::{Duration, Instant};
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,8 @@ pub(super) struct EvalPass<'a, E: Engine, T> {
     pub(super) transport: &'a mut T,
     pub(super) plan: StepPlan,
     pub(super) segments: &'a mut [Segment<E>],
+    /// Time that it has waited for other ranks.
+    pub(super) waited: Duration,
 }
 
 impl<E: Engine, T: Transport<E>> EvalPass<'_, E, T> {
@@ -92,10 +96,15 @@ impl<E: Engine, T: Transport<E>> ParameterStore<E> for EvalPass<'_, E, T> {
         let residency = &mut self.segments[segment].residency;
         let weights = match std::mem::replace(residency, Residency::Sharded) {
             Residency::Resident(weights) => weights,
-            Residency::Gathering(pending) => match pending.wait()? {
-                Gathered::Master(master) => self.engine.weights(segment, &master),
-                Gathered::Weights(weights) => weights,
-            },
+            Residency::Gathering(pending) => {
+                let began = Instant::now();
+                let gathered = pending.wait()?;
+                self.waited += began.elapsed();
+                match gathered {
+                    Gathered::Master(master) => self.engine.weights(segment, &master),
+                    Gathered::Weights(weights) => weights,
+                }
+            }
             Residency::Sharded => unreachable!("it was asked for above"),
         };
         *residency = Residency::Resident(weights.clone());
@@ -114,6 +123,7 @@ pub(super) struct TrainPass<'a, E: Engine, T> {
     pub(super) weights: EvalPass<'a, E, T>,
     pub(super) sums: &'a mut Accumulator<E>,
     pub(super) pass: Pass,
+    pub(super) clock: PassClock,
 }
 
 impl<E: Engine, T: Transport<E>> ParameterStore<E> for TrainPass<'_, E, T> {
@@ -130,16 +140,22 @@ impl<E: Engine, T: Transport<E>> ParameterStore<E> for TrainPass<'_, E, T> {
 
 impl<E: Engine, T: Transport<E>> GradientStore<E> for TrainPass<'_, E, T> {
     fn gradient(&mut self, segment: usize) -> E::Flat {
+        self.clock.turn(self.weights.waited);
         self.sums.begin(self.weights.engine, segment, self.pass)
     }
 
     fn complete(&mut self, segment: usize, gradient: E::Flat) -> Result<(), PassError> {
         let EvalPass {
-            engine, transport, ..
+            engine,
+            transport,
+            waited,
+            ..
         } = &mut self.weights;
+        let began = Instant::now();
         let done = self
             .sums
             .complete(*engine, *transport, segment, self.pass, gradient);
+        *waited += began.elapsed();
         Ok(done?)
     }
 }

@@ -16,6 +16,7 @@ use polestar_run::{
 use polestar_store::Store;
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{runtime::Handle, task::JoinHandle};
+use tracing::Instrument;
 
 /// How long a rank that has nothing else to do waits for its own upload before it lets the others
 /// hear from it again: far less than a collective's deadline.
@@ -125,7 +126,14 @@ impl Saver {
         let staging = Arc::new(staging);
         let (store, stored) = (self.store.clone(), Arc::clone(&staging));
         let place = checkpoint::place(&trial.recipe_id(), record.step);
+        let bytes: &[u8] = (*stored).as_ref();
+        let span = tracing::info_span!(
+            "checkpoint.upload",
+            polestar.key = place,
+            polestar.bytes = bytes.len()
+        );
         let upload = async move { Ok(checkpoint::upload(&store, &place, stored).await?) };
+        let upload = upload.instrument(span);
         self.current = Some(Current {
             record,
             replica_checksum,
@@ -252,6 +260,7 @@ impl Saver {
             every: trial.execution.checkpoint.keep_every,
             at: trial.execution.checkpoint.at.clone(),
         };
+        let span = tracing::info_span!("checkpoint.commit", polestar.step = step.0);
         let commit = async move {
             for store_it in before {
                 store_it.await?;
@@ -260,6 +269,7 @@ impl Saver {
             checkpoint::prune(&store, &manifest.recipe, manifest.step, &keep).await?;
             Ok(())
         };
+        let commit = commit.instrument(span);
         Ok(Some((digest, Task(self.runtime.spawn(commit)))))
     }
 }

@@ -8,20 +8,22 @@
 //! happens to other ranks, this one's state is that of a whole step.
 
 use super::{
-    Engine, NotFinite, PassError, Scores, SegmentState, Update,
+    Engine, LaneInput, NotFinite, PassError, Scores, SegmentState, Update,
     gradient::{Accumulator, Gradient, Pass, Shards},
     memory_tier::Copies,
     pass::{EvalPass, Residency, Segment, TrainPass},
+    timing::{PassClock, Stopwatch},
 };
 use crate::collective::{CollectiveError, Peers, Pending, Transport};
 use polestar_core::{Digest, Lane, Rank, tree::tree_sum};
 use polestar_kernels::adamw::AdamW;
 use polestar_model::ModelLayout;
 use polestar_run::{
+    StepParts,
     checkpoint::Kind,
     placement::{Reduction, Sharding, Zero},
 };
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 /// How steps are made. Everything but `reduction` leaves the bits alone.
 #[derive(Clone, Copy, Debug)]
@@ -99,15 +101,6 @@ impl StepError {
     }
 }
 
-/// A lane's part of a batch, on the device.
-#[derive(Debug)]
-pub struct LaneInput<P> {
-    /// Which.
-    pub lane: Lane,
-    /// Its packs, in order.
-    pub packs: Vec<P>,
-}
-
 /// A rank's part of a model in training.
 pub struct Stepper<E: Engine> {
     pub(super) engine: E,
@@ -117,6 +110,8 @@ pub struct Stepper<E: Engine> {
     pub(super) copies: Option<Copies<E>>,
     /// The gradient of the next step, while the ranks agree on its norm.
     pub(super) prepared: Option<Shards<E::Flat>>,
+    /// Where the time went since this was last taken.
+    pub(super) parts: StepParts,
 }
 
 impl<E: Engine> Stepper<E> {
@@ -134,6 +129,7 @@ impl<E: Engine> Stepper<E> {
             plan,
             copies: None,
             prepared: None,
+            parts: StepParts::default(),
         }
     }
 
@@ -225,9 +221,12 @@ impl<E: Engine> Stepper<E> {
         gradient: Gradient<E::Flat>,
         optimizer: &OptimizerStep,
     ) -> Result<f64, StepError> {
+        let _span = tracing::info_span!("optimizer").entered();
+        let mut watch = Stopwatch::start();
         let prepared = self.prepared.insert(gradient.shards);
         let sums = prepared.own.iter().map(|s| self.engine.block_sums(s));
         let sums: Vec<f64> = sums.flatten().collect();
+        self.parts.optimizer += watch.lap();
         let norm = self.norm(transport, &sums)?;
         let Shards { own, copied } = self.prepared.take().unwrap_or_default();
         if !norm.is_finite() {
@@ -248,6 +247,7 @@ impl<E: Engine> Stepper<E> {
             .into_iter()
             .map(Pending::wait)
             .collect::<Result<_, _>>()?;
+        self.parts.reduce += watch.lap();
         let update = optimizer.update(norm);
         for (segment, gradient) in self.segments.iter_mut().zip(gradients) {
             self.engine.adamw(segment.state_mut(), &gradient, &update);
@@ -256,6 +256,7 @@ impl<E: Engine> Stepper<E> {
             copies.update(&self.engine, copied, &update);
         }
         self.materialize(transport);
+        self.parts.optimizer += watch.lap();
         Ok(norm)
     }
 
@@ -274,7 +275,11 @@ impl<E: Engine> Stepper<E> {
             true => self.strided_passes(transport, &mut sums, lanes, scale)?,
             false => self.contiguous_passes(transport, &mut sums, lanes, scale)?,
         };
+        let mut watch = Stopwatch::start();
+        let waiting = tracing::info_span!("reduce").entered();
         let mut own = sums.finish(&self.engine)?;
+        drop(waiting);
+        self.parts.reduce += watch.lap();
         let sharding = &self.plan.sharding;
         let passed = self.copies.as_ref().map(|copies| {
             let elements = self.segments.iter().map(|segment| segment.elements);
@@ -295,6 +300,7 @@ impl<E: Engine> Stepper<E> {
             }
             scores.push(of_lane);
         }
+        self.parts.backward += watch.lap();
         let shards = match passed {
             None => Shards {
                 own,
@@ -302,6 +308,7 @@ impl<E: Engine> Stepper<E> {
             },
             Some(passed) => Shards::passed(passed)?,
         };
+        self.parts.reduce += watch.lap();
         Ok(Gradient { scores, shards })
     }
 
@@ -379,11 +386,15 @@ impl<E: Engine> Stepper<E> {
                 transport,
                 plan: self.plan,
                 segments: &mut self.segments,
+                waited: Duration::ZERO,
             },
             sums,
             pass,
+            clock: PassClock::start(),
         };
-        self.engine.train(packs, scale, &mut store)
+        let scored = self.engine.train(packs, scale, &mut store);
+        store.clock.end(store.weights.waited, &mut self.parts);
+        scored
     }
 
     /// Scores packs without training. All ranks call it, equally often, each with packs of its own
@@ -401,6 +412,7 @@ impl<E: Engine> Stepper<E> {
             transport,
             plan: self.plan,
             segments: &mut self.segments,
+            waited: Duration::ZERO,
         };
         let scored = self.engine.score(packs, &mut store)?;
         Ok(self.engine.scores(scored)?)

@@ -1,6 +1,7 @@
 //! The loop of a trial on one rank: batch, gradient, canonical sum, update, score, save.
 
 mod scoring;
+mod work;
 
 use super::{
     BurnEngine, Engine, Failure, Kept, LaneInput, OptimizerStep, StepError, StepPlan, Stepper,
@@ -8,10 +9,11 @@ use super::{
     figures::{Figures, StepFigures, sum_figures},
     input::inputs,
     memory_tier::{Key, Snapshot},
-    observe::{MetricsRows, Moment, Observers, Progress, RowReports, StartupTimings},
+    observe::{Meter, MetricsRows, Moment, Observers, Progress, RowReports, StartupTimings},
     replay::Slice,
     resume::{Place, Resumed, data, eval_sets, keeps, resume},
     save::{Committed, Record, Saver},
+    timing::Stopwatch,
     validate::EvalSet,
 };
 use crate::{
@@ -35,6 +37,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tracing::field::Empty;
+use work::Clock;
 
 /// What a rank works with.
 pub struct Environment<T = MeshTransport> {
@@ -88,10 +92,11 @@ pub(super) fn run_with<E: Engine, T: Transport<E>>(
     env: Environment<T>,
     engine: E,
 ) -> Result<Outcome, Failure> {
-    let mut trainer = Trainer::begin(trial, env, engine)?;
-    let end = trainer.prepare();
+    let mut trainer =
+        tracing::info_span!("resume").in_scope(|| Trainer::begin(trial, env, engine))?;
+    let end = tracing::info_span!("prepare").in_scope(|| trainer.prepare());
     let end = end.and_then(|()| trainer.train());
-    let end = end.and_then(|()| trainer.finish());
+    let end = end.and_then(|()| tracing::info_span!("finish").in_scope(|| trainer.finish()));
     if let Err(failure) = &end
         && failure.is_retryable()
         && keeps(trial, &trainer.env)
@@ -153,18 +158,6 @@ struct Evaluation {
     along: BTreeMap<String, SetScore>,
 }
 
-/// Seconds of this generation, on top of those before it.
-struct Clock {
-    since: Instant,
-    before: f64,
-}
-
-impl Clock {
-    fn seconds(&self) -> f64 {
-        self.before + self.since.elapsed().as_secs_f64()
-    }
-}
-
 /// What is told of a trial: rank 0 tells, and keeps its metrics.
 fn observers<T: Transport<E>, E: Engine>(trial: &Trial, env: &mut Environment<T>) -> Observers {
     let tell = std::mem::replace(&mut env.events, Box::new(|_| {}));
@@ -179,6 +172,7 @@ fn observers<T: Transport<E>, E: Engine>(trial: &Trial, env: &mut Environment<T>
             // Before the progress of a checkpoint: whoever hears of that has heard of its steps.
             Box::new(RowReports::new()),
             Box::new(Progress::new()),
+            Box::new(Meter::new()),
         ],
         tell,
     )
@@ -254,9 +248,6 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
             rows: &self.unstored,
             passed_over: &self.passed_over,
         });
-        if self.step < self.end() {
-            self.loader = Some(self.load());
-        }
         Ok(())
     }
 
@@ -297,6 +288,9 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
     }
 
     fn train(&mut self) -> Result<(), Failure> {
+        if self.step < self.end() {
+            self.loader = Some(self.load());
+        }
         if self.from == ResumedFrom::Memory {
             self.catch_up()?;
         }
@@ -340,44 +334,65 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
 
     /// One step. Returns whether all ranks stop after it.
     fn step(&mut self) -> Result<bool, Failure> {
+        let span = tracing::info_span!(
+            "step",
+            polestar.step = self.step.0 + 1,
+            polestar.seconds.forward = Empty,
+            polestar.seconds.backward = Empty,
+            polestar.seconds.reduce = Empty,
+            polestar.tokens = Empty,
+            polestar.sent_bytes = Empty,
+        );
+        let _entered = span.enter();
         self.env.collective.at_step(Step(self.step.0 + 1));
-        let Batch { lanes, mut figures } = self.next_batch()?;
+        let mut watch = Stopwatch::start();
+        let batch = tracing::info_span!("data").in_scope(|| self.next_batch());
+        let Batch { lanes, mut figures } = batch?;
+        self.stepper.parts.data += watch.lap();
         let optimizer = optimizer(self.trial, self.step);
         let scale = 1.0 / self.trial.recipe.batch.triplets as f32;
         let peers = &mut self.env.collective;
-        let gradient = self.stepper.gradient(peers, &lanes, scale);
+        let gradient = tracing::info_span!("gradient")
+            .in_scope(|| self.stepper.gradient(peers, &lanes, scale));
         let gradient = gradient.map_err(|error| self.failed(error))?;
         for ((_, figures), scores) in figures.iter_mut().zip(&gradient.scores) {
             figures.score(scores);
         }
         // Before the update: a step that was done has a row.
         let stops = self.env.drain.load(Ordering::SeqCst);
+        let _ = watch.lap();
         let StepFigures { figures, stops } =
             sum_figures(&figures, stops, &mut self.env.collective)?;
+        self.stepper.parts.reduce += watch.lap();
         let peers = &mut self.env.collective;
         let norm = self.stepper.apply(peers, gradient, &optimizer);
         let norm = norm.map_err(|error| self.failed(error))?;
         self.step = Step(self.step.0 + 1);
+        let work = self.work(figures.plain_tokens as u64, &span);
         let row = self.row(figures, f64::from(optimizer.adamw.lr), norm);
         self.unstored.push(row.clone());
         self.observers.on(Moment::Stepped {
             row: &row,
             triplets: self.trial.recipe.batch.triplets,
             is_last: self.step.0 == self.trial.recipe.steps,
+            work: &work,
         });
+        let mut watch = Stopwatch::start();
         if self.env.slice.is_some() {
             return Ok(stops);
         }
         let step = self.step;
         if self.trial.is_due(self.trial.measurement.every, step) {
-            self.evaluate()?;
+            tracing::info_span!("evaluate").in_scope(|| self.evaluate())?;
         }
+        self.stepper.parts.evaluate += watch.lap();
         if self.trial.saves(step) || stops {
-            self.save()?;
+            tracing::info_span!("save").in_scope(|| self.save())?;
         }
         let peers = &mut self.env.collective;
         let saved = self.saver.advance(self.trial, peers, Duration::ZERO)?;
         self.saved(saved);
+        self.stepper.parts.save += watch.lap();
         Ok(stops)
     }
 

@@ -1,8 +1,9 @@
 //! Whatever is sent arrives as it was.
 
 use super::*;
-use crate::{RewardSpread, SetScore, metrics::Row};
+use crate::{Measured, RewardSpread, SetScore, StepParts, metrics::Row};
 use polestar_core::random::Stream;
+use polestar_store::Traffic;
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -73,7 +74,7 @@ impl Draw {
 
     fn event(&mut self) -> Event {
         let step = Step(self.0.word());
-        match self.0.below(6) {
+        match self.0.below(7) {
             0 => Event::Begun {
                 step,
                 steps: self.0.word(),
@@ -100,8 +101,36 @@ impl Draw {
                 seconds: self.float(),
                 behind: self.float(),
             },
+            5 => Event::Measured(self.measured()),
             _ => Event::Underway {
                 parts: self.list(|draw| (draw.text(), draw.float())),
+            },
+        }
+    }
+
+    fn measured(&mut self) -> Measured {
+        Measured {
+            until: Step(self.0.word()),
+            steps: self.0.word(),
+            seconds: self.float(),
+            parts: StepParts {
+                data: self.float(),
+                forward: self.float(),
+                backward: self.float(),
+                reduce: self.float(),
+                optimizer: self.float(),
+                save: self.float(),
+                evaluate: self.float(),
+            },
+            tokens: self.0.word(),
+            flops_6nd: self.float(),
+            world: self.0.below(1 << 16) as u32,
+            sent_here: self.0.word(),
+            sent_away: self.0.word(),
+            store: Traffic {
+                read: self.0.word(),
+                written: self.0.word(),
+                retries: self.0.word(),
             },
         }
     }

@@ -211,6 +211,11 @@ impl Peers for CudaTransport {
         self.staged.at_step(step);
     }
 
+    /// What NCCL moves is not among it.
+    fn sent(&self) -> [u64; 2] {
+        self.staged.sent()
+    }
+
     fn aborter(&self) -> Aborter {
         self.staged.aborter()
     }

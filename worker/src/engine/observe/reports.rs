@@ -60,6 +60,7 @@ impl Observer for RowReports {
 
 #[cfg(test)]
 mod tests {
+    use super::super::StepWork;
     use super::*;
     use polestar_core::Step;
     use polestar_run::SetScore;
@@ -89,6 +90,7 @@ mod tests {
         reports.on(&begun, &tell);
         for step in 3..=1000 {
             let stepped = Moment::Stepped {
+                work: &StepWork::default(),
                 row: &row(step),
                 triplets: 8,
                 is_last: step == 1000,
