@@ -71,6 +71,31 @@ impl Launch {
         serde_json::from_str(&body).expect("JSON")
     }
 
+    /// Loads the page with all that belongs to it; returns its secret.
+    fn page(&self) -> String {
+        let (status, head, html) = self.ask("GET", "/", "");
+        assert_eq!(status, 200);
+        assert!(
+            head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+            "{head}"
+        );
+        // Whatever the page loads is there, its own, and small.
+        let mut bytes = html.len();
+        for part in html.split("=\"/").skip(1) {
+            let path = format!("/{}", part.split('"').next().expect("its end"));
+            let (status, _, body) = self.ask("GET", &path, "");
+            assert_eq!(status, 200, "{path}");
+            bytes += body.len();
+        }
+        assert!(bytes < 500_000 && !html.contains("https:"), "{bytes} bytes");
+        let (_, csrf) = html
+            .split_once("name=\"csrf\" content=\"")
+            .expect("a secret");
+        let csrf = csrf.split('"').next().expect("its end");
+        assert_eq!(csrf.len(), 64);
+        csrf.to_owned()
+    }
+
     /// Waits for the end; returns whether it succeeded, and what it printed.
     fn finish(mut self) -> (bool, String) {
         let mut printed = String::new();
@@ -114,26 +139,7 @@ fn a_page_shows_a_run_grow_and_only_the_page_itself_stops_it() {
     // One that asks for everything and reads nothing, from the beginning to the end.
     let _deaf = launch.send("GET", "/api/stream", "");
 
-    let (status, head, html) = launch.ask("GET", "/", "");
-    assert_eq!(status, 200);
-    assert!(
-        head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
-        "{head}"
-    );
-    let (_, csrf) = html
-        .split_once("name=\"csrf\" content=\"")
-        .expect("a secret");
-    let csrf = csrf.split('"').next().expect("its end");
-    assert_eq!(csrf.len(), 64);
-    // Whatever the page loads is there, its own, and small.
-    let mut bytes = html.len();
-    for part in html.split("=\"/").skip(1) {
-        let path = format!("/{}", part.split('"').next().expect("its end"));
-        let (status, _, body) = launch.ask("GET", &path, "");
-        assert_eq!(status, 200, "{path}");
-        bytes += body.len();
-    }
-    assert!(bytes < 500_000 && !html.contains("https:"), "{bytes} bytes");
+    let csrf = launch.page();
 
     // The curve grows while it is watched.
     let mut points = Vec::new();
@@ -213,8 +219,7 @@ fn a_page_shows_a_run_grow_and_only_the_page_itself_stops_it() {
     let newest = page["entries"].as_array().expect("entries");
     assert!(all.ends_with(newest), "{page}");
     assert!(page.to_string().contains("is saved at step"), "{page}");
-    let (_, _, html) = shown.ask("GET", "/", "");
-    assert!(!html.contains(csrf), "each page has a secret of its own");
+    assert_ne!(shown.page(), csrf, "each page has a secret of its own");
     assert_eq!(shown.ask("POST", "/api/stop", length).0, 403);
 }
 
