@@ -207,7 +207,7 @@ fn run(
             Err(error) => return drop(steps.send(Err(error))),
         };
         for step in (plan.start.0..).map(Step) {
-            let span = tracing::info_span!("load", polestar.step = step.0 + 1);
+            let span = tracing::info_span!("load", polestar.step = (step.0 + 1) as i64);
             let batch = source.packed(step).instrument(span).await;
             let last = batch.is_err();
             if steps.send(batch).is_err() || last {

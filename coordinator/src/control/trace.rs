@@ -57,9 +57,9 @@ impl Traces {
             "generation",
             trace.self = %place,
             polestar.trial = %trial,
-            polestar.epoch = generation.epoch.0,
-            polestar.generation = generation.number,
-            polestar.world = peers.len(),
+            polestar.epoch = generation.epoch.0 as i64,
+            polestar.generation = generation.number as i64,
+            polestar.world = peers.len() as i64,
             otel.status_description = Empty,
         );
         self.generations.insert(*generation, (trial.clone(), span));
@@ -122,7 +122,7 @@ impl Traces {
                 "trial",
                 trace.self = %place,
                 polestar.trial = %trial,
-                polestar.epoch = epoch.0,
+                polestar.epoch = epoch.0 as i64,
                 otel.status_description = Empty,
             )
         })

@@ -328,7 +328,7 @@ impl Store {
     }
 
     /// The bytes `range` of an object.
-    #[tracing::instrument(level = "debug", name = "store.get_range", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = range.end - range.start))]
+    #[tracing::instrument(level = "debug", name = "store.get_range", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = (range.end - range.start) as i64))]
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         let path = self.path(key)?;
         let read = || self.inner.get_range(&path, range.clone());
@@ -368,7 +368,7 @@ impl Store {
 
     /// Writes an object whole, over any that was there; a large one in parts. It is there whole or not
     /// at all.
-    #[tracing::instrument(level = "debug", name = "store.put", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = bytes.len()))]
+    #[tracing::instrument(level = "debug", name = "store.put", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = bytes.len() as i64))]
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         let path = self.path(key)?;
         let written = if bytes.len() > 2 * self.part {
@@ -383,7 +383,7 @@ impl Store {
     }
 
     /// Writes an object only if its key is free.
-    #[tracing::instrument(level = "debug", name = "store.put_if_absent", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = bytes.len()))]
+    #[tracing::instrument(level = "debug", name = "store.put_if_absent", skip_all, fields(otel.kind = "client", polestar.key = key, polestar.bytes = bytes.len() as i64))]
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put> {
         let path = self.path(key)?;
         let write = || {

@@ -81,7 +81,7 @@ pub enum Unusable {
     /// Nothing says what the policy is called.
     #[error(
         "nothing names the policy; give --policy COLUMN, --policy-name, --policy-from-path or \
-         --policy-columns"
+         --policy-columns; records of preferences want --labelled"
     )]
     NoPolicy,
     /// Nothing says what a record prefers.

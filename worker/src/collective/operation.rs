@@ -382,9 +382,9 @@ impl Core {
         let _span = tracing::debug_span!(
             "collective",
             polestar.operation = kind.name,
-            polestar.sequence = sequence,
-            polestar.step = self.step.load(Ordering::Relaxed),
-            polestar.bytes = bytes
+            polestar.sequence = sequence as i64,
+            polestar.step = self.step.load(Ordering::Relaxed) as i64,
+            polestar.bytes = bytes as i64
         )
         .entered();
         if self.record.len() == FLIGHT_RECORD {

@@ -130,7 +130,7 @@ impl Saver {
         let span = tracing::info_span!(
             "checkpoint.upload",
             polestar.key = place,
-            polestar.bytes = bytes.len()
+            polestar.bytes = bytes.len() as i64
         );
         let upload = async move { Ok(checkpoint::upload(&store, &place, stored).await?) };
         let upload = upload.instrument(span);
@@ -260,7 +260,7 @@ impl Saver {
             every: trial.execution.checkpoint.keep_every,
             at: trial.execution.checkpoint.at.clone(),
         };
-        let span = tracing::info_span!("checkpoint.commit", polestar.step = step.0);
+        let span = tracing::info_span!("checkpoint.commit", polestar.step = step.0 as i64);
         let commit = async move {
             for store_it in before {
                 store_it.await?;

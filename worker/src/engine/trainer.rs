@@ -336,7 +336,8 @@ impl<'a, E: Engine, T: Transport<E>> Trainer<'a, E, T> {
     fn step(&mut self) -> Result<bool, Failure> {
         let span = tracing::info_span!(
             "step",
-            polestar.step = self.step.0 + 1,
+            // OpenTelemetry has no unsigned numbers, here and wherever a span has one.
+            polestar.step = (self.step.0 + 1) as i64,
             polestar.seconds.forward = Empty,
             polestar.seconds.backward = Empty,
             polestar.seconds.reduce = Empty,

@@ -35,8 +35,8 @@ impl<E: Engine, T: Transport<E>> Trainer<'_, E, T> {
             span.record("polestar.seconds.forward", work.parts.forward);
             span.record("polestar.seconds.backward", work.parts.backward);
             span.record("polestar.seconds.reduce", work.parts.reduce);
-            span.record("polestar.tokens", tokens);
-            span.record("polestar.sent_bytes", work.sent.iter().sum::<u64>());
+            span.record("polestar.tokens", tokens as i64);
+            span.record("polestar.sent_bytes", work.sent.iter().sum::<u64>() as i64);
         }
         work
     }
