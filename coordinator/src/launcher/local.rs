@@ -184,6 +184,10 @@ impl Launcher for Local {
     }
 }
 
+/// How long a worker that is out of the pool may take to end by itself. One that was told to go still tells a collector
+/// of its last steps; one that is stuck doesn't end, and its successor doesn't wait for that.
+const FAREWELL: Duration = Duration::from_secs(4);
+
 /// Waits for a process's end, or brings it about.
 async fn watch(
     mut child: Child,
@@ -193,11 +197,14 @@ async fn watch(
 ) -> LaunchEvent {
     let status = tokio::select! {
         status = child.wait() => status,
-        Ok(()) = end => {
-            // Failing means that it has ended already.
-            let _ = child.start_kill();
-            child.wait().await
-        }
+        Ok(()) = end => match tokio::time::timeout(FAREWELL, child.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                // Failing means that it has ended already.
+                let _ = child.start_kill();
+                child.wait().await
+            }
+        },
     };
     LaunchEvent::Ended {
         launch,
