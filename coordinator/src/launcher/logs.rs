@@ -31,7 +31,7 @@ pub struct LogsError {
     source: std::io::Error,
 }
 
-/// The folder. It goes with this and all [holds](Logs::hold) on it.
+/// The folder. It goes with this and all holds on it.
 #[derive(Debug)]
 pub struct Logs {
     folder: Arc<TempDir>,
