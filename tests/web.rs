@@ -166,7 +166,9 @@ fn a_page_shows_a_run_grow_and_only_the_page_itself_stops_it() {
     let detail = launch.get(&format!("/api/trials/{trial}"));
     assert_eq!(detail["status"]["phase"], "running", "{detail}");
     assert!(detail["curve"]["points"].as_array().expect("points").len() > 20);
-    assert_eq!(detail["checkpoints"][0]["committed"], true, "{detail}");
+    // The newest may be on its way.
+    let saved = detail["checkpoints"].as_array().expect("checkpoints");
+    assert!(saved.iter().any(|c| c["committed"] == true), "{detail}");
     assert_eq!(launch.get("/api/curves")[0]["trial"], trial);
     assert_eq!(
         launch.get("/api/status")["pool"]["workers"][0]["trial"],
