@@ -13,6 +13,8 @@ pub mod core;
 mod door;
 mod driver;
 mod effects;
+#[cfg(test)]
+mod explore;
 mod journal;
 mod lead;
 mod listen;

@@ -17,15 +17,16 @@ use std::time::Duration;
 const MAX_FAILED_SPAWNS: u32 = 3;
 
 impl Core {
-    /// A worker joined. `from_before` are those that an earlier coordinator's launcher started. This one's knows
-    /// nothing of them, unless it says that it does: jobs of a batch system are there for the next coordinator, too.
-    pub(super) fn joined(&mut self, worker: WorkerId, inventory: Inventory, from_before: bool) {
+    /// A worker joined. One whose process this launcher hasn't spoken of is an earlier coordinator's, whether or not
+    /// it brings work: it is nobody's to replace. If it was only quicker than its launcher, it becomes this one's when that
+    /// says so, and so do jobs of a batch system that are there for the next coordinator, too.
+    pub(super) fn joined(&mut self, worker: WorkerId, inventory: Inventory) {
         self.failed_spawns = 0;
         self.failed_spawn = None;
         let is_known = |launch| self.launches.contains_key(launch);
-        let from_before = from_before && !inventory.launch.as_ref().is_some_and(is_known);
+        let is_ours = inventory.launch.as_ref().is_some_and(is_known);
         if let Some(launch) = &inventory.launch
-            && !from_before
+            && is_ours
         {
             if let Some(Launched::Since(started)) = self
                 .launches
@@ -40,7 +41,6 @@ impl Core {
             worker,
             inventory: inventory.clone(),
         });
-        let is_ours = inventory.launch.is_some() && !from_before;
         let entry = Worker {
             inventory,
             generation: None,
@@ -185,7 +185,7 @@ impl Core {
         }
     }
 
-    /// A worker that is back from an earlier coordinator is this launcher's from now on, if that has it, too.
+    /// A worker that joined before this launcher spoke of its process is its own from now on.
     fn take_over_launch(&mut self, launch: &LaunchId) {
         let mut workers = self.workers.iter_mut();
         if let Some((worker, back)) =
@@ -194,6 +194,8 @@ impl Core {
             back.is_ours = true;
             self.launches
                 .insert(launch.clone(), Launched::Joined(*worker));
+            // It was counted as one that takes the place of a process.
+            self.scale();
         }
     }
 

@@ -49,7 +49,7 @@ impl Core {
         inventory: Inventory,
         membership: Membership,
     ) {
-        self.joined(worker, inventory, true);
+        self.joined(worker, inventory);
         let generation = membership.generation;
         match self.seat_of(&membership) {
             Some(trial) => self.take_back(worker, trial, membership),

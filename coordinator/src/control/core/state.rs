@@ -335,7 +335,7 @@ impl Core {
 
     pub(super) fn worker(&mut self, worker: WorkerId, event: WorkerEvent) {
         match event {
-            WorkerEvent::Joined(inventory) => self.joined(worker, inventory, false),
+            WorkerEvent::Joined(inventory) => self.joined(worker, inventory),
             WorkerEvent::Rejoined(inventory, membership) => {
                 self.rejoined(worker, inventory, membership);
             }

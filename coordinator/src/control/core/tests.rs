@@ -142,7 +142,13 @@ impl Pool {
         self.event(Event::Worker(WorkerId(worker), event));
     }
 
+    fn started(&mut self, inventory: &Inventory) {
+        let launch = inventory.launch.clone().expect("it has a name");
+        self.event(Event::Launcher(LaunchEvent::Started { launch }));
+    }
+
     fn join(&mut self, worker: u64) {
+        self.started(&inventory(worker));
         self.worker(worker, WorkerEvent::Joined(inventory(worker)));
     }
 

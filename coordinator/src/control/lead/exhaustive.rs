@@ -2,8 +2,8 @@
 //! coordinators that stand still, deaths. Time goes in steps; a lease lasts two of them.
 
 use super::*;
+use crate::control::explore;
 use polestar_core::Epoch;
-use std::collections::HashSet;
 
 const LASTS: u64 = 2;
 /// Steps of time that are looked at.
@@ -70,118 +70,113 @@ fn record(epoch: Epoch, leader: usize) -> LeaseRecord {
     }
 }
 
+/// Something that happens.
+#[derive(Clone, Debug)]
+enum Move {
+    /// A coordinator, or the store for it, does what is next. Doing nothing is left to time.
+    Act(usize),
+    /// A coordinator's process dies.
+    Die(usize),
+    /// Time passes.
+    Later,
+}
+
 impl World {
-    /// Everything that a coordinator, or the store for it, can do next. Doing nothing is left to time.
-    fn moves_of(&self, number: usize) -> Vec<World> {
-        let mut next = Vec::new();
-        let mut to = |change: &dyn Fn(&mut World)| {
-            let mut world = self.clone();
-            change(&mut world);
-            next.push(world);
-        };
-        match &self.coordinators[number] {
-            Role::Gone => {}
-            Role::Candidate(watch) => to(&|world| {
-                let mut watch = watch.clone();
-                let seen = world.lease.clone();
-                let decision = watch.look(moment(world.now), seen.as_ref(), false);
-                world.coordinators[number] = match decision {
-                    Decision::Take => Role::Taking {
-                        seen,
-                        asked: world.now,
-                    },
+    fn act(&mut self, number: usize) {
+        let now = self.now;
+        self.coordinators[number] = match self.coordinators[number].clone() {
+            Role::Gone => Role::Gone,
+            Role::Candidate(mut watch) => {
+                let seen = self.lease.clone();
+                match watch.look(moment(now), seen.as_ref(), false) {
+                    Decision::Take => Role::Taking { seen, asked: now },
                     Decision::Wait => Role::Candidate(watch),
                     Decision::Led => Role::Gone,
-                };
-            }),
-            Role::Taking { seen, asked } => to(&|world| {
-                world.epochs += 1;
-                let epoch = Epoch(world.epochs);
-                world.coordinators[number] = match world.lease == *seen {
+                }
+            }
+            Role::Taking { seen, asked } => {
+                self.epochs += 1;
+                let epoch = Epoch(self.epochs);
+                match self.lease == seen {
                     true => {
-                        world.lease = Some(record(epoch, number));
-                        Role::Taken {
-                            epoch,
-                            asked: *asked,
-                        }
+                        self.lease = Some(record(epoch, number));
+                        Role::Taken { epoch, asked }
                     }
                     false => Role::Candidate(Watch::default()),
-                };
-            }),
-            Role::Taken { epoch, asked } => to(&|world| {
-                world.coordinators[number] = Role::Leader {
-                    epoch: *epoch,
-                    until: asked + LASTS,
-                    renewal: None,
-                };
-            }),
+                }
+            }
+            Role::Taken { epoch, asked } => Role::Leader {
+                epoch,
+                until: asked + LASTS,
+                renewal: None,
+            },
             Role::Leader {
                 epoch,
                 until,
                 renewal,
-            } => {
-                let (epoch, until) = (*epoch, *until);
-                let leader = |renewal, until| Role::Leader {
-                    epoch,
-                    until,
-                    renewal,
-                };
-                match *renewal {
-                    None => to(&|world| {
-                        let renewal = Renewing {
-                            asked: world.now,
-                            granted: None,
-                        };
-                        world.coordinators[number] = leader(Some(renewal), until);
-                    }),
-                    Some(Renewing {
-                        asked,
-                        granted: None,
-                    }) => to(&|world| {
-                        let ours = world.lease.as_mut().filter(|lease| lease.epoch == epoch);
-                        let granted = ours.map(|lease| lease.renewals += 1).is_some();
-                        let renewal = Renewing {
-                            asked,
-                            granted: Some(granted),
-                        };
-                        world.coordinators[number] = leader(Some(renewal), until);
-                    }),
-                    Some(Renewing {
-                        asked,
-                        granted: Some(granted),
-                    }) => to(&|world| {
-                        world.coordinators[number] = match granted {
-                            true => leader(None, asked + LASTS),
-                            false => Role::Gone,
-                        };
-                    }),
-                }
-                // Its process may die at any moment.
-                to(&|world| world.coordinators[number] = Role::Gone);
-            }
-        }
-        next
+            } => self.renew(epoch, until, renewal),
+        };
     }
 
-    fn next(&self) -> Vec<World> {
-        let mut next: Vec<World> = (0..2).flat_map(|number| self.moves_of(number)).collect();
-        if self.now < STEPS {
-            let mut later = self.clone();
-            later.now += 1;
-            next.push(later);
-        }
-        let few = |world: &World| {
-            let renewals = world.lease.as_ref().map_or(0, |lease| lease.renewals);
-            renewals <= RENEWALS && world.epochs <= EPOCHS
+    /// A renewal is asked for, or reaches the store, or its answer comes.
+    fn renew(&mut self, epoch: Epoch, until: u64, renewal: Option<Renewing>) -> Role {
+        let leader = |until, renewal| Role::Leader {
+            epoch,
+            until,
+            renewal,
         };
-        next.retain(few);
-        next
+        let Some(Renewing { asked, granted }) = renewal else {
+            let renewal = Renewing {
+                asked: self.now,
+                granted: None,
+            };
+            return leader(until, Some(renewal));
+        };
+        match granted {
+            None => {
+                let ours = self.lease.as_mut().filter(|lease| lease.epoch == epoch);
+                let granted = Some(ours.map(|lease| lease.renewals += 1).is_some());
+                leader(until, Some(Renewing { asked, granted }))
+            }
+            Some(true) => leader(asked + LASTS, None),
+            Some(false) => Role::Gone,
+        }
     }
 
     /// Coordinators that may give orders.
     fn leaders(&self) -> usize {
         let leads = |role: &&Role| matches!(role, Role::Leader { until, .. } if self.now < *until);
         self.coordinators.iter().filter(leads).count()
+    }
+}
+
+impl explore::World for World {
+    type Move = Move;
+
+    fn moves(&self) -> Vec<Move> {
+        let renewals = self.lease.as_ref().map_or(0, |lease| lease.renewals);
+        if renewals > RENEWALS || self.epochs > EPOCHS {
+            return Vec::new();
+        }
+        let mut moves = Vec::new();
+        for (number, role) in self.coordinators.iter().enumerate() {
+            moves.extend((!matches!(role, Role::Gone)).then_some(Move::Act(number)));
+            moves.extend(matches!(role, Role::Leader { .. }).then_some(Move::Die(number)));
+        }
+        moves.extend((self.now < STEPS).then_some(Move::Later));
+        moves
+    }
+
+    fn make(&mut self, next: &Move) {
+        match *next {
+            Move::Act(number) => self.act(number),
+            Move::Die(number) => self.coordinators[number] = Role::Gone,
+            Move::Later => self.now += 1,
+        }
+    }
+
+    fn fault(&self, _: bool) -> Option<String> {
+        (self.leaders() > 1).then(|| format!("two lead: {self:#?}"))
     }
 }
 
@@ -196,19 +191,15 @@ fn two_never_lead_at_once_in_any_order_of_events() {
             Role::Candidate(Watch::default()),
         ],
     };
-    let (mut known, mut open) = (HashSet::new(), vec![begin]);
     let (mut led, mut followed) = (0, 0);
-    while let Some(world) = open.pop() {
-        assert!(world.leaders() <= 1, "{world:#?}");
+    let explored = explore::explore(begin, |world| {
         led += usize::from(world.leaders() == 1);
         followed += usize::from(world.leaders() == 1 && world.epochs > 1);
-        for next in world.next() {
-            if known.insert(format!("{next:?}")) {
-                open.push(next);
-            }
-        }
+    });
+    match explored {
+        Ok(count) => println!("{count} worlds"),
+        Err(broken) => panic!("{}, after\n{}", broken.fault, broken.story),
     }
-    println!("{} worlds", known.len());
     // The worlds that this is about are among them.
     assert!(led > 1000 && followed > 1000, "{led}, {followed}");
 }

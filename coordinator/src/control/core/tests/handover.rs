@@ -113,15 +113,21 @@ fn an_heir_waits_for_workers_before_it_starts_others() {
 }
 
 #[test]
+fn an_idle_worker_of_an_earlier_coordinator_takes_a_place_in_the_pool() {
+    let mut pool = Pool::heir(1, vec![job("t", 1.0, 1, None)]);
+    // It is in no generation; this coordinator's launcher doesn't know its process.
+    pool.worker(1, WorkerEvent::Joined(inventory(1)));
+    pool.wait(Deadlines::default().rejoining_seconds);
+    let said = pool.said();
+    assert!(!said.contains(&Command::Scale(1)), "{said:?}");
+}
+
+#[test]
 fn workers_whose_launcher_knows_them_again_are_its_own_whichever_is_told_first() {
     let mut pool = Pool::heir(2, vec![job("t", 1.0, 2, None)]);
-    let started = |pool: &mut Pool, worker: u64| {
-        let launch = inventory(worker).launch.expect("it has a name");
-        pool.event(Event::Launcher(LaunchEvent::Started { launch }));
-    };
     pool.rejoin(1, rank_of("t", 0, 2));
-    started(&mut pool, 1);
-    started(&mut pool, 2);
+    pool.started(&inventory(1));
+    pool.started(&inventory(2));
     pool.rejoin(2, rank_of("t", 1, 2));
     pool.said.clear();
     pool.wait(Deadlines::default().joining_seconds);

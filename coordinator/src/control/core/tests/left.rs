@@ -170,6 +170,7 @@ fn workers_that_live_together_are_let_go_together() {
             launch: Some(LaunchId(format!("slurm-7_{task}.0.{process}"))),
             ..inventory(worker)
         };
+        pool.started(&inventory);
         pool.worker(worker, WorkerEvent::Joined(inventory));
     }
     for worker in 1..=4 {

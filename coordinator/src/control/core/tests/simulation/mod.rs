@@ -7,6 +7,7 @@
 
 mod agents;
 mod coordinators;
+mod exhaustive;
 mod store;
 mod world;
 

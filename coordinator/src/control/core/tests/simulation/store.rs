@@ -3,7 +3,7 @@
 use super::*;
 use polestar_run::lease::{Leader, LeaseRecord};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct VirtualStore {
     /// Digest of each result.
     pub(super) results: BTreeMap<TrialId, Digest>,
