@@ -17,24 +17,18 @@ fn sweep(keys: &str) -> String {
     text
 }
 
-/// Its digest and the last loss on held-out prompts.
-fn outcome(sandbox: &Sandbox, store: &str) -> (String, f64) {
-    let result = json(&sandbox.result(store, TRIAL));
-    let digest = result["outcome"]["digest"].as_str().expect("a digest");
-    let loss = find_loss(&result["outcome"]).expect("a final loss");
-    (digest.to_owned(), loss)
-}
-
-/// The first number that is called a loss.
-fn find_loss(value: &serde_json::Value) -> Option<f64> {
-    match value {
-        serde_json::Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let own = name.contains("loss").then(|| value.as_f64()).flatten();
-            own.or_else(|| find_loss(value))
-        }),
-        serde_json::Value::Array(values) => values.iter().find_map(find_loss),
-        _ => None,
-    }
+/// Its digest and the losses at the end, of held-out prompts and of held-out policies.
+fn outcome(sandbox: &Sandbox, store: &str) -> (String, [f64; 2]) {
+    let outcome = json(&sandbox.result(store, TRIAL))["outcome"].clone();
+    let digest = outcome["digest"].as_str().expect("a digest");
+    let loss = |set: &str| {
+        let loss = outcome["validation"][set]["loss"].as_f64();
+        loss.unwrap_or_else(|| panic!("a loss of {set}: {outcome}"))
+    };
+    (
+        digest.to_owned(),
+        ["heldout_prompts", "heldout_policies"].map(loss),
+    )
 }
 
 #[test]
@@ -57,9 +51,11 @@ fn wgpu_trains_in_two_processes_at_every_zero_stage_as_the_cpu_does() {
             return;
         }
         assert!(output.status.success(), "{said}");
-        let (digest, loss) = outcome(&sandbox, &store);
+        let (digest, losses) = outcome(&sandbox, &store);
         assert_ne!(digest, flex, "it was another backend");
-        assert!((loss - expected).abs() < TOLERANCE, "{loss} {expected}");
+        for (loss, expected) in losses.iter().zip(&expected) {
+            assert!((loss - expected).abs() < TOLERANCE, "{loss} {expected}");
+        }
         digests.push(digest);
     }
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:#?}");

@@ -61,6 +61,7 @@ impl StandIns {
         let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/standin"));
         let mut hasher = DefaultHasher::new();
         for file in [
+            "build",
             "driver.h",
             "driver.cpp",
             "nvrtc.cpp",
@@ -83,38 +84,10 @@ impl StandIns {
         // Beside it first: another test may build at the same time.
         let beside = folder.with_extension(std::process::id().to_string());
         std::fs::create_dir_all(&beside).expect("a folder for the stand-ins");
-        for (library, source, more) in [
-            (
-                "libcuda.so",
-                "driver.cpp",
-                &["-Wl,-soname,libcuda.so", "-ldl"][..],
-            ),
-            ("libnvrtc.so", "nvrtc.cpp", &[]),
-            ("libcublasLt.so", "products.cpp", &["-L.", "-l:libcuda.so"]),
-            ("libnccl.so", "nccl.cpp", &["-L.", "-l:libcuda.so"]),
-            ("libpolestar_kernels.so", "kernels.cpp", &[]),
-        ] {
-            let mut command = Command::new("g++");
-            command
-                .args([
-                    "-std=c++17",
-                    "-O2",
-                    "-ffp-contract=off",
-                    "-fPIC",
-                    "-shared",
-                    "-o",
-                    library,
-                ])
-                .arg(sources.join(source))
-                .args(more)
-                .current_dir(&beside);
-            let built = command.output().expect("g++ runs");
-            assert!(
-                built.status.success(),
-                "{source}: {}",
-                String::from_utf8_lossy(&built.stderr)
-            );
-        }
+        let built = Command::new(sources.join("build")).arg(&beside).output();
+        let built = built.expect("the script that builds the stand-ins");
+        let said = String::from_utf8_lossy(&built.stderr);
+        assert!(built.status.success(), "{said}");
         // Whoever was first has built the same.
         if std::fs::rename(&beside, &folder).is_err() {
             let _ = std::fs::remove_dir_all(&beside);
