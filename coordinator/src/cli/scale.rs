@@ -49,7 +49,7 @@ pub(super) fn write(folder: &Path) -> Result<(), Error> {
         let curves = curves(run)?;
         let name = run.preset.name();
         for quantity in &QUANTITIES {
-            let svg = figure(run, &curves, quantity).svg()?;
+            let svg = figure(run, &curves, quantity).svg();
             std::fs::write(folder.join(format!("{name}-{}.svg", quantity.file)), svg)?;
         }
         tables += &format!(

@@ -26,6 +26,7 @@ mod evaluations;
 mod events;
 mod facts;
 mod logs;
+mod next;
 mod paired;
 mod report;
 

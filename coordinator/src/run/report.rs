@@ -4,6 +4,7 @@ use super::{
     Run, RunError, RunRecord,
     cuts::{SampleError, cutting, training_sample},
     evaluations::preferences,
+    next::best_trial,
     paired::against_best,
     set_title,
 };
@@ -22,7 +23,7 @@ use polestar_laws::{
     },
 };
 use polestar_run::{
-    Outcome, SetScore, metrics,
+    Outcome, SetScore, checkpoint, metrics,
     scores::{self, Scored},
 };
 use polestar_worker::engine::VALIDATION_SEED;
@@ -39,6 +40,9 @@ pub enum ReportError {
     /// A trial's metrics.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
+    /// The best trial's checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     /// What is cut of the corpus's texts.
     #[error("what is cut of the corpus's texts can't be measured")]
     Sample(#[from] SampleError),
@@ -99,6 +103,7 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
     if let Some(corpus) = corpus {
         input.discriminations = discriminations(run, corpus, &input.finished).await?;
     }
+    input.best = best_trial(run, &input).await?;
     input.paired = against_best(run, &input.finished, &input.fitted_set).await?;
     for (name, records) in run.evaluations().await? {
         input

@@ -2,7 +2,7 @@
 
 use super::api::LawsView;
 use crate::run::{ReportError, Run, report_of};
-use polestar_laws::report::{self, Report};
+use polestar_laws::report::Report;
 use std::collections::BTreeMap;
 
 /// Laws as they were fitted last.
@@ -19,8 +19,6 @@ pub(super) struct Laws {
 pub(super) enum LawsError {
     #[error(transparent)]
     Report(#[from] Box<ReportError>),
-    #[error(transparent)]
-    Draw(#[from] report::ReportError),
     #[error("fitting the laws ended in a panic, please report it")]
     Panic(#[from] tokio::task::JoinError),
 }
@@ -35,7 +33,7 @@ impl Laws {
         let runtime = tokio::runtime::Handle::current();
         let fitted = tokio::task::spawn_blocking(move || {
             let report = runtime.block_on(report_of(&run, None)).map_err(Box::new)?;
-            Ok::<_, LawsError>((view(&report), report.drawings()?))
+            Ok::<_, Box<ReportError>>((view(&report), report.drawings()))
         });
         let (mut view, drawings) = fitted.await??;
         view.figures = drawings

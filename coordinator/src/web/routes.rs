@@ -27,12 +27,9 @@ use std::sync::{Arc, PoisonError};
 
 const HTML: &str = include_str!("page/index.html");
 /// Files of the page: path, kind, content.
-const FILES: [(&str, &str, &str); 8] = [
-    (
-        "/style.css",
-        "text/css; charset=utf-8",
-        include_str!("page/style.css"),
-    ),
+const FILES: [(&str, &str, &str); 9] = [
+    ("/base.css", CSS, polestar_laws::report::BASE_STYLE),
+    ("/style.css", CSS, include_str!("page/style.css")),
     ("/app.js", JS, include_str!("page/app.js")),
     ("/api.js", JS, include_str!("page/api.js")),
     ("/dom.js", JS, include_str!("page/dom.js")),
@@ -42,6 +39,7 @@ const FILES: [(&str, &str, &str); 8] = [
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 const JS: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
 
 type Answer<T> = Result<Json<T>, Refusal>;
 

@@ -1,6 +1,6 @@
 //! Two reports side by side: whether they may be compared, and what differs.
 
-use super::{Report, ScalingLaw, figures::plotly, number, page};
+use super::{Report, ScalingLaw, figures, number, page};
 use polestar_core::Clustered;
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +145,7 @@ impl<'a> RunComparison<'a> {
 
     /// The comparison as one page, with both runs' laws in one figure each.
     pub fn page(&self) -> String {
-        page::comparison(self, &plotly::compared(self.reports))
+        page::comparison(self, &figures::compared(self.reports))
     }
 }
 

@@ -58,6 +58,9 @@ pub struct ReportInput {
     /// What is cut of texts, where that was measured.
     #[serde(default)]
     pub cutting: Option<Cutting>,
+    /// The trial of the lowest loss on the fitted set, and what to do with it; none of a table of runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestTrial>,
     /// (trial, final digest of its parameters).
     pub digests: Vec<(String, String)>,
     /// The best trial of the largest compute on each held-out set, looked at closely.
@@ -85,6 +88,23 @@ pub struct Corpus {
     pub triplets_seen: u64,
     /// Tokens trained on, over all trials.
     pub tokens_seen: u64,
+}
+
+/// The model that one takes from a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BestTrial {
+    /// Name of the trial.
+    pub trial: String,
+    /// The set that it is the best on.
+    pub set: String,
+    /// Its final loss on it, in nats per triplet.
+    pub loss: f64,
+    /// Share of triplets ranked correctly, 0..=1.
+    pub accuracy: Option<f64>,
+    /// URL of its last checkpoint; none where it was removed.
+    pub checkpoint: Option<String>,
+    /// Commands to go on with: (what for, command).
+    pub next: Vec<(String, String)>,
 }
 
 /// One trial on one validation set.

@@ -29,7 +29,8 @@ pub use analysis::{Analysis, Prediction};
 pub use compare::{Difference, PairedDifference, RunComparison};
 pub use discrimination::{Discrimination, LengthBand, LengthProbe, Pair, ScoredTriplet};
 pub use figures::{FigureError, LineFigure, LineSeries};
-pub use input::{Corpus, ReportInput, Validation};
+pub use input::{BestTrial, Corpus, ReportInput, Validation};
+pub use page::BASE_STYLE;
 pub use policies::{ByPolicies, PolicyLoss};
 pub use preference::{PreferenceScore, PreferenceSet};
 pub use scored::{CurveScores, CutShare, CutTexts, Cutting};
@@ -151,32 +152,33 @@ impl Report {
     /// # Errors
     /// A figure that can't be drawn or numbers that can't be encoded; both point at a defect, not at the data.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
-        let figures = figures::svg::all(self)?;
-        let page = page::page(self, &figures, &figures::plotly::all(self));
+        let figures = figures::all(self);
+        let page = page::page(self, &figures);
         let json = data::json(self).map_err(ReportError::Encode)?;
         let mut files = vec![
             ("report.html".to_owned(), page.into_bytes()),
             ("report.json".to_owned(), json),
             ("points.csv".to_owned(), data::csv(self).into_bytes()),
         ];
-        for figures::svg::Drawing { name, svg } in figures {
-            let png = figures::svg::png(&svg).map_err(|source| ReportError::Draw {
-                figure: name,
+        for figure in &figures {
+            let svg = figures::svg(figure);
+            let png = figures::png(&svg).map_err(|source| ReportError::Draw {
+                figure: figure.name,
                 source,
             })?;
-            files.push((format!("{name}.svg"), svg.into_bytes()));
-            files.push((format!("{name}.png"), png));
+            files.push((format!("{}.svg", figure.name), svg.into_bytes()));
+            files.push((format!("{}.png", figure.name), png));
         }
         Ok(files)
     }
 
     /// The figures that there is something to show in, as (name, SVG).
-    ///
-    /// # Errors
-    /// A figure that can't be drawn, which points at a defect, not at the data.
-    pub fn drawings(&self) -> Result<Vec<(&'static str, String)>, ReportError> {
-        let drawn = figures::svg::all(self)?.into_iter();
-        Ok(drawn.map(|drawing| (drawing.name, drawing.svg)).collect())
+    pub fn drawings(&self) -> Vec<(&'static str, String)> {
+        let drawn = figures::all(self);
+        let drawn = drawn.iter();
+        drawn
+            .map(|figure| (figure.name, figures::svg(figure)))
+            .collect()
     }
 
     /// "3 of 16 trials have not finished", when that is so.

@@ -11,6 +11,29 @@ fn text(files: &[(String, Vec<u8>)], name: &str) -> String {
     String::from_utf8(bytes.clone()).unwrap()
 }
 
+/// A report whose intervals rest on few resamples, for what isn't about them.
+fn quick(input: &ReportInput) -> Report {
+    let bootstrap = Bootstrap {
+        resamples: 50,
+        ..Bootstrap::default()
+    };
+    build_with(
+        input,
+        Fitting {
+            bootstrap,
+            ..Fitting::default()
+        },
+    )
+}
+
+/// The page of such a report, and the names of its figures.
+fn page_of(input: &ReportInput) -> (String, Vec<&'static str>) {
+    let report = quick(input);
+    let figures = figures::all(&report);
+    let page = page::page(&report, &figures);
+    (page, figures.iter().map(|figure| figure.name).collect())
+}
+
 /// Writes the files of every demo to `$REPORT_DEMO`, for a look at them.
 fn show(name: &str, files: &[(String, Vec<u8>)]) {
     if let Some(folder) = std::env::var_os("REPORT_DEMO") {
@@ -52,6 +75,8 @@ fn a_complete_sweep_yields_both_laws_and_the_same_bytes_every_time() {
             "residuals.png",
             "curves.svg",
             "curves.png",
+            "length.svg",
+            "length.png",
             "pairs-1.svg",
             "pairs-1.png",
             "pairs-2.svg",
@@ -75,33 +100,87 @@ fn the_page_stands_alone_and_escapes_every_name() {
     input.conventions[0].1 = "a & b \"c\"".into();
     let files = files(&input);
     let page = text(&files, "report.html");
-    assert!(!page.contains("<script>alert") && page.contains("&lt;script&gt;"));
-    // The plotting library speaks of many addresses and asks none of them unless it is made to.
-    let page = without_scripts(&page);
-    assert!(!page.contains("alert(1)</script"));
+    assert!(!page.contains("<script>alert") && !page.contains("alert(1)</script"));
+    assert!(page.contains("&lt;script&gt;alert") && page.contains("\\u003cscript>alert"));
     assert!(page.contains("a &amp; b &quot;c&quot;"));
     assert!(page.contains("&lt;NaN&gt; at step 118"));
     for outside in ["src=", "href=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
-    let namespaces = page.matches("http").count();
-    assert_eq!(
-        namespaces,
-        page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count()
-    );
+    // The script names SVG's namespace; nothing else looks like an address.
+    assert_eq!(page.matches("http://").count(), 1);
+    assert!(!page.contains("https:") && page.contains("default-src 'none'"));
 }
 
-/// A page without its script elements, each of which must have nothing but text of its own.
-fn without_scripts(page: &str) -> String {
-    let mut rest = page;
-    let mut text = String::new();
-    while let Some((before, element)) = rest.split_once("<script") {
-        let (attributes, after) = element.split_once('>').unwrap();
-        assert!(!attributes.contains("src"), "{attributes}");
-        text += before;
-        rest = after.split_once("</script>").unwrap().1;
+#[test]
+fn a_page_shows_each_figure_once_at_two_widths_and_stays_small() {
+    let mut input = demo_input();
+    // More trials, each validated more often than can be drawn.
+    let curve = input.curves[3].clone();
+    for again in 0..60 {
+        let mut more = curve.clone();
+        more.trial = format!("again-{again}");
+        for point in &mut more.points {
+            point.val_loss = point.train_loss;
+        }
+        input.curves.push(more);
     }
-    text + rest
+    let (page, figures) = page_of(&input);
+    assert!(page.len() < 1_000_000, "{} bytes", page.len());
+    for name in &figures {
+        assert_eq!(page.matches(&format!("id=\"{name}\"")).count(), 1, "{name}");
+    }
+    for width in ["wide", "narrow"] {
+        let drawn = page.matches(&format!("<svg class=\"{width}\"")).count();
+        assert_eq!(drawn, figures.len(), "{width}");
+    }
+    // What is read out is what was measured.
+    let best = &input.finished[15];
+    assert!(page.contains(&format!(
+        "l-c3\\nN 1.57M, tokens 6.79M, C 6.4e13\\nloss {:.4}",
+        best.loss
+    )));
+}
+
+#[test]
+fn the_page_begins_with_the_best_trial_and_what_to_do_with_it() {
+    let mut input = demo_input();
+    assert!(!page_of(&input).0.contains("Best trial"));
+    input.best = Some(BestTrial {
+        trial: "l-c3".into(),
+        set: "held-out prompts".into(),
+        loss: 0.3456,
+        accuracy: Some(0.812),
+        checkpoint: Some("s3://bucket/runs/trials/1a/checkpoints/0000000400".into()),
+        next: vec![("Export".into(), "coordinator export RUN".into())],
+    });
+    let (page, _) = page_of(&input);
+    let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("no {words}"));
+    let in_order = [
+        "Best trial",
+        "0.3456",
+        "81.2% ranked",
+        "checkpoints/0000000400",
+        "coordinator export RUN",
+        "<figure",
+    ];
+    assert!(in_order.windows(2).all(|two| at(two[0]) < at(two[1])));
+}
+
+#[test]
+fn a_report_is_made_again_from_its_json() {
+    let json = data::json(&quick(&demo_input())).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    // Another one, to have it drawn again: `REPORT_INPUT` names a file with the `input` of its report.json.
+    let other = std::env::var_os("REPORT_INPUT");
+    if let Some(path) = &other {
+        json["input"] = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    }
+    let input: ReportInput = serde_json::from_value(json["input"].take()).unwrap();
+    if other.is_some() {
+        show("again", &files(&input));
+    }
+    assert!(page_of(&input).0.contains(&input.digests[0].1));
 }
 
 #[test]

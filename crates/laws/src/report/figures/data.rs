@@ -1,32 +1,22 @@
-//! What the figures show, prepared once for both renderings.
+//! What several figures need of a report.
 
+use super::{axis::Axis, model::Dimension};
 use crate::{
     coordinates::grouped,
-    fits::{Curve, FinishedTrial, Fit, frontier},
-    report::{Discrimination, Pair, PreferenceScore, PreferenceSet, Quantity, Report, number},
+    fits::{Curve, FinishedTrial, Fit, Interval, frontier},
+    report::{PreferenceScore, PreferenceSet, Quantity, Report, number},
 };
 
 /// Losses so far above chance say that a trial diverged, not how it scales; they would flatten everything
 /// else.
 const DIVERGED: f64 = 1.05;
 
-/// Loss at which the scale of a heat map ends: chance is a third of it, and what is worse than twice chance
-/// and more is all one colour.
-pub(super) const WORST_PAIR: f64 = 2.0;
-
 /// Title of the figure of valleys.
 pub(super) const VALLEYS: &str = "Sizes at equal compute";
-/// Name of its horizontal axis, as of all axes of sizes.
-pub(super) const SIZE_AXIS: &str = "model parameters N";
 /// Title of the figure of residuals.
 pub(super) const RESIDUALS: &str = "What the law in N and D leaves over";
 /// Title of the figure of training curves.
 pub(super) const CURVES: &str = "Training curves";
-/// Name of its horizontal axis.
-pub(super) const TOKEN_AXIS: &str = "tokens trained on D";
-
-/// Name of an axis of compute.
-pub(super) const COMPUTE_AXIS: &str = "training compute C (FLOPs)";
 /// Files of the figures of preference benchmarks; further ones stand in the page's tables only.
 pub(super) const PREFERENCES: [&str; 4] = [
     "preference-1",
@@ -90,19 +80,6 @@ impl<'a> Sizes<'a> {
     fn place(&self, size: Size) -> usize {
         let place = self.0.iter().position(|other| *other == size);
         place.expect("every trial and every curve has given its size")
-    }
-}
-
-impl Size<'_> {
-    /// Whether a trial is of this size.
-    pub(super) fn has(&self, trial: &FinishedTrial) -> bool {
-        Size::of(trial) == *self
-    }
-
-    /// The trials of this size.
-    pub(super) fn trials<'r>(&self, report: &'r Report) -> Vec<&'r FinishedTrial> {
-        let finished = report.input.finished.iter();
-        finished.filter(|trial| self.has(trial)).collect()
     }
 }
 
@@ -227,32 +204,6 @@ pub(super) fn best_size(report: &Report) -> String {
     }
 }
 
-/// Losses by pair of policies.
-pub(super) struct Heatmap<'a> {
-    pub found: &'a Discrimination,
-    pub policies: Vec<&'a str>,
-    pub title: String,
-}
-
-impl<'a> Heatmap<'a> {
-    /// `None` with fewer than two policies.
-    pub(super) fn of(found: &'a Discrimination) -> Option<Self> {
-        let policies = found.policies();
-        (policies.len() > 1).then(|| Self {
-            found,
-            policies,
-            title: format!("Loss by pair of policies, {}", found.set),
-        })
-    }
-
-    /// The triplets whose reference is of the policy in `row`, and whose negative is of that in `column`.
-    pub(super) fn pair(&self, row: usize, column: usize) -> Option<&'a Pair> {
-        let (policy, other) = (self.policies[row], self.policies[column]);
-        let mut pairs = self.found.pairs.iter();
-        pairs.find(|pair| pair.policy == policy && pair.other == other)
-    }
-}
-
 impl Quantity {
     /// Title of the figure of its law.
     pub(super) fn title(self) -> &'static str {
@@ -262,13 +213,48 @@ impl Quantity {
         }
     }
 
-    /// What its axis is called.
-    pub(super) fn axis(self) -> &'static str {
+    /// Its axis.
+    pub(super) fn dimension(self, axis: Axis) -> Dimension {
         match self {
-            Self::Parameters => SIZE_AXIS,
-            Self::Compute => COMPUTE_AXIS,
+            Self::Parameters => Dimension {
+                title: "model parameters N",
+                short: "N",
+                axis,
+                format: number::count,
+            },
+            Self::Compute => Dimension {
+                title: "training compute C (FLOPs)",
+                short: "C",
+                axis,
+                format: number::flops,
+            },
         }
     }
+}
+
+/// An axis of tokens.
+pub(super) fn tokens(axis: Axis) -> Dimension {
+    Dimension {
+        title: "tokens trained on D",
+        short: "tokens",
+        axis,
+        format: number::count,
+    }
+}
+
+/// An axis of losses.
+pub(super) fn loss(title: &'static str, axis: Axis) -> Dimension {
+    Dimension {
+        title,
+        short: "loss",
+        axis,
+        format: |loss| number::significant(loss, 4),
+    }
+}
+
+/// `0.650 (95%: 0.620 to 0.680)`.
+pub(super) fn accuracy(share: f64, interval: Option<Interval>) -> String {
+    format!("{share:.3}{}", number::stated(interval, 3))
 }
 
 impl Report {

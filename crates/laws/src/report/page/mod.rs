@@ -1,28 +1,30 @@
-//! The report as one page: no network, light or dark as the reader prefers, and fit for print. Without
-//! scripts all that is lost are the figures to explore.
+//! The report as one page: no network, light or dark as the reader prefers, as readable on a phone as in print. Without
+//! scripts all that is lost are the figures' read-outs.
 
+mod best;
 mod elements;
 mod facts;
+mod figures;
 mod findings;
 mod laws;
 mod preference;
 mod scores;
 mod tuned;
 
-use super::{
-    Report, RunComparison,
-    figures::{
-        plotly::{self, Figure},
-        svg::Drawing,
-    },
-};
+use super::{Report, RunComparison, figures::model::Figure};
 use elements::{Column, list, table};
+use figures::Figures;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+/// Colours, tables and figures, as the live page has them, too.
+pub const BASE_STYLE: &str = include_str!("base.css");
 const STYLE: &str = include_str!("style.css");
+/// Nothing is loaded: not even what a name in the data may ask for.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
 /// report.html.
-pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) -> String {
+pub(super) fn page(report: &Report, figures: &[Figure]) -> String {
+    let figures = Figures(figures);
     let input = &report.input;
     let mut title = input.title.clone();
     if report.is_provisional() {
@@ -41,38 +43,40 @@ pub(super) fn page(report: &Report, drawings: &[Drawing], figures: &[Figure]) ->
             }
         }
         (provisional(report))
+        (best::best(input.best.as_ref()))
         div.laws {
             (laws::card(&report.by_params))
             (laws::card(&report.by_compute))
         }
-        // The others stand further down, to point at.
-        @for drawing in drawings {
-            @if let Some(caption) = caption(report, drawing.name) {
-                figure {
-                    (PreEscaped(&drawing.svg))
-                    figcaption { (caption) }
-                }
-            }
-        }
+        (figures.beginning("loss-vs-"))
+        (figures.named("accuracy-vs-pretraining"))
+        (figures.named("curves"))
         (findings::valleys(report))
+        (figures.named("valleys"))
         (findings::parametric(report))
+        (figures.named("residuals"))
         (findings::envelope(report))
         (findings::policies(report))
         (findings::predictions(report))
-        (explore(figures))
         @if input.chance.is_some() { (laws::paper()) }
         (tuned::table_of(report))
         (scores::validation(report))
+        (figures.named("length"))
+        (figures.beginning("pairs-"))
+        (scores::cutting(report))
         (preference::preference(report))
+        (figures.beginning("preference-"))
         (facts::trials(report))
         (facts::left_out(report))
         (facts::method(report))
+        (figures.script())
     };
     document(&title, &body)
 }
 
 /// Two runs side by side, with both runs' laws in one figure each.
 pub(super) fn comparison(compared: &RunComparison, figures: &[Figure]) -> String {
+    let figures = Figures(figures);
     let [first, second] = compared.names();
     let title = format!("{first} and {second}");
     let columns = ["", first, second, ""].map(Column::text);
@@ -87,7 +91,8 @@ pub(super) fn comparison(compared: &RunComparison, figures: &[Figure]) -> String
             section.note { (list(&compared.cautions)) }
         }
         (table(&columns, rows))
-        (explore(figures))
+        (figures.beginning("laws-"))
+        (figures.script())
     };
     document(&title, &body)
 }
@@ -100,39 +105,14 @@ fn document(title: &str, body: &Markup) -> String {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
                 title { (title) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(BASE_STYLE)) (PreEscaped(STYLE)) }
             }
             body { (body) }
         }
     };
     page.into_string()
-}
-
-/// What is said under a figure that the page begins with.
-fn caption(report: &Report, figure: &str) -> Option<String> {
-    let caption = match figure {
-        "loss-vs-params" => {
-            "Each size at its lowest final loss. Solid marks enter the fit, hollow ones do not; the band is where the law itself lies with 95% \
-             confidence, not where single runs fall."
-        }
-        "loss-vs-compute" => {
-            "Each compute budget with its best size. Thin lines, where there are any, are the training curves: validation loss against the \
-             FLOPs spent so far."
-        }
-        "accuracy-vs-pretraining" => {
-            "Every fine-tuning, by the compute of the pre-training whose weights it started from."
-        }
-        "curves" => {
-            "Validation loss along training; training loss, averaged over neighbouring steps, lies behind it."
-        }
-        _ => return None,
-    };
-    let scores = report.input.curve_scores.as_ref();
-    let unlike = ["loss-vs-params", "accuracy-vs-pretraining"];
-    let scores = scores.filter(|_| !unlike.contains(&figure));
-    let scores = scores.map_or_else(String::new, |scores| format!(" {}", scores.text()));
-    Some(format!("{caption}{scores}"))
 }
 
 fn provisional(report: &Report) -> Markup {
@@ -142,27 +122,6 @@ fn provisional(report: &Report) -> Markup {
                 strong { "Provisional:" } " " (progress) ". Every number below can still change."
                 br;
                 span.muted { "Not finished: " (report.input.missing.join(", ")) }
-            }
-        }
-    }
-}
-
-/// Figures to point at, with the library that draws them.
-fn explore(figures: &[Figure]) -> Markup {
-    html! {
-        @if !figures.is_empty() {
-            h2 { "Figures to explore" }
-            p.muted {
-                "Point at a mark for its trial, drag to enlarge, double-click to go back; the camera saves an SVG."
-            }
-            (PreEscaped(plotly::library()))
-            @for figure in figures {
-                figure.plot {
-                    h3 { (figure.title) }
-                    // The page may be read in the dark: plots take its background and a grey that both bear.
-                    div.plot-frame { (PreEscaped(figure.html())) }
-                    figcaption { (figure.caption) }
-                }
             }
         }
     }

@@ -84,7 +84,6 @@ pub(super) fn validation(report: &Report) -> Markup {
             (table(&BASELINE, baselines))
         }
         (length(&input.discriminations))
-        (cutting(report))
     }
 }
 
@@ -171,7 +170,7 @@ fn length(found: &[Discrimination]) -> Markup {
 }
 
 /// What of the texts is cut off.
-fn cutting(report: &Report) -> Markup {
+pub(super) fn cutting(report: &Report) -> Markup {
     let row = |of: &CutTexts| {
         vec![
             of.data.clone(),

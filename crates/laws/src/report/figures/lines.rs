@@ -1,9 +1,8 @@
 //! Lines over logarithmic axes: what isn't a report's own, such as predictions.
 
-use super::FigureError;
 use super::axis::Axis;
-use super::canvas::{MUTED, MarkerStyle, Stroke};
-use super::frame::{Frame, LegendEntry};
+use super::model::{Body, Chart, Dimension, Figure, Key, Layer, Legend, Mark, Shape};
+use super::palette::{MUTED, MarkerStyle, Stroke};
 use crate::report::number;
 
 /// A figure of lines over logarithmic axes.
@@ -36,52 +35,54 @@ pub struct LineSeries {
     pub measured: bool,
 }
 
-const LINE: Stroke = Stroke {
-    color: MUTED,
-    opacity: 0.9,
-    width: 2.0,
-};
+const LINE: Stroke = Stroke::solid(MUTED, 0.9, 2.0);
 
 impl LineFigure {
     /// The figure as SVG.
-    ///
-    /// # Errors
-    /// When the drawing fails.
-    pub fn svg(&self) -> Result<String, FigureError> {
+    pub fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let x = Axis::around(points().map(|at| at.0), 0.04);
         let y = Axis::around(points().map(|at| at.1), 0.06);
-        let legend = self.series.iter().enumerate();
-        let legend = legend.map(|(index, series)| LegendEntry::Marker {
-            style: MarkerStyle::of(index),
-            solid: !series.measured,
-            text: series.name.clone(),
-        });
-        let frame = Frame {
+        let dimension = |title, axis: Option<Axis>, format: fn(f64) -> String| Dimension {
+            title,
+            short: "",
+            axis: axis.unwrap_or_else(|| Axis::new(1.0, 10.0)),
+            format,
+        };
+        let mut legend = Legend::default();
+        let mut layers = Vec::new();
+        for (index, series) in self.series.iter().enumerate() {
+            let style = MarkerStyle::of(index);
+            legend.add(Key::Marker(style, !series.measured), series.name.clone());
+            if !series.measured {
+                let line = Shape::Line {
+                    points: series.points.clone(),
+                    stroke: LINE.colored(style.color),
+                    name: None,
+                    label: None,
+                };
+                layers.push(Layer::new(Vec::new(), line));
+            }
+            layers.extend(series.points.iter().map(|at| {
+                let mut mark = Mark::new(*at, style, String::new());
+                mark.solid = !series.measured;
+                Layer::new(Vec::new(), Shape::Mark(mark))
+            }));
+        }
+        super::svg(&Figure {
+            name: "lines",
             title: self.title.clone(),
             badge: None,
             finding: self.finding.clone(),
-            x_title: self.x_title,
-            y_title: self.y_title,
-            x: x.unwrap_or_else(|| Axis::new(1.0, 10.0)),
-            y: y.unwrap_or_else(|| Axis::new(1.0, 10.0)),
-            x_format: number::count,
-            legend: legend.collect(),
+            caption: String::new(),
+            body: Body::Chart(Chart {
+                x: dimension(self.x_title, x, number::count),
+                y: dimension(self.y_title, y, |value| number::significant(value, 3)),
+                layers,
+            }),
+            legend,
             notes: self.notes.clone(),
             source: self.source.clone(),
-        };
-        frame.figure(|canvas, scale| {
-            for (index, series) in self.series.iter().enumerate() {
-                let style = MarkerStyle::of(index);
-                let line = scale.line(&series.points);
-                if !series.measured && line.len() > 1 {
-                    canvas.line(&line, LINE.colored(style.color))?;
-                }
-                for (x, y) in line {
-                    canvas.marker(x, y, style, !series.measured)?;
-                }
-            }
-            Ok(())
         })
     }
 }
@@ -106,15 +107,15 @@ mod tests {
             notes: vec!["predicted".to_owned()],
             source: "a model".to_owned(),
         };
-        let svg = figure.svg().unwrap();
+        let svg = figure.svg();
         for text in ["first", "second", "GPUs", "predicted"] {
             assert!(svg.contains(text), "{text}");
         }
-        assert_eq!(figure.svg().unwrap(), svg);
+        assert_eq!(figure.svg(), svg);
         let empty = LineFigure {
             series: vec![],
             ..figure
         };
-        assert!(empty.svg().unwrap().contains("MFU"));
+        assert!(empty.svg().contains("MFU"));
     }
 }

@@ -8,7 +8,7 @@ const DATA_SHARE: f64 = 0.28;
 
 /// A logarithmic axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Axis {
+pub(in crate::report) struct Axis {
     /// Lower end, above zero.
     pub lo: f64,
     /// Upper end.
@@ -19,7 +19,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// From `lo` to `hi`, both above zero.
-    pub(super) fn new(lo: f64, hi: f64) -> Self {
+    pub(in crate::report) fn new(lo: f64, hi: f64) -> Self {
         Self {
             lo,
             hi,
@@ -28,7 +28,10 @@ impl Axis {
     }
 
     /// Spans `values` with `margin` of its length beyond them on both sides; `None` without a value to span.
-    pub(super) fn around(values: impl IntoIterator<Item = f64>, margin: f64) -> Option<Self> {
+    pub(in crate::report) fn around(
+        values: impl IntoIterator<Item = f64>,
+        margin: f64,
+    ) -> Option<Self> {
         let usable = values
             .into_iter()
             .filter(|value| value.is_finite() && *value > 0.0);
@@ -43,7 +46,7 @@ impl Axis {
     }
 
     /// Reaches out to `value` if the data then still fill a fair share of it; whether `value` lies within.
-    pub(super) fn reach(&mut self, value: f64) -> bool {
+    pub(in crate::report) fn reach(&mut self, value: f64) -> bool {
         let lo = self.lo.min(value / 1.03);
         let hi = self.hi.max(value * 1.03);
         let fits = self.data >= DATA_SHARE * (hi / lo).ln();
@@ -54,18 +57,21 @@ impl Axis {
     }
 
     /// Whether `value` lies within.
-    pub(super) fn contains(&self, value: f64) -> bool {
+    pub(in crate::report) fn contains(&self, value: f64) -> bool {
         self.lo <= value && value <= self.hi
     }
 
     /// `count` values from end to end, evenly spaced as drawn.
-    pub(super) fn steps(self, count: usize) -> impl Iterator<Item = f64> {
-        (0..count).map(move |at| self.lo * (self.hi / self.lo).powf(at as f64 / (count - 1) as f64))
+    pub(in crate::report) fn steps(self, count: usize) -> impl Iterator<Item = f64> {
+        let at =
+            move |at: usize| self.lo * (self.hi / self.lo).powf(at as f64 / (count - 1) as f64);
+        // Rounding must not put the last one beyond the end.
+        (0..count).map(move |step| at(step).clamp(self.lo, self.hi))
     }
 
     /// Ticks at round values, at most `most`: the densest of 1-2-5 series and their like that fits; evenly spaced values
     /// where a short axis would get too few of them.
-    pub(super) fn ticks(&self, most: usize) -> Vec<f64> {
+    pub(in crate::report) fn ticks(&self, most: usize) -> Vec<f64> {
         const MANTISSAS: [&[f64]; 4] = [
             &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
             &[1.0, 2.0, 5.0],
@@ -112,7 +118,7 @@ impl Axis {
     }
 
     /// The pieces of the polyline `line` whose y lies within this axis, cut where it crosses the ends.
-    pub(super) fn clip(&self, line: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
+    pub(in crate::report) fn clip(&self, line: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
         let mut pieces: Vec<Vec<(f64, f64)>> = Vec::new();
         let mut open = false;
         for pair in line.windows(2) {

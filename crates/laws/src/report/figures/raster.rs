@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use plotters::style::RGBColor;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
 
-use super::canvas::{ALERT, FINE, INK, MUTED};
-use super::{FigureError, HEIGHT, WIDTH};
+use super::FigureError;
+use super::draw::{HEIGHT, WIDTH};
+use super::palette::{ALERT, INK, MUTED};
 
 /// Pixels of the picture a pixel of the figure.
 const ZOOM: u32 = 2;
@@ -39,10 +39,8 @@ pub(in crate::report) fn png(svg: &str) -> Result<Vec<u8>, FigureError> {
 /// The font at hand is a light one: a stroke of the text's own colour gives it regular weight, and a wider one bold.
 fn weights() -> String {
     let mut css = String::new();
-    for (RGBColor(r, g, b), bold) in [(INK, 1.1), (MUTED, 0.7), (ALERT, 0.7)] {
-        let color = format!("#{r:02X}{g:02X}{b:02X}");
-        for (selector, pixels) in [("", 0.35), ("[font-weight=\"bold\"]", bold)] {
-            let width = pixels * FINE;
+    for (color, bold) in [(INK, 1.1), (MUTED, 0.7), (ALERT, 0.7)] {
+        for (selector, width) in [("", 0.35), ("[font-weight=\"bold\"]", bold)] {
             let _ = writeln!(
                 css,
                 "text[fill=\"{color}\"]{selector} {{ stroke: {color}; stroke-width: {width} }}"

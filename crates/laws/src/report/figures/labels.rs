@@ -2,7 +2,7 @@
 
 /// A rectangle in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Rect {
+pub(in crate::report) struct Rect {
     /// Left edge.
     pub left: f64,
     /// Upper edge.
@@ -15,7 +15,7 @@ pub(super) struct Rect {
 
 impl Rect {
     /// A square of side 2 · `radius`.
-    pub(super) fn around(x: f64, y: f64, radius: f64) -> Self {
+    pub(in crate::report) fn around(x: f64, y: f64, radius: f64) -> Self {
         Self {
             left: x - radius,
             top: y - radius,
@@ -40,20 +40,20 @@ impl Rect {
 }
 
 /// Width in pixels that `text` takes at most in the fonts a figure is shown in.
-pub(super) fn text_width(text: &str, size: f64) -> f64 {
+pub(in crate::report) fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.56
 }
 
 /// Places labels one after another within `bounds`, off each other and off the obstacles.
 #[derive(Debug)]
-pub(super) struct Placer {
+pub(in crate::report) struct Placer {
     bounds: Rect,
     taken: Vec<Rect>,
 }
 
 impl Placer {
     /// An empty plane.
-    pub(super) fn new(bounds: Rect) -> Self {
+    pub(in crate::report) fn new(bounds: Rect) -> Self {
         Self {
             bounds,
             taken: Vec::new(),
@@ -61,12 +61,12 @@ impl Placer {
     }
 
     /// Keeps labels off `rect`.
-    pub(super) fn block(&mut self, rect: Rect) {
+    pub(in crate::report) fn block(&mut self, rect: Rect) {
         self.taken.push(rect);
     }
 
     /// The first of `places` that is free.
-    pub(super) fn place_at(&mut self, places: &[Rect]) -> Option<Rect> {
+    pub(in crate::report) fn place_at(&mut self, places: &[Rect]) -> Option<Rect> {
         let free = |rect: &&Rect| {
             rect.inside(&self.bounds) && !self.taken.iter().any(|taken| taken.overlaps(rect))
         };
@@ -76,7 +76,13 @@ impl Placer {
     }
 
     /// A free place for a `width` × `height` label beside the point (x, y); `None` when there is none near enough.
-    pub(super) fn place(&mut self, x: f64, y: f64, width: f64, height: f64) -> Option<Rect> {
+    pub(in crate::report) fn place(
+        &mut self,
+        x: f64,
+        y: f64,
+        width: f64,
+        height: f64,
+    ) -> Option<Rect> {
         // Above first: scaling curves fall to the right, so above right is the emptiest side.
         const SIDES: [(f64, f64); 8] = [
             (0.5, -1.0),
