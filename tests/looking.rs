@@ -19,9 +19,35 @@ fn a_run_whose_corpus_was_moved_is_still_looked_at() {
     sandbox.succeed(&["report", run, "--corpus", "moved"]);
     let said = sandbox.succeed(&["report", run, "--compare", run]);
     assert!(said.contains("loss on held-out prompts, paired"), "{said}");
+    let said = sandbox.refuse(&["report", run, "--compare", run, "--corpus", "moved"]);
+    assert!(said.contains("--corpus"), "{said}");
+    // A name that no trial has is no trial without faults.
+    for command in ["verify", "diagnose"] {
+        let said = sandbox.refuse(&[command, run, "--trial", "another"]);
+        assert!(said.contains("another is no trial of this run"), "{said}");
+    }
+    let trial = sandbox.trial("runs", "pico-5steps-s1");
+    let trial = trial.to_str().expect("a path in UTF-8");
+    let export = [
+        "export", trial, "--trial", "another", "--output", "x", "--corpus", "moved",
+    ];
+    let said = sandbox.refuse(&export);
+    assert!(said.contains("is of trial pico-5steps-s1"), "{said}");
+    // Laws rest on results: what else is known of a trial is not read for them.
+    for file in ["metrics", "scores"] {
+        let of_trial = std::path::Path::new(trial).join(file);
+        let kept = sandbox.path(&format!("{file} aside"));
+        std::fs::rename(&of_trial, &kept).expect("it is there");
+        std::fs::write(&of_trial, "no folder").expect("writable");
+    }
     // One trial makes no law: that is all that is in the way.
     let said = sandbox.refuse(&["recommend", run, "--flops", "1e12"]);
     assert!(said.contains("no law says"), "{said}");
+    for file in ["metrics", "scores"] {
+        let of_trial = std::path::Path::new(trial).join(file);
+        std::fs::remove_file(&of_trial).expect("it was written");
+        std::fs::rename(sandbox.path(&format!("{file} aside")), of_trial).expect("it is aside");
+    }
 
     let without = transcript(&sandbox.run(&["verify", run]));
     assert!(

@@ -111,6 +111,7 @@ fn a_discriminator_prefers_the_policy_of_the_reference_and_the_report_draws_it_a
         "accuracy against compute",
         "pico-5steps-s1",
         "model less TF-IDF",
+        "model less embedding",
         "even",
     ] {
         assert!(said.contains(part), "{part}: {said}");

@@ -132,6 +132,8 @@ pub struct TripletSource {
     pub prompt_id: String,
     /// Tokens of the whole prompt.
     pub prompt_tokens: u32,
+    /// The id of the prompt that the reference answers, where it is another one.
+    pub reference_prompt_id: Option<String>,
     /// The reference.
     pub reference: AnswerSource,
     /// The positive.

@@ -196,6 +196,8 @@ impl Sampler<'_> {
             source: TripletSource {
                 prompt_id: chosen.prompt().id.clone(),
                 prompt_tokens: prompt_tokens as u32,
+                reference_prompt_id: elsewhere
+                    .then(|| chosen.prompt_of(chosen.places.reference).id.clone()),
                 reference: reference.source,
                 positive: positive.source,
                 negative: negative.source,

@@ -63,7 +63,7 @@ pub(crate) struct PreviewArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     triplets: usize,
     /// Show this prompt and who answered it instead; the first digits of its id suffice
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["triplets", "max_prompt", "max_response", "seed"])]
     prompt: Option<String>,
     /// Cut prompts to so many tokens, as samples.max_prompt does, and mark where
     #[arg(long, value_name = "TOKENS")]

@@ -1,6 +1,9 @@
 //! `diagnose` and `replay`: what happened in a run, from the event journal in its store.
 
-use super::{Error, inspect_run::open};
+use super::{
+    Error,
+    inspect_run::{open, planned},
+};
 use crate::{
     describe::describe,
     diagnose::{Diagnosis, Incident, Outcome, Severity, diagnose},
@@ -28,6 +31,9 @@ pub(super) struct DiagnoseArgs {
 
 /// Says what went wrong. The exit code is that of the worst of it.
 pub(super) async fn run(args: DiagnoseArgs) -> Result<ExitCode, Error> {
+    if let Some(trial) = &args.trial {
+        planned(&open(&args.run).await?, trial)?;
+    }
     let history = history(&args.run).await?;
     let mut found = diagnose(&history);
     if let Some(trial) = &args.trial {

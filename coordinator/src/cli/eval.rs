@@ -38,7 +38,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     only_with_reference: bool,
     /// How deep categories are shown: 0 for one number a benchmark
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "json")]
     depth: u32,
     /// Print JSON
     #[arg(long)]

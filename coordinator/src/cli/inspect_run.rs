@@ -106,6 +106,11 @@ pub(super) struct CorpusArgs {
 }
 
 impl CorpusArgs {
+    /// Of a command that has this option with conditions of its own.
+    pub(super) fn at(corpus: Option<String>) -> Self {
+        Self { corpus }
+    }
+
     /// Opens it, whatever its content is.
     pub(super) async fn open(&self, run: &Run) -> Result<Arc<Corpus>, Error> {
         let table = &run.record.sweep.corpus;

@@ -135,8 +135,9 @@ enum Command {
         /// Write the comparison as a page with both runs' laws, too
         #[arg(long, value_name = "FILE", requires = "compare")]
         page: Option<PathBuf>,
-        #[command(flatten)]
-        corpus: inspect_run::CorpusArgs,
+        /// Where the corpus is now, if it was moved since the run began; a comparison reads none
+        #[arg(long, value_name = "URL", conflicts_with = "compare")]
+        corpus: Option<String>,
     },
     /// Say how large a model to train for how long with so much compute, as a sweep file that does it
     #[command(
@@ -157,7 +158,7 @@ enum Command {
     Checkpoint(checkpoint::Command),
     /// Write a checkpoint as a folder that transformers, vLLM, SGLang and lmdeploy load
     #[command(
-        after_help = "Example: coordinator export runs/first-1a2b3c4d --trial nano-1e12-s1 --output model"
+        after_help = "Example: coordinator export runs/first-1a2b3c4d --trial nano-1e12-s1 --output exported"
     )]
     Export(export::ExportArgs),
     /// Say whether weights of a language model can be started from, and write the tokenizer that a corpus needs for it
@@ -307,7 +308,7 @@ async fn run(command: Command, telemetry: Telemetry) -> Result<ExitCode, Error> 
             compare: None,
             corpus,
             ..
-        } => inspect_run::report(&run, &corpus).await?,
+        } => inspect_run::report(&run, &inspect_run::CorpusArgs::at(corpus)).await?,
         Command::Report {
             run,
             compare: Some(other),

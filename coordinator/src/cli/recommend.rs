@@ -3,7 +3,7 @@
 use super::{Error, inspect_run};
 use crate::{
     recommend::{Inputs, Request, recommend},
-    run::report_of,
+    run::laws_of,
     sweep::{GIB, StartTable},
 };
 use std::path::PathBuf;
@@ -38,8 +38,8 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
     if start.is_some_and(StartTable::names_trials) {
         return Err("this run starts from weights of other trials ([start]); recommend a sweep from the run that trained these".into());
     }
-    // The laws rest on results alone: the corpus need not be there.
-    let report = report_of(&run, None).await?;
+    // The laws rest on results alone: neither the corpus need be there nor what models made of held-out triplets.
+    let report = laws_of(&run).await?;
     let trials = run.record.plan.trials.iter();
     // Models that take their vocabulary from the corpus have the smallest.
     let vocabulary = trials.map(|t| t.config.recipe.model.vocab_size).min();

@@ -53,6 +53,9 @@ impl Faults {
 pub(super) async fn run(args: VerifyArgs) -> Result<(), Error> {
     output::work_on();
     let run = inspect_run::open(&args.run).await?;
+    if let Some(trial) = &args.trial {
+        inspect_run::planned(&run, trial)?;
+    }
     let mut faults = Faults::default();
     let corpus = match args.corpus.open(&run).await {
         Ok(corpus) => Some(corpus),

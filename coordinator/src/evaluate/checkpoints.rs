@@ -155,7 +155,8 @@ impl Evaluators {
         benches: Vec<usize>,
         how: &How,
     ) -> Result<Evaluated, EvaluateError> {
-        let mut model = Model::load(checkpoint, how.corpus.as_deref()).await?;
+        let baselines = self.0.iter().any(Evaluator::has_baselines);
+        let mut model = Model::load(checkpoint, how.corpus.as_deref(), baselines).await?;
         let (evaluators, name) = (self.clone(), name.to_owned());
         let (tell, options) = (how.tell.clone(), how.options());
         let called = name.clone();

@@ -4,6 +4,7 @@
 
 mod benches;
 mod checkpoints;
+mod embedding;
 mod model;
 
 pub use benches::{BenchArg, BenchError, is_plain, read_bench};

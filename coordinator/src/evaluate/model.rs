@@ -1,5 +1,6 @@
 //! A checkpoint as what gives rewards.
 
+use super::embedding::Embedding;
 use polestar_eval::{Group, RewardError, Rewards};
 use polestar_serve::{Checkpoint, OpenError, Scorer, Texts};
 
@@ -7,19 +8,32 @@ use polestar_serve::{Checkpoint, OpenError, Scorer, Texts};
 pub struct Model {
     texts: Texts,
     scorer: Scorer,
+    /// Where baselines are wanted.
+    embedding: Option<Embedding>,
     shown: u64,
     cut: u64,
 }
 
 impl Model {
-    /// Loads a checkpoint; `corpus` says where the corpus lies now, if it was moved.
+    /// Loads a checkpoint; `corpus` says where the corpus lies now, if it was moved, and `baselines` whether its
+    /// embeddings are wanted beside its rewards.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn load(checkpoint: &Checkpoint, corpus: Option<&str>) -> Result<Model, OpenError> {
+    pub async fn load(
+        checkpoint: &Checkpoint,
+        corpus: Option<&str>,
+        baselines: bool,
+    ) -> Result<Model, OpenError> {
+        let texts = checkpoint.texts(corpus).await?;
+        let embedding = match baselines {
+            true => Some(Embedding::load(checkpoint, texts.clone()).await?),
+            false => None,
+        };
         Ok(Model {
-            texts: checkpoint.texts(corpus).await?,
+            texts,
             scorer: Scorer::load(checkpoint).await?,
+            embedding,
             shown: 0,
             cut: 0,
         })
@@ -59,5 +73,10 @@ impl Rewards for Model {
         let rewards = self.scorer.score(&trees)?;
         let wide = |rewards: Vec<f32>| rewards.into_iter().map(f64::from).collect();
         Ok(rewards.into_iter().map(wide).collect())
+    }
+
+    fn embedding(&mut self) -> Option<&mut dyn Rewards> {
+        let embedding = self.embedding.as_mut()?;
+        Some(embedding)
     }
 }

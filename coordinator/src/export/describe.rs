@@ -1,7 +1,8 @@
 //! What is known of a model, for its card.
 
 use super::{ExportError, Options};
-use crate::run::{Chosen, set_title};
+use crate::run::{Chosen, laws_of, set_title};
+use polestar_core::Objective;
 use polestar_dataset::Wrapper;
 use polestar_hf::card::{Calibration, Card};
 use polestar_model::HeadKind;
@@ -26,6 +27,7 @@ pub(super) async fn card(
         tokens,
         origin: origin(chosen),
         evaluation: evaluation(chosen).await?,
+        laws: laws(chosen).await?,
         calibration,
     })
 }
@@ -76,6 +78,22 @@ fn origin(chosen: &Chosen) -> Vec<(String, String)> {
         )),
     }
     rows
+}
+
+/// The laws that its run's results make, as far as there are any; none of a language model, whose loss is another one.
+async fn laws(chosen: &Chosen) -> Result<Vec<(String, String)>, ExportError> {
+    if chosen.trial.config.recipe.objective == Objective::Lm {
+        return Ok(Vec::new());
+    }
+    let report = laws_of(&chosen.run).await.map_err(Box::new)?;
+    let laws = [
+        ("loss by parameters", report.by_params()),
+        ("loss by compute, at the best size", report.by_compute()),
+    ];
+    let fitted = laws.into_iter().filter(|(_, law)| law.fitted().is_some());
+    Ok(fitted
+        .map(|(name, law)| (name.to_owned(), law.text()))
+        .collect())
 }
 
 /// What the trial came to, if this is its end.

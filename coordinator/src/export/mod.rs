@@ -30,6 +30,9 @@ pub enum ExportError {
     /// Its run can't be read.
     #[error(transparent)]
     Run(#[from] crate::run::RunError),
+    /// The laws of its run can't be fitted.
+    #[error(transparent)]
+    Laws(#[from] Box<crate::run::ReportError>),
     /// Its weights can't be read.
     #[error(transparent)]
     Weights(#[from] ElementsError),

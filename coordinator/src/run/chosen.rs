@@ -23,6 +23,27 @@ pub struct CheckpointArgs {
     pub step: Option<u64>,
 }
 
+impl CheckpointArgs {
+    /// Refuses options that say another trial or step than the folder does.
+    fn agrees(&self, trial: &PlannedTrial, step: Option<Step>) -> Result<(), ChosenError> {
+        let contradicts = |there: String, option| ChosenError::Contradicts {
+            url: self.url.clone(),
+            there,
+            option,
+        };
+        let id = &trial.config.id.0;
+        if self.trial.as_ref().is_some_and(|named| named != id) {
+            return Err(contradicts(format!("trial {id}"), "--trial"));
+        }
+        match (self.step, step) {
+            (Some(asked), Some(Step(there))) if asked != there => {
+                Err(contradicts(format!("step {there}"), "--step"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why it can't be told.
 #[derive(Debug, thiserror::Error)]
 pub enum ChosenError {
@@ -63,6 +84,18 @@ pub enum ChosenError {
         /// Those that there are.
         trials: String,
     },
+    /// The folder says one thing and an option another.
+    #[error(
+        "{url} is of {there}, and {option} says another: leave it out, or give the run's folder"
+    )]
+    Contradicts {
+        /// What was given.
+        url: String,
+        /// What the folder is of.
+        there: String,
+        /// The option.
+        option: &'static str,
+    },
     /// There is no checkpoint after that step.
     #[error("{trial} has no checkpoint{after}; {there}")]
     NoCheckpoint {
@@ -95,6 +128,7 @@ impl Chosen {
         let (run, trial, step) = match args.url.split_once("/trials/") {
             Some((store, rest)) => {
                 let (run, trial, step) = in_store(&args.url, store, rest).await?;
+                args.agrees(&trial, step)?;
                 (run, trial, args.step.map(Step).or(step))
             }
             None => {

@@ -5,7 +5,7 @@
 
 use super::{Run, RunError, TrialResult, from_json, to_json};
 use polestar_core::{Digest, TrialId};
-use polestar_eval::{Evaluation, ScorerResult};
+use polestar_eval::{Evaluation, ScorerResult, baselines::EMBEDDING};
 use polestar_laws::{
     fits::Interval,
     report::{PreferenceScore, PreferenceSet},
@@ -136,7 +136,8 @@ pub(super) fn preferences(
         .evaluation
         .scorers
         .iter()
-        .filter(|scorer| !scorer.is_model);
+        // Each model has embeddings of its own.
+        .filter(|scorer| !scorer.is_model && scorer.name != EMBEDDING);
     let baseline = |scorer: &ScorerResult| Some((scorer.name.clone(), first(scorer)?.value));
     Some(PreferenceSet {
         name: name.to_owned(),

@@ -38,7 +38,7 @@ pub use facts::{AbandonedTrial, Facts, Setback, Spent};
 pub(crate) use logs::LogKeeper;
 pub use logs::{KeptLog, kept_logs};
 pub use paired::{ScoredTrial, best};
-pub use report::{ReportError, report_of, write_report};
+pub use report::{ReportError, laws_of, report_of, write_report};
 
 use crate::{
     calendar,

@@ -1,7 +1,7 @@
 //! From a run's store to its report.
 
 use super::{
-    Run, RunError, RunRecord,
+    Run, RunError, RunRecord, TrialResult,
     cuts::{SampleError, cutting, training_sample},
     evaluations::preferences,
     next::best_trial,
@@ -12,7 +12,7 @@ use crate::{
     control::{Entry, core::Warmth},
     sweep::{Plan, PlannedTrial, Pretraining, TrialRole},
 };
-use polestar_core::Objective;
+use polestar_core::{Objective, TrialId};
 use polestar_dataset::{Corpus, Pairs, Split, planted_optimum};
 use polestar_laws::{
     Coordinates,
@@ -27,6 +27,7 @@ use polestar_run::{
     scores::{self, Scored},
 };
 use polestar_worker::engine::VALIDATION_SEED;
+use std::collections::BTreeMap;
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +79,20 @@ pub async fn report_of(run: &Run, corpus: Option<&Corpus>) -> Result<Report, Rep
     Ok(report::build(&gather(run, corpus).await?))
 }
 
+/// Fits what the results of trials say: laws without curves, scores and evaluations, which are not read.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn laws_of(run: &Run) -> Result<Report, ReportError> {
+    let mut input = header(&run.record, None);
+    // It is fitted to curves.
+    input.envelope = false;
+    add_results(&mut input, run, &run.results().await?).await?;
+    Ok(report::build(&input))
+}
+
 async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, ReportError> {
     let results = run.results().await?;
-    let abandoned = run.abandoned(&results).await?;
     let mut input = header(&run.record, corpus);
     if let Some(corpus) = corpus {
         input.optimum = optimum(&run.record, corpus).await?;
@@ -88,16 +100,10 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
         let training = training_sample(sweep, corpus).await?;
         input.cutting = Some(cutting(sweep, corpus, &training).await?);
     }
-    for planned in &run.record.plan.trials {
-        let id = &planned.config.id;
-        match (results.get(id), abandoned.get(id)) {
-            (Some(result), _) => add_finished(&mut input, run, planned, &result.outcome).await?,
-            (None, Some(record)) => input.failed.push(FailedTrial {
-                name: id.to_string(),
-                reason: record.cause.to_string(),
-            }),
-            (None, None) => input.missing.push(id.to_string()),
-        }
+    add_results(&mut input, run, &results).await?;
+    let finished = run.record.plan.trials.iter();
+    for planned in finished.filter(|planned| results.contains_key(&planned.config.id)) {
+        add_curve(&mut input, run, planned).await?;
     }
     input.warmth = warmth(run).await?;
     if let Some(corpus) = corpus {
@@ -111,6 +117,27 @@ async fn gather(run: &Run, corpus: Option<&Corpus>) -> Result<ReportInput, Repor
             .extend(preferences(&name, &records, &results));
     }
     Ok(input)
+}
+
+/// Adds what became of every trial.
+async fn add_results(
+    input: &mut ReportInput,
+    run: &Run,
+    results: &BTreeMap<TrialId, TrialResult>,
+) -> Result<(), ReportError> {
+    let abandoned = run.abandoned(results).await?;
+    for planned in &run.record.plan.trials {
+        let id = &planned.config.id;
+        match (results.get(id), abandoned.get(id)) {
+            (Some(result), _) => add_finished(input, planned, &result.outcome),
+            (None, Some(record)) => input.failed.push(FailedTrial {
+                name: id.to_string(),
+                reason: record.cause.to_string(),
+            }),
+            (None, None) => input.missing.push(id.to_string()),
+        }
+    }
+    Ok(())
 }
 
 /// What warm workers saved, under all coordinators that ended in order.
@@ -164,12 +191,7 @@ async fn optimum(record: &RunRecord, corpus: &Corpus) -> Result<Option<f64>, Rep
 }
 
 /// Adds a trial that has a result. Starts and trunks of others are counted, but are no trials of a law.
-async fn add_finished(
-    input: &mut ReportInput,
-    run: &Run,
-    planned: &PlannedTrial,
-    outcome: &Outcome,
-) -> Result<(), ReportError> {
+fn add_finished(input: &mut ReportInput, planned: &PlannedTrial, outcome: &Outcome) {
     let id = &planned.config.id;
     let name = id.to_string();
     input.corpus.triplets_seen += outcome.consumed.triplets;
@@ -177,7 +199,7 @@ async fn add_finished(
     let digest = outcome.digest.to_string();
     input.digests.push((name.clone(), digest));
     if planned.role != TrialRole::Point {
-        return Ok(());
+        return;
     }
     for (set, score) in &outcome.validation {
         // A language model ranks nothing.
@@ -207,7 +229,7 @@ async fn add_finished(
     if let Some(score) = outcome.validation.get(FITTED) {
         let Spent { at, flops, tokens } = Spent::of(planned, outcome);
         input.finished.push(FinishedTrial {
-            name: name.clone(),
+            name,
             at,
             params: Some(planned.parameters as f64),
             flops: Some(flops),
@@ -217,10 +239,21 @@ async fn add_finished(
             loss: score.loss,
         });
     }
+}
+
+/// Adds the curve of a trial that has a result; starts and trunks of others have none in a report.
+async fn add_curve(
+    input: &mut ReportInput,
+    run: &Run,
+    planned: &PlannedTrial,
+) -> Result<(), ReportError> {
+    if planned.role != TrialRole::Point {
+        return Ok(());
+    }
     let mut rows = metrics::read(&run.store, &planned.config).await?;
     add_curve_scores(input, planned, &mut rows);
     input.curves.push(Curve {
-        trial: name,
+        trial: planned.config.id.to_string(),
         size: match &planned.pretraining {
             Some(before) => before.at.size.clone(),
             None => planned.at.size.clone(),

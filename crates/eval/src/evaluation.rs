@@ -1,7 +1,7 @@
 //! A benchmark through a model and the baselines.
 
 use crate::{
-    baselines::{Length, TfIdf},
+    baselines::{EMBEDDING, Length, TfIdf},
     formats::Format,
     judge::{Judged, judge},
     published::{Published, published},
@@ -133,6 +133,11 @@ impl Evaluator {
         &self.name
     }
 
+    /// Whether baselines stand beside its models.
+    pub fn has_baselines(&self) -> bool {
+        !self.baselines.is_empty()
+    }
+
     /// What was read.
     pub fn bench(&self) -> &Bench {
         &self.bench
@@ -160,7 +165,13 @@ impl Evaluator {
             let name = format!("{name}, no reference");
             scored.push(self.score(model, (&name, true, false), progress)?);
         }
-        let others = scored[1..].iter().chain(&self.baselines);
+        let mut own = Vec::new();
+        if !self.baselines.is_empty()
+            && let Some(embedding) = model.embedding()
+        {
+            own.push(self.score(embedding, (EMBEDDING, false, true), progress)?);
+        }
+        let others = scored[1..].iter().chain(&self.baselines).chain(&own);
         let differences = others.map(|(theirs, judged)| Difference {
             less: theirs.name.clone(),
             by: self.tasks.differences(&scored[0].1, judged),
@@ -179,6 +190,7 @@ impl Evaluator {
                 .into_iter()
                 .map(|(result, _)| result)
                 .chain(baselines)
+                .chain(own.into_iter().map(|(result, _)| result))
                 .collect(),
             published: published(self.format),
             notes: Vec::new(),

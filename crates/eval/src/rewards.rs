@@ -36,4 +36,10 @@ pub trait Rewards {
     /// # Errors
     /// The scorer's.
     fn rewards(&mut self, groups: &[Group<'_>]) -> Result<Vec<Vec<f64>>, RewardError>;
+
+    /// What compares texts by this model's own embeddings of them, a baseline beside its rewards; `None` of what has no
+    /// embeddings.
+    fn embedding(&mut self) -> Option<&mut dyn Rewards> {
+        None
+    }
 }

@@ -25,6 +25,8 @@ pub struct Card {
     pub origin: Vec<(String, String)>,
     /// Held-out sets, and what the model came to on them.
     pub evaluation: Vec<(String, String)>,
+    /// Scaling laws of the run that it is of: names and values.
+    pub laws: Vec<(String, String)>,
     /// How rewards are distributed, if it was measured.
     pub calibration: Option<Calibration>,
 }
@@ -92,6 +94,11 @@ impl Card {
                 ["set", "loss and accuracy (95%, by prompt)"],
                 &self.evaluation,
             );
+        }
+        if !self.laws.is_empty() {
+            text += "\n## Scaling laws\n\nHow loss on held-out prompts falls with size and compute over the trials of its run, \
+                     with 95% intervals:\n\n";
+            rows(&mut text, ["law", ""], &self.laws);
         }
         if self.head == HeadKind::Reward {
             self.calibrated(&mut text);
@@ -175,5 +182,30 @@ fn rows(text: &mut String, head: [&str; 2], rows: &[(String, String)]) {
     let _ = writeln!(text, "| {} | {} |\n|---|---|", head[0], head[1]);
     for (name, value) in rows {
         let _ = writeln!(text, "| {name} | {value} |");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn laws_are_in_the_card_where_there_are_any() {
+        let mut card = Card {
+            name: "one".to_owned(),
+            head: HeadKind::Reward,
+            naming: Naming::Llama,
+            dtype: Dtype::F32,
+            newline: false,
+            positions: 64,
+            tokens: ["<|reward|>", "[UNUSED_TOKEN_130]"].map(str::to_owned),
+            origin: vec![],
+            evaluation: vec![],
+            laws: vec![],
+            calibration: None,
+        };
+        assert!(!card.text().contains("Scaling laws"));
+        card.laws = vec![("loss by compute".to_owned(), "L = 2 C^-0.1".to_owned())];
+        assert!(card.text().contains("| loss by compute | L = 2 C^-0.1 |"));
     }
 }

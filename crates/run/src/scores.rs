@@ -4,7 +4,8 @@
 //! taken together by prompt, and those of two models triplet by triplet.
 //!
 //! The file's metadata have its format under `polestar.scores`. Files of format 1 have no such entry and say neither
-//! prompts nor samples; they are read all the same, without.
+//! prompts nor samples; those of format 2 don't say which prompt a reference answers that has another one. They are
+//! read all the same, without.
 
 use crate::{Trial, metrics};
 use arrow_array::{
@@ -26,7 +27,7 @@ mod paired;
 pub use paired::{Paired, paired};
 
 /// Version of the file that this build writes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Where a file says its version.
 const FORMAT_KEY: &str = "polestar.scores";
 
@@ -90,6 +91,9 @@ const SOURCES: [&str; 7] = [
     "negative_whole_tokens",
 ];
 
+/// The prompt that the reference answers, where it is another one; from format 3 on.
+const REFERENCE_PROMPT: &str = "reference_prompt_id";
+
 fn key(trial: &Trial) -> String {
     let (recipe, measurement) = (trial.recipe_id(), trial.measurement.id());
     format!("{}/scores/{measurement}.parquet", recipe.folder())
@@ -144,6 +148,8 @@ fn columns(scores: &[Scored]) -> Vec<Column> {
     let sources = || scores.iter().map(|scored| scored.triplet.source.as_ref());
     let prompts = sources().map(|source| source.map(|source| &source.prompt_id));
     columns.push(("prompt_id", Arc::new(prompts.collect::<StringArray>())));
+    let others = sources().map(|source| source?.reference_prompt_id.as_ref());
+    columns.push((REFERENCE_PROMPT, Arc::new(others.collect::<StringArray>())));
     let of: [fn(&TripletSource) -> u32; 7] = [
         |s| s.prompt_tokens,
         |s| s.reference.sample,
@@ -166,7 +172,7 @@ fn table(
     metadata: Vec<KeyValue>,
 ) -> Result<Vec<u8>, metrics::Error> {
     let fields = columns.iter().map(|(name, array)| {
-        let is_source = *name == "prompt_id" || SOURCES.contains(name);
+        let is_source = ["prompt_id", REFERENCE_PROMPT].contains(name) || SOURCES.contains(name);
         Field::new(*name, array.data_type().clone(), is_source)
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -236,7 +242,7 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Scored>, metrics::Error>
         let (reference, positive, negative) = (reference?, positive?, negative?);
         let sources = match format {
             1 => None,
-            _ => Some(Sources::of(&batch).map_err(missing)?),
+            _ => Some(Sources::of(&batch, format).map_err(missing)?),
         };
         scores.extend((0..batch.num_rows()).map(|row| Scored {
             set: sets.value(row).to_owned(),
@@ -257,15 +263,20 @@ fn decode(key: &str, bytes: bytes::Bytes) -> Result<Vec<Scored>, metrics::Error>
 /// The columns that say which texts a triplet holds.
 struct Sources<'a> {
     prompts: &'a StringArray,
+    /// Where the file says it.
+    reference_prompts: Option<&'a StringArray>,
     /// In the order of [`SOURCES`].
     numbers: [&'a UInt32Array; 7],
 }
 
 impl<'a> Sources<'a> {
     /// Fails with the name of a column that isn't there as it should be.
-    fn of(batch: &'a RecordBatch) -> Result<Sources<'a>, &'static str> {
-        let prompts = batch.column_by_name("prompt_id");
-        let prompts = prompts.and_then(|c| c.as_string_opt::<i32>());
+    fn of(batch: &'a RecordBatch, format: u32) -> Result<Sources<'a>, &'static str> {
+        let ids = |name| {
+            let column = batch.column_by_name(name);
+            let column = column.and_then(|c| c.as_string_opt::<i32>());
+            column.ok_or(name)
+        };
         let number = |name| {
             let column = batch.column_by_name(name);
             let column = column.and_then(|c| c.as_primitive_opt::<UInt32Type>());
@@ -273,7 +284,8 @@ impl<'a> Sources<'a> {
         };
         let [a, b, c, d, e, f, g] = SOURCES.map(number);
         Ok(Sources {
-            prompts: prompts.ok_or("prompt_id")?,
+            prompts: ids("prompt_id")?,
+            reference_prompts: (format > 2).then(|| ids(REFERENCE_PROMPT)).transpose()?,
             numbers: [a?, b?, c?, d?, e?, f?, g?],
         })
     }
@@ -290,6 +302,10 @@ impl<'a> Sources<'a> {
         Some(TripletSource {
             prompt_id: self.prompts.value(row).to_owned(),
             prompt_tokens: prompt,
+            reference_prompt_id: self
+                .reference_prompts
+                .filter(|prompts| prompts.is_valid(row))
+                .map(|prompts| prompts.value(row).to_owned()),
             reference: answer(0),
             positive: answer(1),
             negative: answer(2),
@@ -314,6 +330,7 @@ mod tests {
                 source: Some(TripletSource {
                     prompt_id: format!("prompt {}", i / 2),
                     prompt_tokens: 40 + i,
+                    reference_prompt_id: (i == 3).then(|| "another prompt".to_owned()),
                     reference: answer(i, 9 * i),
                     positive: answer(i + 1, 3),
                     negative: answer(0, 17),
@@ -334,19 +351,28 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_first_format_are_read_without_sources_and_newer_ones_refused() {
+    fn files_of_former_formats_are_read_without_what_they_lack_and_newer_ones_refused() {
         let mut scores = scores();
+        let mut of_then = columns(&scores);
+        of_then.retain(|(name, _)| *name != REFERENCE_PROMPT);
+        let second = KeyValue::new(FORMAT_KEY.to_owned(), "2".to_owned());
+        let bytes = table("scores", of_then, vec![second]).unwrap();
+        for scored in &mut scores {
+            let source = scored.triplet.source.as_mut().unwrap();
+            source.reference_prompt_id = None;
+        }
+        assert_eq!(decode("scores", bytes.into()).unwrap(), scores);
         let mut of_then = columns(&scores);
         of_then.truncate(1 + LENGTHS.len() + 1);
         let bytes = table("scores", of_then, vec![]).unwrap();
         scores.iter_mut().for_each(|s| s.triplet.source = None);
         assert_eq!(decode("scores", bytes.into()).unwrap(), scores);
 
-        let newer = KeyValue::new(FORMAT_KEY.to_owned(), "3".to_owned());
+        let newer = KeyValue::new(FORMAT_KEY.to_owned(), "4".to_owned());
         let bytes = table("scores", columns(&scores), vec![newer]).unwrap();
         let refused = decode("scores", bytes.into()).unwrap_err().to_string();
         assert!(
-            refused.starts_with("scores has format 3") && refused.contains("up to 2"),
+            refused.starts_with("scores has format 4") && refused.contains("up to 3"),
             "{refused}"
         );
     }

@@ -152,6 +152,24 @@ impl Texts {
         })
     }
 
+    /// The tokens of an answer, as many as the model is shown.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`].
+    pub fn answer(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let (ids, _) = self.shown(text, |ids| self.samples.clip_response(ids))?;
+        Ok(ids)
+    }
+
+    /// The tokens of a prompt, as many as the model is shown.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`].
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let (ids, _) = self.shown(text, |ids| self.samples.clip_prompt(ids))?;
+        Ok(ids)
+    }
+
     /// A text that holds all of a sequence, special tokens spelled out, as POLAR's clients send it: what is before
     /// and after the split token is tokenized in one piece each, as servers of other makers do, so that tokens at
     /// the seam of prompt and answer can differ from [`Texts::group`]'s. The reward token may be left out.

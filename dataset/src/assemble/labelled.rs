@@ -11,7 +11,7 @@ use super::select::{HeldOutPrompts, balanced, lot};
 use super::walk::walk;
 use super::{
     Error, Group, InputCounts, Progress, Recipe, Source, Stage, TOKENIZER_KEY,
-    TOKENIZER_SAMPLE_BYTES, TOKENIZER_TEXT_BYTES, commit, memoize, occupied, present, trained,
+    TOKENIZER_SAMPLE_BYTES, TOKENIZER_TEXT_BYTES, commit, occupied, present, tallied, trained,
     write,
 };
 use crate::files::{FileWriter, Usable};
@@ -33,7 +33,8 @@ struct Tally {
     prompts: u64,
     inputs: BTreeMap<u32, InputCounts>,
     text_bytes: u64,
-    /// Texts to train the tokenizer on.
+    /// Texts to train the tokenizer on. They are not saved.
+    #[serde(skip)]
     sample: Vec<String>,
     heldout: HeldOutPrompts,
 }
@@ -78,7 +79,8 @@ pub(crate) async fn assemble_labelled<S: Source>(
 ) -> Result<Manifest, S::Error> {
     let present = present(store, |origin| *origin == recipe.origin).await?;
     let count = count(&source, &recipe, progress);
-    let tally = memoize(&*source, "labelled", count).await?;
+    let wanted = recipe.tokenizer.is_none();
+    let tally = tallied(&*source, "labelled", wanted, count).await?;
     progress(Progress::of(Stage::Tokenizer, 0, 1));
     let tokenizer = match recipe.tokenizer {
         Some(given) => given,

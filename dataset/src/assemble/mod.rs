@@ -46,7 +46,9 @@ const TOKENIZER_SAMPLE_BYTES: u64 = 32 << 20;
 /// of which one text gives at most its first so many bytes: an answer that repeats itself without end would
 /// otherwise be most of the sample.
 const TOKENIZER_TEXT_BYTES: usize = 1 << 20;
-const TOKENIZER_KEY: &str = "tokenizer.json";
+/// What the journal calls the tokenizer that was trained.
+const TOKENIZER_NAME: &str = "tokenizer";
+pub(crate) const TOKENIZER_KEY: &str = "tokenizer.json";
 
 /// What is being done, for a progress display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +190,25 @@ async fn memoize<S: Source, T: Serialize + DeserializeOwned>(
     Ok(found)
 }
 
+/// As [`memoize`] for what the first walk finds. Its texts for the tokenizer, most of it by far, are not saved: until a
+/// tokenizer that is `wanted` has been trained, the walk is made again.
+async fn tallied<S: Source, T: Serialize + DeserializeOwned>(
+    source: &S,
+    name: &str,
+    wanted: bool,
+    count: impl Future<Output = Result<T, S::Error>>,
+) -> Result<T, S::Error> {
+    let trained = |journal: &Journal| journal.load::<Vec<u8>>(TOKENIZER_NAME).is_some();
+    if !wanted || source.journal().is_some_and(trained) {
+        return memoize(source, name, count).await;
+    }
+    let found = count.await?;
+    if let Some(journal) = source.journal() {
+        journal.save(name, &found).map_err(Error::Journal)?;
+    }
+    Ok(found)
+}
+
 /// What a corpus is made with, apart from its trajectories.
 #[derive(Debug)]
 pub(crate) struct Recipe<'a> {
@@ -255,7 +276,7 @@ pub(crate) async fn assemble<S: Source>(
         pairing: &recipe.pairing,
     };
     let count = Tally::count(&source, wanted, progress);
-    let tally = memoize(&*source, "tally", count).await?;
+    let tally = tallied(&*source, "tally", wanted.sample, count).await?;
     let cluster = recipe.pairing.cluster.clone();
     if let Some(column) = cluster.filter(|_| tally.clustered == 0) {
         return Err(Error::NoCluster { column }.into());
@@ -350,7 +371,7 @@ async fn trained<S: Source>(
         let trained = Tokenizer::train(sample, vocab_size);
         Ok(trained.map_err(Error::Tokenizer)?)
     };
-    let bytes = memoize(source, "tokenizer", train).await?;
+    let bytes = memoize(source, TOKENIZER_NAME, train).await?;
     let tokenizer = Tokenizer::from_bytes(&bytes).map_err(Error::Tokenizer)?;
     Ok(GivenTokenizer { bytes, tokenizer })
 }

@@ -46,7 +46,8 @@ pub(super) struct Tally {
     /// What became of the answers, by input.
     pub(super) inputs: BTreeMap<u32, InputCounts>,
     pub(super) text_bytes: u64,
-    /// Texts to train the tokenizer on.
+    /// Texts to train the tokenizer on. They are not saved.
+    #[serde(skip)]
     pub(super) sample: Vec<String>,
     /// Which policies repeat each other, where that was asked.
     pub(super) twins: Twins,

@@ -287,18 +287,21 @@ impl SplitWriter {
         let tokens = tokenizer.map(|tokenizer| tokens(&self.rows, tokenizer));
         let tokens = tokens.transpose().map_err(Error::Tokenizer)?;
         let prompts = std::mem::take(&mut self.prompts);
-        let found = UsablePrompts::new(&prompts, policies.table, policies.pairing.pairs);
-        let usable = Usable {
-            prompts: found.count(Task::Training),
-            heldout_policy_prompts: match self.split {
-                FileSplit::Train => 0,
-                FileSplit::Heldout => found.count(Task::HeldoutPolicies),
-            },
+        let usable = || {
+            let found = UsablePrompts::new(&prompts, policies.table, policies.pairing.pairs);
+            Usable {
+                prompts: found.count(Task::Training),
+                heldout_policy_prompts: match self.split {
+                    FileSplit::Train => 0,
+                    FileSplit::Heldout => found.count(Task::HeldoutPolicies),
+                },
+            }
         };
-        let batch = match &tokens {
+        let encode = || match &tokens {
             Some(tokens) => schema::encode_with_tokens(&self.rows, tokens),
             None => schema::encode(&self.rows),
         };
+        let (usable, batch) = rayon::join(usable, encode);
         file.push(batch, usable).map_err(Error::File)?;
         self.rows.clear();
         self.text_bytes = 0;

@@ -76,7 +76,12 @@ pub struct ImportOptions {
     #[arg(long, value_name = "N", default_value_t = Self::default().seed)]
     pub seed: u64,
     /// Most tokens of the byte-level BPE that is trained.
-    #[arg(long, value_name = "N", default_value_t = Self::default().vocab_size)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Self::default().vocab_size,
+        conflicts_with_all = ["tokenizer", "tokenizer_of"]
+    )]
     #[schemars(extend("unit" = "tokens"))]
     pub vocab_size: u32,
     /// A Hugging Face tokenizer.json, or its folder, to use instead of training one.

@@ -4,15 +4,19 @@
 //! The rows of one input are one file: compressed frames, each of one partition. An index says where
 //! they lie, and that all of the input is there.
 
+mod record;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     mem,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, pairs};
@@ -21,12 +25,15 @@ use crate::assemble::{Answer, Group, InputCounts, Journal, Source};
 use crate::mapping::SampleLabel;
 use crate::schema::Prompt;
 use polestar_core::similarity::Sketch;
+use record::{Record, Records, encode};
 
 /// More would make frames of a few bytes.
 pub(super) const MOST_PARTITIONS: usize = 8192;
 /// A row in memory, grouped, sorted and copied into a row group, takes about this many times its
 /// text.
 const MEMORY_FACTOR: u64 = 4;
+/// Frames that are compressed before they are written, a core.
+const FRAMES_A_CORE: usize = 2;
 
 /// As many partitions as it takes to group so much text in `memory` bytes, `ahead` of them at a time.
 pub(super) fn partitions(text: u64, memory: u64, ahead: usize) -> u64 {
@@ -163,23 +170,37 @@ impl Spill {
 
     /// Appends what is held, one zstd frame a partition.
     fn write(&mut self) -> Result<(), Error> {
-        for (part, pending) in self.pending.iter_mut().enumerate() {
-            if pending.is_empty() {
-                continue;
-            }
-            // Its memory goes too: partitions are many.
-            let frame = zstd::bulk::compress(&mem::take(pending), 1);
-            let written = frame.and_then(|frame| {
-                self.file.write_all(&frame)?;
-                u32::try_from(frame.len()).map_err(io::Error::other)
-            });
-            let bytes = written.map_err(|source| Error::Spill {
-                path: self.path.clone(),
-                source,
-            })?;
-            self.index.end += u64::from(bytes);
-            self.index.frames.push((part as u32, bytes));
-        }
+        let (file, index) = (&mut self.file, &mut self.index);
+        let at_a_time = FRAMES_A_CORE * rayon::current_num_threads();
+        let first = (0..).step_by(at_a_time);
+        let written =
+            first
+                .zip(self.pending.chunks_mut(at_a_time))
+                .try_for_each(|(first, pending)| {
+                    // Their memory goes too: partitions are many.
+                    let frames = pending
+                        .par_iter_mut()
+                        .map(|pending| match pending.is_empty() {
+                            true => Ok(Vec::new()),
+                            false => zstd::bulk::compress(&mem::take(pending), 1),
+                        });
+                    let frames: Vec<io::Result<Vec<u8>>> = frames.collect();
+                    for (part, frame) in (first..).zip(frames) {
+                        let frame = frame?;
+                        if frame.is_empty() {
+                            continue;
+                        }
+                        file.write_all(&frame)?;
+                        let bytes = u32::try_from(frame.len()).map_err(io::Error::other)?;
+                        index.end += u64::from(bytes);
+                        index.frames.push((part, bytes));
+                    }
+                    Ok::<_, io::Error>(())
+                });
+        written.map_err(|source| Error::Spill {
+            path: self.path.clone(),
+            source,
+        })?;
         self.held = 0;
         Ok(())
     }
@@ -201,6 +222,8 @@ pub(super) struct Partitions {
     ahead: usize,
     made: Made,
     journal: Journal,
+    /// Groups that were loaded, where memory has room for all of them: every walk wants them again.
+    loaded: Option<Vec<OnceLock<Vec<Group>>>>,
 }
 
 /// What the rows of a prompt are made.
@@ -237,6 +260,8 @@ impl Partitions {
             files.push(path);
         }
         Self {
+            // As many as may be loaded at a time are all of them.
+            loaded: (parts <= ahead).then(|| (0..parts).map(|_| OnceLock::new()).collect()),
             frames,
             files,
             text_bytes,
@@ -244,6 +269,42 @@ impl Partitions {
             made,
             journal,
         }
+    }
+
+    /// Reads and groups the rows of a partition.
+    fn grouped(&self, part: usize) -> Result<Vec<Group>, Error> {
+        let mut prompts: BTreeMap<(u128, String), Answers> = BTreeMap::new();
+        for frames in self.frames[part].chunk_by(|a, b| a.input == b.input) {
+            let path = &self.files[frames[0].input as usize];
+            let failed = |source| Error::Spill {
+                path: path.clone(),
+                source,
+            };
+            let file = File::open(path).map_err(failed)?;
+            for frame in frames {
+                let mut packed = vec![0; frame.bytes as usize];
+                let read = file.read_exact_at(&mut packed, frame.start);
+                let rows = read.and_then(|()| zstd::decode_all(&packed[..]));
+                let mut records = Records(&rows.map_err(failed)?[..]);
+                while let Some(record) = records.next().map_err(failed)? {
+                    take(&mut prompts, record, frame.input)?;
+                }
+            }
+        }
+        let groups = prompts.into_iter().map(|((_, prompt_id), answers)| {
+            let unreadable = |error: serde_json::Error| Error::Spill {
+                path: self.files.first().cloned().unwrap_or_default(),
+                source: error.into(),
+            };
+            let prompt: Prompt = serde_json::from_str(&answers.prompt).map_err(unreadable)?;
+            match self.made {
+                Made::Answers { similar } => Ok(group(prompt_id, prompt, answers.rows, similar)),
+                Made::Pairs { best } => {
+                    pairs::group(prompt_id, prompt, answers.rows, best).map_err(unreadable)
+                }
+            }
+        });
+        groups.collect()
     }
 }
 
@@ -280,38 +341,14 @@ impl Source for Partitions {
     }
 
     fn load(&self, part: usize) -> Result<Vec<Group>, Error> {
-        let mut prompts: BTreeMap<(u128, String), Answers> = BTreeMap::new();
-        for frames in self.frames[part].chunk_by(|a, b| a.input == b.input) {
-            let path = &self.files[frames[0].input as usize];
-            let failed = |source| Error::Spill {
-                path: path.clone(),
-                source,
-            };
-            let file = File::open(path).map_err(failed)?;
-            for frame in frames {
-                let mut packed = vec![0; frame.bytes as usize];
-                let read = file.read_exact_at(&mut packed, frame.start);
-                let rows = read.and_then(|()| zstd::decode_all(&packed[..]));
-                let mut records = Records(&rows.map_err(failed)?[..]);
-                while let Some(record) = records.next().map_err(failed)? {
-                    take(&mut prompts, record, frame.input)?;
-                }
-            }
+        let Some(loaded) = &self.loaded else {
+            return self.grouped(part);
+        };
+        if let Some(known) = loaded[part].get() {
+            return Ok(known.clone());
         }
-        let groups = prompts.into_iter().map(|((_, prompt_id), answers)| {
-            let unreadable = |error: serde_json::Error| Error::Spill {
-                path: self.files.first().cloned().unwrap_or_default(),
-                source: error.into(),
-            };
-            let prompt: Prompt = serde_json::from_str(&answers.prompt).map_err(unreadable)?;
-            match self.made {
-                Made::Answers { similar } => Ok(group(prompt_id, prompt, answers.rows, similar)),
-                Made::Pairs { best } => {
-                    pairs::group(prompt_id, prompt, answers.rows, best).map_err(unreadable)
-                }
-            }
-        });
-        groups.collect()
+        let groups = self.grouped(part)?;
+        Ok(loaded[part].get_or_init(|| groups).clone())
     }
 }
 
@@ -349,7 +386,7 @@ fn take(
 fn group(prompt_id: String, prompt: Prompt, mut rows: Vec<Found>, similar: Option<f64>) -> Group {
     // Stable: without labels the order of the input remains.
     rows.sort_by(|a, b| (&a.answer.policy, &a.label).cmp(&(&b.answer.policy, &b.label)));
-    let mut answers: Vec<Answer> = Vec::with_capacity(rows.len());
+    let mut kept = Vec::with_capacity(rows.len());
     let mut inputs: BTreeMap<u32, InputCounts> = BTreeMap::new();
     for cell in rows.chunk_by_mut(|a, b| a.answer.policy == b.answer.policy) {
         let numbered = cell
@@ -368,107 +405,29 @@ fn group(prompt_id: String, prompt: Prompt, mut rows: Vec<Found>, similar: Optio
         let mut sketches: Vec<Sketch> = Vec::new();
         for Found { input, answer, .. } in cell.iter() {
             let counts = inputs.entry(*input).or_default();
-            if !seen.insert(&answer.response) {
-                counts.repeats += 1;
-                continue;
-            }
-            if let Some(similar) = similar {
-                let sketch = Sketch::of(&answer.response);
-                if sketches.iter().any(|kept| kept.resembles(&sketch, similar)) {
-                    counts.similar += 1;
-                    continue;
-                }
-                sketches.push(sketch);
-            }
-            counts.kept += 1;
-            answers.push(answer.clone());
+            let is_new = seen.insert(&answer.response);
+            let resembles = is_new
+                && similar.is_some_and(|similar| {
+                    let sketch = Sketch::of(&answer.response);
+                    let resembles = sketches.iter().any(|kept| kept.resembles(&sketch, similar));
+                    if !resembles {
+                        sketches.push(sketch);
+                    }
+                    resembles
+                });
+            counts.repeats += u64::from(!is_new);
+            counts.similar += u64::from(resembles);
+            counts.kept += u64::from(is_new && !resembles);
+            kept.push(is_new && !resembles);
         }
     }
+    let answers = rows.into_iter().zip(kept);
     Group {
         prompt_id,
         prompt,
         inputs,
-        answers,
-    }
-}
-
-struct Record {
-    prompt_id: String,
-    prompt: String,
-    label: SampleLabel,
-    answer: Answer,
-}
-
-/// A record is six strings, each behind its length: id, prompt, policy, response, then sample and
-/// meta with one letter for their kind before them.
-fn encode(out: &mut Vec<u8>, prompt_id: &str, prompt: &str, row: &Row) {
-    let sample = match &row.sample {
-        SampleLabel::Order => "o".into(),
-        SampleLabel::Number(number) => format!("n{number}"),
-        SampleLabel::Text(text) => format!("t{text}"),
-    };
-    let meta = row
-        .meta
-        .as_ref()
-        .map_or_else(|| "-".into(), |meta| format!("+{meta}"));
-    for text in [
-        prompt_id,
-        prompt,
-        &row.policy,
-        &row.response,
-        &sample,
-        &meta,
-    ] {
-        out.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-struct Records<R>(R);
-
-impl<R: Read> Records<R> {
-    fn next(&mut self) -> std::io::Result<Option<Record>> {
-        let Some(prompt_id) = self.text()? else {
-            return Ok(None);
-        };
-        let mut field = || {
-            self.text()?
-                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
-        };
-        let (prompt, policy, response, sample, meta) =
-            (field()?, field()?, field()?, field()?, field()?);
-        let label = match sample.split_at_checked(1) {
-            Some(("n", number)) => {
-                SampleLabel::Number(number.parse().map_err(std::io::Error::other)?)
-            }
-            Some(("t", text)) => SampleLabel::Text(text.into()),
-            _ => SampleLabel::Order,
-        };
-        let meta = meta.strip_prefix('+').map(str::to_owned);
-        Ok(Some(Record {
-            prompt_id,
-            prompt,
-            label,
-            answer: Answer {
-                policy,
-                sample: 0,
-                response,
-                meta,
-            },
-        }))
-    }
-
-    /// One string; `None` at the end.
-    fn text(&mut self) -> std::io::Result<Option<String>> {
-        let mut length = [0; 8];
-        if self.0.read(&mut length[..1])? == 0 {
-            return Ok(None);
-        }
-        self.0.read_exact(&mut length[1..])?;
-        let mut bytes = vec![0; u64::from_le_bytes(length) as usize];
-        self.0.read_exact(&mut bytes)?;
-        String::from_utf8(bytes)
-            .map(Some)
-            .map_err(std::io::Error::other)
+        answers: answers
+            .filter_map(|(found, kept)| kept.then_some(found.answer))
+            .collect(),
     }
 }

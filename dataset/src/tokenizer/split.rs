@@ -66,6 +66,8 @@ impl Splitter {
 /// its look-ahead does is done by hand.
 pub(super) struct Expression {
     dfa: DFA,
+    /// Whether it cuts words and numbers as [`GPT2`] does, which most of a text in ASCII is made of.
+    has_plain_words: bool,
 }
 
 impl Expression {
@@ -77,7 +79,10 @@ impl Expression {
         }
         let config = DFA::config().match_kind(MatchKind::LeftmostFirst);
         let dfa = DFA::builder().configure(config).build_many(&[head, r"\s+"]);
-        dfa.ok().map(|dfa| Self { dfa })
+        dfa.ok().map(|dfa| Self {
+            dfa,
+            has_plain_words: expression == GPT2,
+        })
     }
 
     /// Working memory, for one thread at a time.
@@ -106,6 +111,11 @@ impl Expression {
     /// Where the piece ends that begins at a place; `None` if none begins there, or one that the backtracking
     /// engine would give up on.
     fn end(&self, cache: &mut Cache, text: &str, at: usize) -> Option<usize> {
+        if self.has_plain_words
+            && let Some(end) = plain_word(text.as_bytes(), at)
+        {
+            return Some(end);
+        }
         let input = Input::new(text).range(at..).anchored(Anchored::Yes);
         let found = self.dfa.try_search_fwd(cache, &input).ok()??;
         let end = found.offset();
@@ -125,6 +135,22 @@ impl Expression {
             false => Some(end),
         }
     }
+}
+
+/// Where a word of ASCII letters ends that begins at a place, or a number of ASCII digits, perhaps behind a space; `None`
+/// if there is none, or if what comes next may belong to it.
+fn plain_word(text: &[u8], at: usize) -> Option<usize> {
+    let begin = at + usize::from(text[at] == b' ');
+    let first = text.get(begin)?;
+    let mut rest = text[begin..].iter();
+    let length = match first.is_ascii_digit() {
+        true => rest.position(|byte| !byte.is_ascii_digit()),
+        false => rest.position(|byte| !byte.is_ascii_alphabetic()),
+    };
+    let end = length.map_or(text.len(), |length| begin + length);
+    // Letters and digits beyond ASCII go on with it.
+    let goes_on = text.get(end).is_some_and(|next| !next.is_ascii());
+    (end > begin && !goes_on).then_some(end)
 }
 
 /// Whether an expression has repetitions that never give back: another `+` behind them, which reads here as
@@ -197,6 +223,33 @@ mod tests {
         assert!(Expression::new(r"(?<=a)b|\s+(?!\S)|\s+").is_none());
         assert_eq!(cut(r"\p{L}+|\s+(?!\S)|\s+", "a 1"), None);
         assert_eq!(cut(GPT2, &" ".repeat(MOST_SPACES + 1)), None);
+    }
+
+    #[test]
+    fn plain_words_are_cut_as_the_automaton_cuts_them() {
+        let by_automaton = Expression {
+            has_plain_words: false,
+            ..Expression::new(GPT2).unwrap()
+        };
+        let plain = Expression::new(GPT2).unwrap();
+        // Every sequence of four of these.
+        let letters = [" ", "a", "Z", "7", "'", "s", "\n", "é", "٣", "\u{301}", "-"];
+        let mut texts = vec![String::new()];
+        for _ in 0..4 {
+            let longer = texts
+                .iter()
+                .flat_map(|text| letters.map(|letter| text.clone() + letter));
+            texts = longer.collect();
+        }
+        let (mut one, mut other) = (by_automaton.scratch(), plain.scratch());
+        for text in texts {
+            let mut at = 0;
+            while at < text.len() {
+                let end = by_automaton.end(&mut one, &text, at).unwrap();
+                assert_eq!(plain.end(&mut other, &text, at), Some(end), "{text:?} {at}");
+                at = end;
+            }
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ async fn outcome(case: &Case) -> Result<String, String> {
     let folder = folder().join(&case.folder);
     let scratch = tempfile::tempdir().unwrap();
     let flags = case.flags.split_whitespace();
-    let common = ["import", "--vocab-size", "300", "--output", "x"];
+    let common = ["import", "--output", "x"];
     let line = Line::try_parse_from(common.into_iter().chain(flags)).map_err(|e| e.to_string())?;
     let within = |path: &String| text(&folder.join(path));
     let options = line.options;
@@ -100,6 +100,7 @@ async fn outcome(case: &Case) -> Result<String, String> {
         join: options.join.iter().map(within).collect(),
         tokenizer: options.tokenizer.map(|path| folder.join(path)),
         output: text(&scratch.path().join("corpus")),
+        vocab_size: 300,
         temp_dir: Some(scratch.path().to_owned()),
         ..options
     };

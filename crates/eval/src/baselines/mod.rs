@@ -6,6 +6,9 @@ pub use tfidf::TfIdf;
 
 use crate::rewards::{Group, RewardError, Rewards};
 
+/// What similarity by a model's own embeddings is called: a baseline that differs from model to model.
+pub const EMBEDDING: &str = "embedding";
+
 /// The longer answer is the better one. Length is in letters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Length;

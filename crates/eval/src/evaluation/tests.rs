@@ -35,7 +35,7 @@ fn options() -> Options {
     }
 }
 
-/// Right where it sees a reference.
+/// Right where it sees a reference; its embeddings know nothing but length.
 struct NeedsReference;
 
 impl Rewards for NeedsReference {
@@ -48,6 +48,10 @@ impl Rewards for NeedsReference {
                 .collect()
         };
         Ok(groups.iter().map(of).collect())
+    }
+
+    fn embedding(&mut self) -> Option<&mut dyn Rewards> {
+        Some(Box::leak(Box::new(Length)))
     }
 }
 
@@ -79,10 +83,12 @@ fn a_model_is_seen_with_and_without_the_reference_beside_the_baselines() {
         ("model, no reference", 0.5),
         ("length", 0.0),
         ("TF-IDF", 1.0),
+        ("embedding", 0.0),
     ];
     assert_eq!(overall, expected);
     assert_eq!(found.scorers[1].tied[0], 40, "equal rewards are told");
     assert_eq!(found.differences[1].by[0].value, 1.0);
+    assert_eq!(found.differences[3].less, "embedding");
     assert_eq!(found.rows[0].prompts, 40);
     let json = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), found);

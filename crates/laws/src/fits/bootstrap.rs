@@ -94,6 +94,16 @@ impl Bootstrap {
         fitted.take(self.resamples).collect()
     }
 
+    /// For each resample a sign for each of `count` runs, one as likely as the other: what a run's noise is multiplied
+    /// by (the wild bootstrap). The runs themselves stay where they are.
+    pub(super) fn signs(&self, count: usize) -> impl Iterator<Item = Vec<f64>> + use<> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        (0..self.resamples).map(move |_| {
+            let sign = |_| if below(&mut rng, 2) == 0 { -1.0 } else { 1.0 };
+            (0..count).map(sign).collect()
+        })
+    }
+
     /// The resamples themselves, as indices of observations: ten times as many as are asked for, so that some may be
     /// declined. None where a group is empty or there is no group.
     pub fn resamples<'g>(&self, groups: &'g Groups) -> impl Iterator<Item = Vec<usize>> + use<'g> {

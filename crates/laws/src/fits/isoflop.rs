@@ -4,9 +4,12 @@
 //! A bottom is found by a parabola in ln N through the losses near the lowest one, or by Akima's piecewise
 //! cubics through all of them, which follow a valley of any shape and every wobble in it.
 
+mod noise;
+
 use super::{
     Bootstrap, FitError, Observation, PowerLaw, Run, akima::Akima, minimize::least_squares,
 };
+use noise::Noise;
 use serde::Serialize;
 
 /// Runs that were trained with one compute budget.
@@ -16,6 +19,9 @@ pub struct Budget {
     pub flops: f64,
     /// The runs, in any order; those of equal N are repeats of one size.
     pub runs: Vec<Run>,
+    /// For each run the number of its training: checkpoints of one training, which may be in several budgets, share its
+    /// noise.
+    pub trainings: Vec<usize>,
 }
 
 /// The bottom of one budget's losses.
@@ -61,14 +67,15 @@ const REACH: usize = 3;
 /// Sizes that determine a curve's slopes beside its lowest point.
 const AKIMA_SIZES: usize = 5;
 
-/// Runs by their budgets, ascending.
-pub fn budgets(runs: impl IntoIterator<Item = (f64, Run)>) -> Vec<Budget> {
-    let mut runs: Vec<(f64, Run)> = runs.into_iter().collect();
+/// Runs by their budgets, ascending; each with its budget and the number of its training.
+pub fn budgets(runs: impl IntoIterator<Item = (f64, Run, usize)>) -> Vec<Budget> {
+    let mut runs: Vec<(f64, Run, usize)> = runs.into_iter().collect();
     runs.sort_by(|a, b| a.0.total_cmp(&b.0));
     runs.chunk_by(|a, b| a.0 == b.0)
         .map(|budget| Budget {
             flops: budget[0].0,
-            runs: budget.iter().map(|(_, run)| *run).collect(),
+            runs: budget.iter().map(|&(_, run, _)| run).collect(),
+            trainings: budget.iter().map(|&(_, _, training)| training).collect(),
         })
         .collect()
 }
@@ -128,9 +135,7 @@ fn valley(budget: &Budget, method: Method) -> Result<Valley, String> {
             }
         ));
     }
-    let by_loss = |(_, a): &(usize, &Run), (_, b): &(usize, &Run)| a.loss.total_cmp(&b.loss);
-    let lowest = sizes.iter().enumerate().min_by(by_loss);
-    let (at, _) = lowest.expect("at least three sizes");
+    let at = lowest(&sizes);
     if at == 0 || at + 1 == sizes.len() {
         let (edge, more) = match at {
             0 => ("smallest", "smaller"),
@@ -155,8 +160,20 @@ fn valley(budget: &Budget, method: Method) -> Result<Valley, String> {
     })
 }
 
+/// The place of the lowest loss; the first of equals.
+fn lowest(sizes: &[Run]) -> usize {
+    let by_loss = |(_, a): &(usize, &Run), (_, b): &(usize, &Run)| a.loss.total_cmp(&b.loss);
+    let found = sizes.iter().enumerate().min_by(by_loss);
+    found.expect("there are sizes").0
+}
+
+/// The sizes that the parabola around the lowest loss goes through.
+fn reach(sizes: &[Run], at: usize) -> std::ops::Range<usize> {
+    at.saturating_sub(REACH)..(at + REACH + 1).min(sizes.len())
+}
+
 fn parabola(sizes: &[Run], at: usize) -> Result<Bottom, String> {
-    let near = &sizes[at.saturating_sub(REACH)..(at + REACH + 1).min(sizes.len())];
+    let near = &sizes[reach(sizes, at)];
     // Around the lowest point, so that the three sums of powers are of one size.
     let middle = sizes[at].n.ln();
     let rows = near.iter().map(|run| {
@@ -202,6 +219,10 @@ fn tokens(sizes: &[Run], x: f64) -> f64 {
     (a.d.ln() + share * (b.d.ln() - a.d.ln())).exp()
 }
 
+/// Of laws that don't know the noise of their runs, as a sentence without a full stop.
+pub const UNKNOWN_NOISE: &str = "how noisy the runs are is not known where a curve goes through all of a budget's, or where \
+     their noise hides the valleys: the intervals of the best sizes rest on the budgets alone, and more sizes or seeds would say";
+
 /// How the bottoms grow with compute C.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Optimal {
@@ -211,14 +232,23 @@ pub struct Optimal {
     pub tokens: PowerLaw,
     /// Loss that it reaches.
     pub loss: PowerLaw,
+    /// Whether the runs say how noisy they are: intervals then know what that makes of every bottom. Where each curve
+    /// goes through its runs exactly nothing is known of it, and intervals rest on the bottoms alone.
+    pub knows_noise: bool,
 }
 
 impl Optimal {
-    /// Power laws through the bottoms.
+    /// Power laws through the bottoms of budgets.
     ///
     /// # Errors
     /// As [`PowerLaw::fit`]: fewer than three budgets with a bottom.
-    pub fn of(valleys: &[Valley], bootstrap: Bootstrap) -> Result<Optimal, FitError> {
+    pub fn of(
+        budgets: &[Budget],
+        method: Method,
+        bootstrap: Bootstrap,
+    ) -> Result<Optimal, FitError> {
+        let (valleys, _) = valleys(budgets, method);
+        let noise = Noise::of(budgets, method).and_then(|noise| noise.draws(bootstrap));
         let law = |of: fn(&Valley) -> f64| {
             let point = |valley: &Valley| Observation {
                 label: format!("{:.2e} FLOPs", valley.flops),
@@ -226,12 +256,17 @@ impl Optimal {
                 loss: of(valley),
             };
             let points: Vec<Observation> = valleys.iter().map(point).collect();
-            PowerLaw::fit("compute (budgets with a best size)", &points, bootstrap)
+            let law = PowerLaw::fit("compute (budgets with a best size)", &points, bootstrap)?;
+            Ok::<_, FitError>(match &noise {
+                Some(noise) => law.of_measured(&noise.of_points(of)),
+                None => law,
+            })
         };
         Ok(Optimal {
             size: law(|v| v.n)?,
             tokens: law(|v| v.d)?,
             loss: law(|v| v.loss)?,
+            knows_noise: noise.is_some(),
         })
     }
 }
@@ -247,9 +282,11 @@ mod tests {
             let d = flops / (6.0 * n);
             Run { n, d, loss }
         };
+        let runs: Vec<Run> = sizes.map(run).collect();
         Budget {
             flops,
-            runs: sizes.map(run).collect(),
+            trainings: (0..runs.len()).collect(),
+            runs,
         }
     }
 
@@ -276,8 +313,7 @@ mod tests {
             .enumerate()
             .map(|(i, flops)| budget(flops, 3e6 * 10f64.powf(0.5 * i as f64), 0..10))
             .collect();
-        let (found, _) = valleys(&budgets, Method::Parabola);
-        let laws = Optimal::of(&found, Bootstrap::default()).unwrap();
+        let laws = Optimal::of(&budgets, Method::Parabola, Bootstrap::default()).unwrap();
         assert!((laws.size.exponent - 0.5).abs() < 1e-6);
         assert!((laws.tokens.exponent - 0.5).abs() < 1e-6);
         assert!(laws.loss.exponent.abs() < 1e-6);

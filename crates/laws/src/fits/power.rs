@@ -4,6 +4,10 @@
 //! points of one run each, and in 98 or more with three runs a point: resampling points and seeds counts the seeds'
 //! noise twice, which errs on the cautious side.
 
+mod measured;
+
+pub(super) use measured::PointNoise;
+
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Bootstrap, Groups, small_sample_factor};
@@ -106,6 +110,14 @@ impl Line {
     fn at(&self, x: f64) -> f64 {
         (self.intercept + self.slope * x.ln()).exp()
     }
+
+    /// Another line, `factor` times as far from this one.
+    fn spread(&self, other: Self, factor: f64) -> Self {
+        Self {
+            intercept: self.intercept + factor * (other.intercept - self.intercept),
+            slope: self.slope + factor * (other.slope - self.slope),
+        }
+    }
 }
 
 impl PowerLaw {
@@ -179,23 +191,33 @@ impl PowerLaw {
             least_squares(runs.iter().map(|&run| logs[run]))
         });
         for draw in &mut draws {
-            draw.intercept = line.intercept + spread * (draw.intercept - line.intercept);
-            draw.slope = line.slope + spread * (draw.slope - line.slope);
+            *draw = line.spread(*draw, spread);
         }
-        let interval = |of: fn(&Line) -> f64| {
-            let found = Interval::percentile(draws.iter().map(of).collect())?;
-            Some(found.spanning(of(&line)))
-        };
-        Ok(Self {
+        let law = Self {
             coefficient,
             exponent: line.slope,
             r2: explained(&logs, line),
             residual: residual(&logs, line),
+            coefficient_interval: None,
+            exponent_interval: None,
+            points: points.to_vec(),
+            draws: Vec::new(),
+        };
+        Ok(law.drawn(line, draws))
+    }
+
+    /// The law with these draws, already spread, and the intervals that they make.
+    fn drawn(self, line: Line, draws: Vec<Line>) -> Self {
+        let interval = |of: fn(&Line) -> f64| {
+            let found = Interval::percentile(draws.iter().map(of).collect())?;
+            Some(found.spanning(of(&line)))
+        };
+        Self {
             coefficient_interval: interval(|draw| draw.intercept.exp()),
             exponent_interval: interval(|draw| draw.slope),
-            points: points.to_vec(),
             draws,
-        })
+            ..self
+        }
     }
 
     /// Loss the law gives at `x`.

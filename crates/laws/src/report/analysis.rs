@@ -53,16 +53,22 @@ pub(super) fn analyse(input: &ReportInput, fitting: Fitting) -> Analysis {
     let Fitting { bootstrap, valley } = fitting;
     // A bad learning rate says nothing of how loss scales.
     let best = frontier::best_settings(&input.finished);
-    let at_budgets = best
-        .iter()
-        .filter_map(|trial| Some((trial.at.budget()?, trial.run()?)));
-    let (valleys, no_valleys) = valleys(&budgets(at_budgets), valley);
+    let training = |at: usize| match &best[at].run {
+        Some(run) => best
+            .iter()
+            .position(|trial| trial.run.as_ref() == Some(run)),
+        None => Some(at),
+    };
+    let at_budgets = (0..best.len())
+        .filter_map(|at| Some((best[at].at.budget()?, best[at].run()?, training(at)?)));
+    let budgets = budgets(at_budgets);
+    let (found, no_valleys) = valleys(&budgets, valley);
     let (parametric, outliers) = parametric(&best, bootstrap);
     let is_sound = |trial: &&FinishedTrial| trial.loss.is_finite() && trial.loss > 0.0;
     let sound: Vec<&FinishedTrial> = input.finished.iter().filter(is_sound).collect();
     Analysis {
-        optimal: Optimal::of(&valleys, bootstrap).into(),
-        valleys,
+        optimal: Optimal::of(&budgets, valley, bootstrap).into(),
+        valleys: found,
         no_valleys,
         parametric,
         outliers,

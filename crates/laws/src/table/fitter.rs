@@ -5,7 +5,7 @@ use super::{
 };
 use crate::fits::{
     Bootstrap, Fit, FitError, FormComparison, Groups, Observation, Parametric, PowerLaw, Run,
-    isoflop::{Budget, NoValley, Optimal, budgets, valleys},
+    isoflop::{Budget, NoValley, Optimal, UNKNOWN_NOISE, budgets, valleys},
 };
 
 /// The columns that laws are made of.
@@ -146,16 +146,21 @@ impl<'a> Fitter<'a> {
             d: d.map_or(c[at] / (6.0 * n[at]), |d| d[at]),
             loss: loss[at],
         };
-        let budgets = budgets((0..c.len()).map(|at| (c[at], run(at))));
+        let trainings = match &self.table.runs {
+            Some(runs) => runs.numbers(),
+            None => (0..c.len()).collect(),
+        };
+        let budgets = budgets((0..c.len()).map(|at| (c[at], run(at), trainings[at])));
         match isoflop(&budgets, self.options) {
             Ok(found) => {
                 if let Fit::Refused(reason) = &found.laws {
                     self.fits.refused.push(format!("N* against C: {reason}"));
                 }
                 self.fits.notes.append(&mut self.grid.notes);
-                if self.table.runs.is_some() {
-                    let note = "best sizes are drawn budget by budget: that a run has a part in several budgets is not in their intervals";
-                    self.fits.notes.push(note.to_owned());
+                if let Fit::Fitted(laws) = &found.laws
+                    && !laws.knows_noise
+                {
+                    self.fits.notes.push(UNKNOWN_NOISE.to_owned());
                 }
                 self.fits.isoflop = Some(found);
             }
@@ -300,7 +305,7 @@ fn isoflop(budgets: &[Budget], options: Options) -> Result<IsoFlop, Error> {
         return Err(Error::NoValley(reasons(&refused)));
     }
     Ok(IsoFlop {
-        laws: Optimal::of(&valleys, options.bootstrap).into(),
+        laws: Optimal::of(budgets, options.valley, options.bootstrap).into(),
         valleys,
         refused,
     })

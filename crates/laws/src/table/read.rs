@@ -65,13 +65,23 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// The number of each row's run, in the order in which runs are first met.
+    pub fn numbers(&self) -> Vec<usize> {
+        let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        let names = self.names.iter();
+        names
+            .map(|name| {
+                let next = numbers.len();
+                *numbers.entry(name).or_insert(next)
+            })
+            .collect()
+    }
+
     /// Rows by their run, in the order in which runs are first met.
     pub fn groups(&self) -> Vec<Vec<usize>> {
-        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (row, name) in self.names.iter().enumerate() {
-            let at = *places.entry(name).or_insert(groups.len());
-            match groups.get_mut(at) {
+        for (row, run) in self.numbers().into_iter().enumerate() {
+            match groups.get_mut(run) {
                 Some(group) => group.push(row),
                 None => groups.push(vec![row]),
             }
@@ -90,8 +100,15 @@ pub enum TableError {
     #[error("can't be read")]
     Io(#[from] std::io::Error),
     /// Not text.
-    #[error("is not UTF-8 text; export the table as CSV in UTF-8")]
+    #[error(
+        "is neither UTF-8 text nor UTF-16 with a byte order mark; export the table as CSV in UTF-8"
+    )]
     NotText,
+    /// Begins as UTF-16 does, and isn't.
+    #[error(
+        "begins as text in UTF-16, and a part of it is none: it was cut off or damaged; export it again, as CSV in UTF-8"
+    )]
+    BrokenUtf16,
     /// Not CSV.
     #[error("not a table")]
     Csv(#[from] csv::Error),
@@ -188,6 +205,29 @@ impl BadLines {
     }
 }
 
+/// The text of a table in UTF-8, or in UTF-16 with a byte order mark, as spreadsheets write it; without the mark.
+fn decoded(bytes: Vec<u8>) -> Result<String, TableError> {
+    let unit: fn([u8; 2]) -> u16 = match bytes[..] {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => {
+            let text = String::from_utf8(bytes).map_err(|_| TableError::NotText)?;
+            // Zeros are UTF-8 as well, but in a table they are halves of UTF-16 without a mark.
+            return match text.strip_prefix('\u{feff}') {
+                _ if text.contains('\0') => Err(TableError::NotText),
+                Some(unmarked) => Ok(unmarked.to_owned()),
+                None => Ok(text),
+            };
+        }
+    };
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().skip(1).map(|&pair| unit(pair)).collect();
+    match (String::from_utf16(&units), rest) {
+        (Ok(text), []) => Ok(text),
+        _ => Err(TableError::BrokenUtf16),
+    }
+}
+
 impl Table {
     /// Reads a table, all of it before anything is refused.
     ///
@@ -196,9 +236,8 @@ impl Table {
     pub fn read(mut source: impl std::io::Read, reading: &Reading) -> Result<Table, TableError> {
         let mut bytes = Vec::new();
         source.read_to_end(&mut bytes)?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| TableError::NotText)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let delimiter = delimiter(text);
+        let text = decoded(bytes)?;
+        let delimiter = delimiter(&text);
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .delimiter(delimiter)

@@ -76,6 +76,32 @@ fn tables_are_read_however_columns_stand_apart_and_are_called() {
 }
 
 #[test]
+fn tables_in_utf_16_are_read_by_their_mark_or_refused_by_their_name() {
+    let text = grid("N,D,loss", "\t");
+    let expected = read(&text, &Reading::default()).unwrap();
+    let marked = || "\u{feff}".encode_utf16().chain(text.encode_utf16());
+    let little: Vec<u8> = marked().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = marked().flat_map(u16::to_be_bytes).collect();
+    for bytes in [&little, &big] {
+        let table = Table::read(&bytes[..], &Reading::default()).unwrap();
+        assert_eq!(
+            (table.header, table.values),
+            (expected.header.clone(), expected.values.clone())
+        );
+    }
+    let refusal = |bytes: &[u8]| {
+        let refused = Table::read(bytes, &Reading::default());
+        refused.unwrap_err().to_string()
+    };
+    // Half a unit, half a pair of surrogates, no mark.
+    let cut = refusal(&little[..little.len() - 1]);
+    let lone = refusal(&[&little[..], &0xd800_u16.to_le_bytes()].concat());
+    assert!(cut.contains("UTF-16") && cut == lone, "{cut}\n{lone}");
+    let unmarked = refusal(&little[2..]);
+    assert!(unmarked.contains("byte order mark"), "{unmarked}");
+}
+
+#[test]
 fn which_columns_were_taken_is_said_and_doubts_are_asked_about() {
     let table = read(
         "N,num_tokens,eval_loss,eval_loss_std,seed\n1,2,3,4,5\n",

@@ -20,8 +20,8 @@ pub struct Paired {
     pub alone: usize,
 }
 
-/// Where a triplet's texts are from: set, prompt, policies and samples.
-type Key<'a> = (&'a str, &'a str, [u32; 5]);
+/// Where a triplet's texts are from: set, prompt, the reference's prompt where it is another one, policies and samples.
+type Key<'a> = (&'a str, &'a str, Option<&'a str>, [u32; 5]);
 
 fn key(scored: &Scored) -> Option<Key<'_>> {
     let triplet = &scored.triplet;
@@ -33,7 +33,8 @@ fn key(scored: &Scored) -> Option<Key<'_>> {
         triplet.other,
         source.negative.sample,
     ];
-    Some((&scored.set, &source.prompt_id, answers))
+    let elsewhere = source.reference_prompt_id.as_deref();
+    Some((&scored.set, &source.prompt_id, elsewhere, answers))
 }
 
 /// Differences on every set of which both models scored some of the same triplets. Both must have been scored on one

@@ -337,7 +337,9 @@ impl Hub<'_> {
                 None => below(&file.path),
             };
             let asked = wild && asked_for(path, &file.path);
-            match skip::reason(&file.path).filter(|_| !asked) {
+            let exists = |path: &str| listing.files.iter().any(|file| file.path == path);
+            let reason = skip::reason(&file.path).filter(|_| !asked);
+            match reason.or_else(|| skip::reason_in_corpus(&file.path, exists)) {
                 _ if !matches => {}
                 Some(reason) => skipped.push(Skipped {
                     name: format!("{}/{}", self.named.shown(), file.path),

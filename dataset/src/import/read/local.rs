@@ -101,7 +101,8 @@ fn folder(path: &Path, shown: &str, temp: &Arc<Path>, to: &mut Expanded) -> Resu
     let mut found = Expanded::default();
     for (file_path, name) in files(path, shown)? {
         let shown = Path::new(shown).join(&name).to_string_lossy().into_owned();
-        match skip::reason(&name) {
+        let exists = |other: &str| path.join(other).is_file();
+        match skip::reason(&name).or_else(|| skip::reason_in_corpus(&name, exists)) {
             Some(reason) => found.skipped.push(Skipped {
                 name: shown,
                 reason,
@@ -170,7 +171,9 @@ fn pattern(path: &Path, name: &str, temp: &Arc<Path>, to: &mut Expanded) -> Resu
             if !seen.insert(path.clone()) {
                 continue;
             }
-            match skip::reason(&below).filter(|_| !asked_for(name, &below)) {
+            let exists = |other: &str| Path::new(other).is_file();
+            let reason = skip::reason(&below).filter(|_| !asked_for(name, &below));
+            match reason.or_else(|| skip::reason_in_corpus(&shown, exists)) {
                 Some(reason) => skipped.push(Skipped {
                     name: shown,
                     reason,

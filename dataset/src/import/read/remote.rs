@@ -1,6 +1,6 @@
 //! Objects of stores: one, all under a prefix, or those that match a pattern.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -88,6 +88,8 @@ pub(super) fn expand(url: &str, temp: &Arc<Path>, to: &mut Expanded) -> Result<(
             .as_ref()
             .is_none_or(|p| p.matches_with(key, MATCHING))
     };
+    let keys: BTreeSet<&str> = objects.iter().map(|object| &*object.key).collect();
+    let exists = |key: &str| keys.contains(key);
     let (mut found, mut skipped) = (0, vec![]);
     for object in objects.iter().filter(|object| matches(&object.key)) {
         let below = object.key.strip_prefix(folder).unwrap_or(&object.key);
@@ -95,7 +97,9 @@ pub(super) fn expand(url: &str, temp: &Arc<Path>, to: &mut Expanded) -> Result<(
         // Some programs make folders of empty objects.
         let reason = match object.key.ends_with('/') {
             true => Some("a folder"),
-            false => skip::reason(below).filter(|_| !(wild && asked_for(key, below))),
+            false => skip::reason(below)
+                .filter(|_| !(wild && asked_for(key, below)))
+                .or_else(|| skip::reason_in_corpus(&object.key, exists)),
         };
         match reason {
             Some(reason) => skipped.push(Skipped {

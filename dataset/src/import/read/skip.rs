@@ -1,5 +1,9 @@
 //! Files that lie beside data and are none.
 
+use crate::assemble::TOKENIZER_KEY;
+use crate::import::QUARANTINE_KEY;
+use crate::manifest::MANIFEST_KEY;
+
 /// Endings of what is written for people and machines, not for training.
 const ENDINGS: [&str; 34] = [
     "md", "rst", "txt", "pdf", "html", "htm", "tex", "bib", "cff", "log", "out", "err", "py",
@@ -40,6 +44,18 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
         () if ENDINGS.contains(&ending) => Some("no data by its ending"),
         () => None,
     }
+}
+
+/// What a corpus of this program has beside its answers.
+const OF_CORPUS: [&str; 3] = [MANIFEST_KEY, TOKENIZER_KEY, QUARANTINE_KEY];
+
+/// Why a file that was found in the folder of a corpus isn't read, if it is none of those with answers. The name may
+/// have folders; `exists` says whether a name like it is there. One of these names alone is anybody's.
+pub(super) fn reason_in_corpus(name: &str, exists: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let file = name.rsplit('/').next()?;
+    let beside = |other: &str| exists(&format!("{}{other}", &name[..name.len() - file.len()]));
+    let is_there = || beside(MANIFEST_KEY) && beside(TOKENIZER_KEY);
+    (OF_CORPUS.contains(&file) && is_there()).then_some("what a corpus says of itself")
 }
 
 /// Why a file that was named among others isn't read: shells put such names in for `folder/*`.

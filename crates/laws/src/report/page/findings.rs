@@ -5,7 +5,7 @@ use super::elements::{Column, capitalized, minus, table};
 use crate::{
     fits::{
         Fit, Interval, Parametric,
-        isoflop::Optimal,
+        isoflop::{Optimal, UNKNOWN_NOISE},
         parametric::{DESCRIPTION, UNDETERMINED},
     },
     report::{PolicyLoss, Report, number},
@@ -54,8 +54,12 @@ pub(super) fn valleys(report: &Report) -> Markup {
 }
 
 fn optimal(laws: &Optimal) -> Markup {
+    let knows_noise = laws.knows_noise;
     let laws = [("N*", &laws.size), ("D*", &laws.tokens), ("L*", &laws.loss)];
     html! {
+        @if !knows_noise {
+            p { "Note: " (UNKNOWN_NOISE) "." }
+        }
         ul {
             @for (name, law) in laws {
                 li {

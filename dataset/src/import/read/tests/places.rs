@@ -87,6 +87,30 @@ fn folders_hold_what_is_data() {
 }
 
 #[test]
+fn a_corpus_is_read_without_what_it_says_of_itself() {
+    let place = Place::new();
+    let answers = lines(&rows(3));
+    for file in ["corpus.json", "tokenizer.json", "quarantine.jsonl"] {
+        place.write(&format!("made/{file}"), b"{}");
+    }
+    place.write("made/train/0.jsonl", &answers);
+    for given in ["made", "*", "made/*"] {
+        let found = place.expand(&[&place.named(given)]).unwrap();
+        assert_eq!(found.inputs.len(), 1, "{given}");
+        assert_eq!(found.skipped.len(), 3, "{given}");
+        assert!(found.skipped[0].name.ends_with("made/corpus.json"));
+    }
+    let refused = told(&place.expand(&[&place.named("made/*.json")]).unwrap_err());
+    assert!(
+        refused.contains("is what a corpus says of itself"),
+        "{refused}"
+    );
+    // Alone it is a file of that name.
+    place.write("theirs/corpus.json", &answers);
+    assert_eq!(place.names(&[&place.named("theirs")]), ["corpus.json"]);
+}
+
+#[test]
 fn patterns_are_expanded() {
     let place = Place::new();
     here(&place);
