@@ -152,7 +152,7 @@ impl Cluster {
 
     fn log_of(&self, task: &str) -> String {
         let log = format!("slurm/small/logs/worker-{task}.log");
-        std::fs::read_to_string(self.sandbox.path(&log)).unwrap_or_default()
+        std::fs::read_to_string(self.sandbox.path(&log)).unwrap_or_else(|error| error.to_string())
     }
 }
 
@@ -413,7 +413,10 @@ fn program_of(job: &str) -> u32 {
     let processes = std::fs::read_dir("/proc").expect("a system with /proc");
     let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let has = |pid: &u32, file: &str, text: &str| {
-        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        // It may have ended meanwhile.
+        let Ok(bytes) = std::fs::read(format!("/proc/{pid}/{file}")) else {
+            return false;
+        };
         let mut parts = bytes.split(|&byte| byte == 0);
         parts.any(|part| part == text.as_bytes())
     };

@@ -15,7 +15,7 @@ pub(crate) fn now() -> String {
 pub(crate) fn since_1970() -> Duration {
     // A clock before 1970 is no clock.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default()
+    since.unwrap_or(Duration::ZERO)
 }
 
 /// Seconds as a person says them.

@@ -3,7 +3,8 @@
 //! A law is only followed as far as it has held: a fit that failed its own checks is refused unless that is
 //! overruled, and how far beyond the data the budget lies is stated with the interval.
 
-use crate::sweep::{BatchAxis, GIB, LrAxis, Share, State, Sweep, Workers, WorkersPerTrial};
+use crate::sweep::{BatchAxis, LrAxis, Share, State, Sweep, Workers, WorkersPerTrial};
+use polestar_core::ByteCount;
 use polestar_laws::{
     fits::{FinishedTrial, Fit, Interval, polar},
     report::{Analysis, ScalingLaw},
@@ -16,8 +17,8 @@ use polestar_run::placement::Zero;
 pub struct Request {
     /// Compute, convention `6ND`.
     pub flops: f64,
-    /// Memory of a worker for weights, gradients, moments and the copy for checkpoints, in bytes.
-    pub memory: Option<f64>,
+    /// Memory of a worker for weights, gradients, moments and the copy for checkpoints.
+    pub memory: Option<ByteCount>,
     /// Go on although the laws failed their checks.
     pub force: bool,
 }
@@ -314,8 +315,8 @@ fn best_of_largest(finished: &[FinishedTrial]) -> &FinishedTrial {
 }
 
 /// The smallest world and the lowest ZeRO stage that hold the model.
-fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Option<String> {
-    let limit = limit.or_else(|| sweep.pool.memory_gib.map(|gib| gib * GIB))?;
+fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<ByteCount>) -> Option<String> {
+    let limit = limit.or_else(|| sweep.pool.memory())?;
     let layout = ModelLayout::new(model, HeadKind::Reward);
     let train = &mut sweep.train;
     let state = State {
@@ -328,7 +329,7 @@ fn fit_memory(sweep: &mut Sweep, model: &ModelConfig, limit: Option<f64>) -> Opt
         world: train.lanes,
         zero: Zero::Weights,
     };
-    let least = most.least_bytes(&state) as f64 / GIB;
+    let least = most.least_memory(&state).gib();
     let share = found.unwrap_or(most);
     train.zero = share.zero;
     sweep.pool.workers_per_trial = share

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polestar_core::digest::hex;
+use polestar_core::{ByteCount, digest::hex};
 use polestar_store::Store;
 use serde::{Deserialize, Serialize};
 
@@ -368,13 +368,13 @@ impl Corpus {
 
     /// A reader with a client that belongs to the calling runtime. What it decodes, others of this
     /// corpus need not, so a jump to another step is quick.
-    pub(crate) fn reopen(&self, cache_bytes: u64) -> Result<Reader, Error> {
+    pub(crate) fn reopen(&self, cache: ByteCount) -> Result<Reader, Error> {
         let url = self.url();
         let store = Store::open(url).map_err(|source| Error::Store {
             url: url.into(),
             source,
         })?;
-        Ok(self.reader.sharing(store, cache_bytes))
+        Ok(self.reader.sharing(store, cache))
     }
 
     pub(crate) fn reader(&self) -> &Reader {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use polestar_core::{Lane, Objective, Step};
+use polestar_core::{ByteCount, Lane, Objective, Step};
 use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 
@@ -23,8 +23,8 @@ use crate::triplet::{Task, Weighting};
 const STEPS_AHEAD: usize = 4;
 /// Row groups that are on their way at a time.
 const GROUPS_AT_A_TIME: usize = 8;
-/// Bytes of decoded row groups that a loader keeps unless its plan says otherwise.
-pub const DEFAULT_MEMORY: u64 = 1 << 30;
+/// Decoded row groups that a loader keeps unless its plan says otherwise.
+pub const DEFAULT_MEMORY: ByteCount = ByteCount::from_mib(1024);
 
 /// Why a step could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -95,9 +95,9 @@ pub struct LoadPlan {
     pub weighting: Weighting,
     /// Prompts of a lane that are shuffled among each other.
     pub window: usize,
-    /// Most bytes of decoded row groups to keep; less makes row groups be read more than once. It never
+    /// Most decoded row groups to keep; less makes row groups be read more than once. It never
     /// shows in what is loaded.
-    pub memory: u64,
+    pub memory: ByteCount,
 }
 
 /// What goes through the model in one step.
@@ -280,7 +280,7 @@ impl<'a> Source<'a> {
         if let Some(&lane) = plan.hosted.iter().find(|lane| lane.0 >= lanes) {
             return Err(Error::Lane { lane, lanes });
         }
-        let (memory, group) = cache_bytes(corpus, plan);
+        let (memory, group) = cached(corpus, plan);
         let reader = corpus.reopen(memory).map_err(|source| Error::Step {
             step: start,
             source: source.into(),
@@ -290,7 +290,7 @@ impl<'a> Source<'a> {
             plan,
             order,
             reader,
-            fit: (memory / group.max(1)) as usize,
+            fit: (memory.0 / group.0.max(1)) as usize,
         })
     }
 
@@ -375,9 +375,9 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Bytes to keep: enough for the row groups under every hosted lane's window, and no more than the plan
-/// allows. And the bytes of a row group, about.
-fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> (u64, u64) {
+/// What to keep: enough for the row groups under every hosted lane's window, and no more than the plan
+/// allows. And how large a row group is, about.
+fn cached(corpus: &Corpus, plan: &LoadPlan) -> (ByteCount, ByteCount) {
     const LEAST: u64 = 64 << 20;
     let manifest = corpus.manifest();
     let (groups, prompts) = manifest
@@ -390,8 +390,6 @@ fn cache_bytes(corpus: &Corpus, plan: &LoadPlan) -> (u64, u64) {
     let text = manifest.counts.text_bytes + 64 * manifest.counts.trajectories;
     // Tokens are beside the texts, or will be.
     let group = 2 * text / groups.max(1);
-    (
-        group.saturating_mul(wanted).max(LEAST).min(plan.memory),
-        group,
-    )
+    let kept = ByteCount(group.saturating_mul(wanted).max(LEAST));
+    (kept.min(plan.memory), ByteCount(group))
 }

@@ -280,7 +280,7 @@ impl fmt::Display for PromptView {
             Some(obstacle) => writeln!(
                 f,
                 "it gives no triplet of trained policies, because {}",
-                obstacle.told()
+                obstacle.because()
             )?,
         }
         for answers in &self.answers {

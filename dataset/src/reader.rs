@@ -13,6 +13,7 @@ use crate::labelled::{self, pair_samples};
 use crate::manifest::{CorpusKind, FileSplit, Manifest, RowGroupRef};
 use crate::schema::Rows;
 use crate::triplet::{Obstacle, PolicySamples, PolicyTable, Task};
+use polestar_core::ByteCount;
 use polestar_store::Store;
 use polestar_store::disk_cache::DiskCache;
 
@@ -205,9 +206,9 @@ impl Reader {
 
     /// A reader with a client of its own that shares this one's cache, whose limit becomes at least
     /// `limit`.
-    pub(crate) fn sharing(&self, store: Store, limit: u64) -> Self {
+    pub(crate) fn sharing(&self, store: Store, limit: ByteCount) -> Self {
         let mut cache = self.cache();
-        cache.limit = cache.limit.max(limit);
+        cache.limit = cache.limit.max(limit.0);
         Self {
             store,
             manifest: Arc::clone(&self.manifest),

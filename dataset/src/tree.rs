@@ -26,7 +26,8 @@ impl TokenTree {
         samples: &SampleConfig,
         special: &SpecialTokens,
         prompt: &[u32],
-        (of_reference, reference): (Option<&[u32]>, &[u32]),
+        of_reference: Option<&[u32]>,
+        reference: &[u32],
         candidates: &[Vec<u32>],
     ) -> Self {
         let wrapped = Wrapped {

@@ -60,7 +60,7 @@ pub enum Obstacle {
 
 impl Obstacle {
     /// The obstacle in words, after "because".
-    pub fn told(self) -> &'static str {
+    pub fn because(self) -> &'static str {
         match self {
             Self::OnePolicy => "one policy only answered it",
             Self::NoPair => "no policy gave two distinct answers to it",

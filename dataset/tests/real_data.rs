@@ -143,7 +143,8 @@ async fn real_trajectories_import_verify_and_load() {
 
 /// What the system says of this process, where it says anything.
 fn peak_memory() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let status = std::fs::read_to_string("/proc/self/status").ok();
+    let mut lines = status.iter().flat_map(|status| status.lines());
+    let line = lines.find_map(|line| line.strip_prefix("VmHWM:"));
     line.map_or_else(|| "unknown".into(), |peak| peak.trim().to_owned())
 }

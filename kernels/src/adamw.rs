@@ -17,6 +17,17 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
+/// What one step changes: buffers of one length, element by element.
+#[derive(Debug)]
+pub struct Parameters<'a> {
+    /// The parameters.
+    pub param: &'a mut [f32],
+    /// Their gradients' means so far.
+    pub m: &'a mut [f32],
+    /// Their squared gradients' means so far.
+    pub v: &'a mut [f32],
+}
+
 /// Elements that one task updates. Fixed, so that work is split alike on any number of threads.
 const BLOCK: usize = 4096;
 
@@ -26,15 +37,8 @@ const BLOCK: usize = 4096;
 ///
 /// # Panics
 /// When the four buffers differ in length or `t` is 0.
-pub fn step(
-    config: &AdamW,
-    t: u64,
-    scale: f32,
-    param: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    grad: &[f32],
-) {
+pub fn step(config: &AdamW, t: u64, scale: f32, parameters: Parameters<'_>, grad: &[f32]) {
+    let Parameters { param, m, v } = parameters;
     let len = param.len();
     assert!(
         m.len() == len && v.len() == len && grad.len() == len,
@@ -116,7 +120,8 @@ mod tests {
         let mut expected: Vec<[f64; 3]> = param.iter().map(|&p| [f64::from(p), 0.0, 0.0]).collect();
         for t in 1..=10u64 {
             let grad = wave(len, t as f32);
-            step(&CONFIG, t, 0.5, &mut param, &mut m, &mut v, &grad);
+            let [param, m, v] = [&mut param, &mut m, &mut v].map(Vec::as_mut_slice);
+            step(&CONFIG, t, 0.5, Parameters { param, m, v }, &grad);
             for ([p, m, v], g) in expected.iter_mut().zip(&grad) {
                 let g = 0.5 * f64::from(*g);
                 *m = 0.9 * *m + 0.1 * g;
@@ -138,10 +143,11 @@ mod tests {
         let (len, cut) = (3 * BLOCK, 1000);
         let grad = wave(len, 1.0);
         let run = |range: std::ops::Range<usize>| {
-            let mut param = wave(len, 0.0)[range.clone()].to_vec();
-            let (mut m, mut v) = (vec![0.0; param.len()], vec![0.0; param.len()]);
-            step(&CONFIG, 1, 1.0, &mut param, &mut m, &mut v, &grad[range]);
-            param
+            let mut shard = wave(len, 0.0)[range.clone()].to_vec();
+            let (mut m, mut v) = (vec![0.0; shard.len()], vec![0.0; shard.len()]);
+            let [param, m, v] = [&mut shard, &mut m, &mut v].map(Vec::as_mut_slice);
+            step(&CONFIG, 1, 1.0, Parameters { param, m, v }, &grad[range]);
+            shard
         };
         assert_eq!(run(0..len), [run(0..cut), run(cut..len)].concat());
     }

@@ -9,7 +9,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
-use crate::{Kernels, Positions, Precision, Spans};
+use crate::{Kernels, Positions, Precision, Spans, portable::Attended};
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn span_attention(
@@ -26,9 +26,9 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             .stateful();
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let (out, log_sums) =
-                    B::span_attention_forward(q.clone(), k.clone(), v.clone(), spans.clone());
-                prepared.finish((q, k, v, out.clone(), log_sums, spans), out)
+                let attended = attend::<B>(q, k, v, spans.clone());
+                let out = attended.out.clone();
+                prepared.finish((attended, spans), out)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(B::span_attention(q, k, v, spans)),
         }
@@ -48,10 +48,9 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         match prepared {
             OpsKind::Tracked(prepared) => {
                 let (q, k, v) = B::split_heads(qkv, positions.clone(), base);
-                let (out, log_sums) =
-                    B::span_attention_forward(q.clone(), k.clone(), v.clone(), spans.clone());
-                let state = (q, k, v, out.clone(), log_sums, spans, positions, base);
-                prepared.finish(state, out)
+                let attended = attend::<B>(q, k, v, spans.clone());
+                let out = attended.out.clone();
+                prepared.finish((attended, spans, positions, base), out)
             }
             OpsKind::UnTracked(prepared) => {
                 prepared.finish(B::rotary_attention(qkv, positions, base, spans))
@@ -148,6 +147,39 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     }
 }
 
+/// Attention, with all that its gradient needs.
+fn attend<B: Kernels>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    spans: Spans,
+) -> Attended<B> {
+    let (out, log_sums) = B::span_attention_forward(q.clone(), k.clone(), v.clone(), spans);
+    Attended {
+        q,
+        k,
+        v,
+        out,
+        log_sums,
+    }
+}
+
+/// Gradients of q, k and v, by that of what attention returned.
+fn unattend<B: Kernels>(
+    attended: Attended<B>,
+    grad: FloatTensor<B>,
+    spans: Spans,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let Attended {
+        q,
+        k,
+        v,
+        out,
+        log_sums,
+    } = attended;
+    B::span_attention_backward(q, k, v, out, log_sums, grad, spans)
+}
+
 /// Hands each gradient to its parent, where that parent is tracked.
 fn register<B: Backend, const N: usize>(
     grads: &mut Gradients,
@@ -165,21 +197,13 @@ fn register<B: Backend, const N: usize>(
 struct AttentionStep;
 
 impl<B: Kernels> Backward<B, 3> for AttentionStep {
-    /// q, k, v, out, log sums, spans.
-    type State = (
-        FloatTensor<B>,
-        FloatTensor<B>,
-        FloatTensor<B>,
-        FloatTensor<B>,
-        FloatTensor<B>,
-        Spans,
-    );
+    type State = (Attended<B>, Spans);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let parents = ops.parents.map(|parent| parent.map(|node| node.id));
         let grad = grads.consume::<B>(&ops.node);
-        let (q, k, v, out, log_sums, spans) = ops.state;
-        let (q, k, v) = B::span_attention_backward(q, k, v, out, log_sums, grad, spans);
+        let (attended, spans) = ops.state;
+        let (q, k, v) = unattend::<B>(attended, grad, spans);
         register::<B, 3>(grads, parents, [q, k, v]);
     }
 }
@@ -188,23 +212,14 @@ impl<B: Kernels> Backward<B, 3> for AttentionStep {
 struct RotaryAttentionStep;
 
 impl<B: Kernels> Backward<B, 1> for RotaryAttentionStep {
-    /// q, k, v, out, log sums, spans, positions, base.
-    type State = (
-        FloatTensor<B>,
-        FloatTensor<B>,
-        FloatTensor<B>,
-        FloatTensor<B>,
-        FloatTensor<B>,
-        Spans,
-        Positions,
-        f32,
-    );
+    /// What attention did, and positions and base of the rotation before it.
+    type State = (Attended<B>, Spans, Positions, f32);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let parents = ops.parents.map(|parent| parent.map(|node| node.id));
         let grad = grads.consume::<B>(&ops.node);
-        let (q, k, v, out, log_sums, spans, positions, base) = ops.state;
-        let (q, k, v) = B::span_attention_backward(q, k, v, out, log_sums, grad, spans);
+        let (attended, spans, positions, base) = ops.state;
+        let (q, k, v) = unattend::<B>(attended, grad, spans);
         let qkv = B::split_heads_backward(q, k, v, positions, base);
         register::<B, 1>(grads, parents, [qkv]);
     }

@@ -34,6 +34,10 @@ pub trait Kernels: Backend {
     }
 
     /// Gradients of q, k and v. `out` and `log_sums` are what [`Kernels::span_attention_forward`] returned.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the extension hands on tensors only as arguments of their own"
+    )]
     fn span_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -43,7 +47,14 @@ pub trait Kernels: Backend {
         grad: FloatTensor<Self>,
         spans: Spans,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        portable::attention_backward::<Self>(q, k, v, out, log_sums, grad, &spans)
+        let attended = portable::Attended {
+            q,
+            k,
+            v,
+            out,
+            log_sums,
+        };
+        portable::attention_backward::<Self>(attended, grad, &spans)
     }
 
     /// As [`crate::rotary_attention`].

@@ -33,16 +33,34 @@ pub fn attention<B: Backend>(
     (out.0, log_sums.0)
 }
 
-/// Gradients of q, k and v; the other arguments as in [`crate::Kernels::span_attention_backward`].
+/// What attention read, and what it returned.
+#[derive(Clone, Debug)]
+pub struct Attended<B: Backend> {
+    /// Queries.
+    pub q: FloatTensor<B>,
+    /// Keys.
+    pub k: FloatTensor<B>,
+    /// Values.
+    pub v: FloatTensor<B>,
+    /// What it returned first.
+    pub out: FloatTensor<B>,
+    /// What it returned second.
+    pub log_sums: FloatTensor<B>,
+}
+
+/// Gradients of q, k and v, by that of `out`.
 pub fn attention_backward<B: Backend>(
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
-    out: FloatTensor<B>,
-    log_sums: FloatTensor<B>,
+    attended: Attended<B>,
     grad: FloatTensor<B>,
     spans: &Spans,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let Attended {
+        q,
+        k,
+        v,
+        out,
+        log_sums,
+    } = attended;
     let (q, k, v) = (Expr::<B>(q), Expr::<B>(k), Expr::<B>(v));
     let heads = Heads::of(&q, &k);
     let (q, k, v) = (

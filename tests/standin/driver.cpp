@@ -72,8 +72,6 @@ State &state() {
     return *state;
 }
 
-typedef std::lock_guard<std::recursive_mutex> Guard;
-
 // A device's context is its number and one; they share all memory.
 thread_local uintptr_t current = 0;
 
@@ -150,14 +148,11 @@ Result load_kernels() {
 extern "C" {
 
 void polestar_standin_enqueue(void *stream, std::function<void()> *work) {
-    Guard guard(state().lock);
-    std::function<void()> run = std::move(*work);
-    delete work;
-    push(stream, std::move(run));
+    polestar_standin_enqueue_when(stream, new std::function<bool()>([] { return true; }), work);
 }
 
 void polestar_standin_enqueue_when(void *stream, std::function<bool()> *ready, std::function<void()> *work) {
-    Guard guard(state().lock);
+    Guard guard;
     push(stream, std::move(*work), std::move(*ready));
     delete ready;
     delete work;
@@ -167,18 +162,18 @@ void polestar_standin_lock() { state().lock.lock(); }
 void polestar_standin_unlock() { state().lock.unlock(); }
 int polestar_standin_device() { return (int)current - 1; }
 unsigned long polestar_standin_draw() {
-    Guard guard(state().lock);
+    Guard guard;
     return state().random();
 }
 
 bool polestar_standin_is_device(const void *address, size_t bytes) {
-    Guard guard(state().lock);
+    Guard guard;
     return holds(state().device, address, bytes);
 }
 
 Result cuInit(unsigned) {
     static bool told = false;
-    Guard guard(state().lock);
+    Guard guard;
     if (!told) STANDIN_LOG("this is not NVIDIA's driver; nothing that is computed here was computed on a GPU");
     told = true;
     return SUCCESS;
@@ -237,7 +232,7 @@ Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 Result cuCtxSetCurrent(void *context) { return current = (uintptr_t)context, SUCCESS; }
 
 Result cuStreamCreate(void **stream, unsigned) {
-    Guard guard(state().lock);
+    Guard guard;
     if (!current) return INVALID_CONTEXT;
     Stream *made = new Stream;
     state().streams.push_back(made);
@@ -245,14 +240,14 @@ Result cuStreamCreate(void **stream, unsigned) {
 }
 
 Result cuStreamSynchronize(void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     drain([&] { return ((Stream *)stream)->queue.empty(); });
     return SUCCESS;
 }
 
 Result cuStreamDestroy_v2(void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     auto &streams = state().streams;
     for (size_t i = 0; i < streams.size(); i++)
@@ -266,7 +261,7 @@ Result cuEventCreate(void **event, unsigned) { return *event = new Event, curren
 Result cuEventDestroy_v2(void *) { return SUCCESS; }
 
 Result cuEventRecord(void *event, void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     Event *recorded = (Event *)event;
     uint64_t number = ++recorded->recorded;
@@ -275,7 +270,7 @@ Result cuEventRecord(void *event, void *stream) {
 }
 
 Result cuStreamWaitEvent(void *stream, void *event, unsigned) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     if (state().forget_events) return SUCCESS;
     Event *awaited = (Event *)event;
@@ -286,7 +281,7 @@ Result cuStreamWaitEvent(void *stream, void *event, unsigned) {
 
 // Time passes while it is asked: something may be done meanwhile.
 Result cuEventQuery(void *event) {
-    Guard guard(state().lock);
+    Guard guard;
     if (!current) return INVALID_CONTEXT;
     Event *awaited = (Event *)event;
     uint64_t number = awaited->recorded;
@@ -295,7 +290,7 @@ Result cuEventQuery(void *event) {
 }
 
 Result cuEventSynchronize(void *event) {
-    Guard guard(state().lock);
+    Guard guard;
     if (!current) return INVALID_CONTEXT;
     Event *awaited = (Event *)event;
     uint64_t number = awaited->recorded;
@@ -304,7 +299,7 @@ Result cuEventSynchronize(void *event) {
 }
 
 Result cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
-    Guard guard(state().lock);
+    Guard guard;
     State &s = state();
     if (!current) return INVALID_CONTEXT;
     if (!bytes) return INVALID_VALUE;
@@ -319,7 +314,7 @@ Result cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
 }
 
 Result cuMemFree_v2(uintptr_t address) {
-    Guard guard(state().lock);
+    Guard guard;
     auto found = state().device.find(address);
     if (found == state().device.end()) return INVALID_VALUE;
     // What waits for another rank may be another device's.
@@ -337,7 +332,7 @@ Result cuMemFree_v2(uintptr_t address) {
 }
 
 Result cuMemHostAlloc(void **address, size_t bytes, unsigned) {
-    Guard guard(state().lock);
+    Guard guard;
     if (!current) return INVALID_CONTEXT;
     *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     state().pinned[(uintptr_t)*address] = bytes;
@@ -345,7 +340,7 @@ Result cuMemHostAlloc(void **address, size_t bytes, unsigned) {
 }
 
 Result cuMemFreeHost(void *address) {
-    Guard guard(state().lock);
+    Guard guard;
     if (!state().pinned.erase((uintptr_t)address)) return INVALID_VALUE;
     free(address);
     return SUCCESS;
@@ -354,7 +349,7 @@ Result cuMemFreeHost(void *address) {
 // A copy that is asked for and one that is allowed to be: from page-locked memory it happens later, and from other memory
 // it would not be asynchronous at all, which this program never wants.
 Result cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     if (!holds(state().device, (void *)to, bytes) || !holds(state().pinned, from, bytes)) return INVALID_VALUE;
     push(stream, [=] { memcpy((void *)to, from, bytes); });
@@ -362,7 +357,7 @@ Result cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *
 }
 
 Result cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     if (!holds(state().pinned, to, bytes) || !holds(state().device, (void *)from, bytes)) return INVALID_VALUE;
     push(stream, [=] { memcpy(to, (void *)from, bytes); });
@@ -370,7 +365,7 @@ Result cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream
 }
 
 Result cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     if (!holds(state().device, (void *)to, bytes) || !holds(state().device, (void *)from, bytes)) return INVALID_VALUE;
     push(stream, [=] { memmove((void *)to, (void *)from, bytes); });
@@ -378,7 +373,7 @@ Result cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *st
 }
 
 Result cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, void *stream) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     if (!holds(state().device, (void *)to, bytes)) return INVALID_VALUE;
     push(stream, [=] { memset((void *)to, value, bytes); });
@@ -386,7 +381,7 @@ Result cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, void *st
 }
 
 Result cuModuleLoadData(void **module, const void *image) {
-    Guard guard(state().lock);
+    Guard guard;
     if (!current) return INVALID_CONTEXT;
     if (strncmp((const char *)image, "polestar stand-in", 17)) return INVALID_IMAGE;
     return *module = &state(), load_kernels();
@@ -395,7 +390,7 @@ Result cuModuleLoadData(void **module, const void *image) {
 Result cuModuleUnload(void *) { return SUCCESS; }
 
 Result cuModuleGetFunction(void **function, void *, const char *name) {
-    Guard guard(state().lock);
+    Guard guard;
     State &s = state();
     auto &kernel = s.functions[name];
     if (!kernel) {
@@ -413,7 +408,7 @@ Result cuFuncSetAttribute(void *, int, int) { return SUCCESS; }
 
 Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                       unsigned shared, void *stream, void **parameters, void **extra) {
-    Guard guard(state().lock);
+    Guard guard;
     if (Result wrong = check_stream(stream)) return wrong;
     Kernel *kernel = (Kernel *)function;
     if (!gx || !gy || !gz || !bx || bx > 1024 || by != 1 || bz != 1 || gy > 65535 || gz > 65535 || shared > 227 << 10 || extra) {

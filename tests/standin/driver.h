@@ -14,6 +14,14 @@ extern "C" void polestar_standin_enqueue_when(void *stream, std::function<bool()
 // What all of this process' calls are made under: recursive.
 extern "C" void polestar_standin_lock();
 extern "C" void polestar_standin_unlock();
+
+// Holds it as long as it lives.
+struct Guard {
+    Guard() { polestar_standin_lock(); }
+    ~Guard() { polestar_standin_unlock(); }
+    Guard(const Guard &) = delete;
+};
+
 // The calling thread's device; -1 for none.
 extern "C" int polestar_standin_device();
 // A number that the seed draws.

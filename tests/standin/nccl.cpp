@@ -42,11 +42,6 @@ struct Config {
 
 namespace {
 
-struct Guard {
-    Guard() { polestar_standin_lock(); }
-    ~Guard() { polestar_standin_unlock(); }
-};
-
 struct Hello {
     int rank, world, device;
 };
@@ -332,6 +327,19 @@ Result work_of(Comm *comm, void *stream, uint64_t kind, Work **work) {
     return *work = mine.first.get(), SUCCESS;
 }
 
+// The work that a message to or from another rank belongs to.
+Result message(Comm *comm, void *stream, int peer, int type, const void *memory, size_t bytes, Work **work) {
+    if (type != 0 || peer < 0 || peer >= comm->world || peer == comm->rank) return INVALID_ARGUMENT;
+    if (!bytes || !polestar_standin_is_device(memory, bytes)) return INVALID_ARGUMENT;
+    return work_of(comm, stream, 1, work);
+}
+
+// The work that a sum of so many f32 belongs to.
+Result sum(Comm *comm, void *stream, int type, int operation, const void *from, size_t count, Work **work) {
+    if (type != 7 || operation != 0 || !polestar_standin_is_device(from, 4 * count)) return INVALID_ARGUMENT;
+    return work_of(comm, stream, 2, work);
+}
+
 // This rank's part in the sum of one range of everybody's vector.
 Result part(Comm *comm, Work *work, const char *from, char *into, size_t bytes, int root) {
     if (root != comm->rank) return work->sends.push_back({root, from, bytes}), SUCCESS;
@@ -435,20 +443,16 @@ Result ncclGroupEnd() {
 
 Result ncclSend(const char *from, size_t bytes, int type, int to, Comm *comm, void *stream) {
     Guard guard;
-    if (type != 0 || to < 0 || to >= comm->world || to == comm->rank) return INVALID_ARGUMENT;
-    if (!bytes || !polestar_standin_is_device(from, bytes)) return INVALID_ARGUMENT;
     Work *work;
-    if (Result wrong = work_of(comm, stream, 1, &work)) return wrong;
+    if (Result wrong = message(comm, stream, to, type, from, bytes, &work)) return wrong;
     work->sends.push_back({to, from, bytes});
     return SUCCESS;
 }
 
 Result ncclRecv(char *into, size_t bytes, int type, int from, Comm *comm, void *stream) {
     Guard guard;
-    if (type != 0 || from < 0 || from >= comm->world || from == comm->rank) return INVALID_ARGUMENT;
-    if (!bytes || !polestar_standin_is_device(into, bytes)) return INVALID_ARGUMENT;
     Work *work;
-    if (Result wrong = work_of(comm, stream, 1, &work)) return wrong;
+    if (Result wrong = message(comm, stream, from, type, into, bytes, &work)) return wrong;
     work->receives.push_back({from, into, bytes, false, "", false});
     return SUCCESS;
 }
@@ -456,17 +460,15 @@ Result ncclRecv(char *into, size_t bytes, int type, int from, Comm *comm, void *
 // Sums of f32.
 Result ncclReduce(const char *from, char *into, size_t count, int type, int operation, int root, Comm *comm, void *stream) {
     Guard guard;
-    if (type != 7 || operation != 0 || !polestar_standin_is_device(from, 4 * count)) return INVALID_ARGUMENT;
     Work *work;
-    if (Result wrong = work_of(comm, stream, 2, &work)) return wrong;
+    if (Result wrong = sum(comm, stream, type, operation, from, count, &work)) return wrong;
     return part(comm, work, from, into, 4 * count, root);
 }
 
 Result ncclReduceScatter(const char *from, char *into, size_t each, int type, int operation, Comm *comm, void *stream) {
     Guard guard;
-    if (type != 7 || operation != 0 || !polestar_standin_is_device(from, 4 * each * comm->world)) return INVALID_ARGUMENT;
     Work *work;
-    if (Result wrong = work_of(comm, stream, 2, &work)) return wrong;
+    if (Result wrong = sum(comm, stream, type, operation, from, each * comm->world, &work)) return wrong;
     for (int root = 0; root < comm->world; root++)
         if (Result wrong = part(comm, work, from + 4 * each * root, into, 4 * each, root)) return wrong;
     return SUCCESS;

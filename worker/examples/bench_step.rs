@@ -224,8 +224,9 @@ fn plain(args: &Args, sequences: u32, seed: u32) -> Result<PackInput, Failure> {
 
 /// Most memory that this process has had so far; 0 where the system doesn't tell.
 fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let status = std::fs::read_to_string("/proc/self/status").ok();
+    let line = status.as_ref();
+    let line = line.and_then(|s| s.lines().find_map(|l| l.strip_prefix("VmHWM:")));
     let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }

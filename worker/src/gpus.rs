@@ -4,6 +4,7 @@
 //! Nothing here touches CUDA, so that asking costs no context on a device.
 
 use nvml_wrapper::{Nvml, error::NvmlError};
+use polestar_core::ByteCount;
 use std::path::Path;
 
 /// One GPU. What the driver doesn't tell is `None`.
@@ -13,10 +14,10 @@ pub struct Gpu {
     pub uuid: String,
     /// As in `NVIDIA H100 80GB HBM3`.
     pub name: String,
-    /// Memory in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Memory that is in use, in bytes, whoever uses it.
-    pub memory_used_bytes: Option<u64>,
+    /// Memory.
+    pub memory_bytes: Option<ByteCount>,
+    /// Memory that is in use, whoever uses it.
+    pub memory_used_bytes: Option<ByteCount>,
     /// What it draws, in milliwatts.
     pub power_milliwatts: Option<u32>,
     /// The most that it may draw, in milliwatts.
@@ -67,8 +68,8 @@ fn gpu(nvml: &Nvml, index: u32) -> Result<Gpu, NvmlError> {
     Ok(Gpu {
         uuid: device.uuid()?,
         name: device.name()?,
-        memory_bytes: memory.as_ref().map(|memory| memory.total),
-        memory_used_bytes: memory.as_ref().map(|memory| memory.used),
+        memory_bytes: memory.as_ref().map(|memory| ByteCount(memory.total)),
+        memory_used_bytes: memory.as_ref().map(|memory| ByteCount(memory.used)),
         power_milliwatts: device.power_usage().ok(),
         power_limit_milliwatts: device.enforced_power_limit().ok(),
         utilization_percent: device.utilization_rates().ok().map(|rates| rates.gpu),

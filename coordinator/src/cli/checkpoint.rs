@@ -1,14 +1,12 @@
 //! `checkpoint list | verify | prune`.
 
-use super::{
-    Error,
-    table::{bytes, table},
-};
+use super::{Error, table::table};
 use crate::{
     run::Run,
     web::{api::CheckpointView, stored},
 };
 use clap::{Args, Subcommand};
+use polestar_core::ByteCount;
 use polestar_run::{
     Trial,
     checkpoint::{self, Keep, Listed},
@@ -46,7 +44,7 @@ pub(crate) struct PruneArgs {
     /// Newest ones to keep of each trial, at least 2 [default: the run's]
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
-    /// Keep those after each multiple of so many steps, too; 0 for none [default: the run's]
+    /// Keep those after each multiple of this many steps, too; 0 for none [default: the run's]
     #[arg(long, value_name = "STEPS")]
     keep_every: Option<u64>,
     /// Say what would be removed, and remove nothing
@@ -128,7 +126,7 @@ fn row(checkpoint: &CheckpointView) -> Vec<String> {
     vec![
         checkpoint.trial.0.clone(),
         checkpoint.step.0.to_string(),
-        bytes(checkpoint.bytes),
+        ByteCount(checkpoint.bytes).to_string(),
         known(checkpoint.ranks.map(|ranks| ranks.to_string())),
         known(checkpoint.digest.map(|digest| digest.short())),
         state,
@@ -152,7 +150,7 @@ pub(super) async fn verify(run: &Run, trials: &[Trial]) -> Result<usize, Error> 
                         println!(
                             "{id} step {}: sound, {}, digest {digest}",
                             step.0,
-                            bytes(check.bytes)
+                            ByteCount(check.bytes)
                         );
                     }
                     check.damage
@@ -203,7 +201,7 @@ async fn prune(args: &PruneArgs) -> Result<(), Error> {
                 "{word} {} step {} ({}{what})",
                 trial.id,
                 removal.step.0,
-                bytes(of)
+                ByteCount(of)
             );
             objects += removal.objects.len();
             size += of;
@@ -212,7 +210,7 @@ async fn prune(args: &PruneArgs) -> Result<(), Error> {
             checkpoint::prune(&run.store, &recipe, newest, &keep).await?;
         }
     }
-    let size = bytes(size);
+    let size = ByteCount(size);
     match (objects, args.dry_run) {
         (0, _) => println!("nothing to remove: the rule keeps every checkpoint that is there"),
         (_, true) => println!("would remove {objects} objects, {size}; nothing was removed"),

@@ -1,9 +1,10 @@
 //! `corpus import | recipes | synth | inspect | preview | verify`.
 
-use super::{Error, table::bytes};
+use super::Error;
 use crate::calendar::duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use polestar_core::ByteCount;
 use polestar_dataset::{
     Accounts, BadRows, Corpus, CorpusKind, Detection, ImportOptions, Manifest, MappingRecipe,
     Prepared, PreviewOptions, Progress, PromptView, Stage, SynthOptions, Tokenizer, find_prompts,
@@ -65,10 +66,10 @@ pub(crate) struct PreviewArgs {
     /// Show this prompt and who answered it instead; the first digits of its id suffice
     #[arg(long, value_name = "ID", conflicts_with_all = ["triplets", "max_prompt", "max_response", "seed"])]
     prompt: Option<String>,
-    /// Cut prompts to so many tokens, as samples.max_prompt does, and mark where
+    /// Cut prompts to this many tokens, as samples.max_prompt does, and mark where
     #[arg(long, value_name = "TOKENS")]
     max_prompt: Option<usize>,
-    /// Cut responses to so many tokens, as samples.max_response does, and mark where
+    /// Cut responses to this many tokens, as samples.max_response does, and mark where
     #[arg(long, value_name = "TOKENS")]
     max_response: Option<usize>,
     /// Other triplets
@@ -109,8 +110,12 @@ pub(crate) async fn run(command: Command) -> Result<(), Error> {
             }
         }
         Command::Recipes { name: Some(name) } => {
-            MappingRecipe::load(&name)?;
-            print!("{}", MappingRecipe::text(&name).unwrap_or_default());
+            let recipe = MappingRecipe::load(&name)?;
+            match MappingRecipe::text(&name) {
+                Some(text) => print!("{text}"),
+                // A file of the user's own, who has its text.
+                None => println!("{:16} {}", recipe.name, recipe.about),
+            }
         }
         Command::Synth(args) => {
             let store = Store::open(&args.output)?;
@@ -238,7 +243,7 @@ pub(super) async fn watched_import(options: ImportOptions) -> Result<Manifest, E
                 eprintln!(
                     "{} ({}) keeps what was read: the next import to {} goes on from there",
                     folder.display(),
-                    bytes(size),
+                    ByteCount(size),
                     options.output
                 );
             }
@@ -387,10 +392,10 @@ fn told(progress: Progress, elapsed: Duration) -> String {
     let mut text = match stage {
         Stage::Read => format!(
             "{} of {}, {rows} rows, {:.0} rows/s, {}/s",
-            bytes(done),
-            bytes(total),
+            ByteCount(done),
+            ByteCount(total),
             pace(rows),
-            bytes(pace(done - before) as u64)
+            ByteCount(pace(done - before) as u64)
         ),
         _ => format!("{done} of {total} parts"),
     };

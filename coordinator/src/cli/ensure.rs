@@ -1,11 +1,11 @@
 //! Having a sweep's corpus and plan before anything runs.
 
-use super::{Error, corpus::watched_import, starts::starts, table::bytes};
+use super::{Error, corpus::watched_import, starts::starts};
 use crate::{
     run::{cutting, training_sample},
     sweep::{CorpusFacts, Plan, StartFacts, Sweep, Work, plan},
 };
-use polestar_core::Objective;
+use polestar_core::{ByteCount, Objective};
 use polestar_dataset::{
     Accounts, Corpus, CorpusKind, ImportOptions, Origin, PackCost, Packer, SynthOptions,
     SynthOrigin, manifest::MANIFEST_KEY, synth,
@@ -217,7 +217,7 @@ impl Start {
         same_vocabulary(&weights, corpus, rows).await?;
         let size: u64 = weights.files().map(|(_, bytes)| bytes).sum();
         if size > LONG_TO_HASH {
-            eprintln!("hashing {} of start.weights", bytes(size));
+            eprintln!("hashing {} of start.weights", ByteCount(size));
         }
         let manifest = weights.manifest().await?;
         let architecture = weights.architecture();

@@ -1,11 +1,12 @@
 //! `export`: a checkpoint as a folder that others load.
 
-use super::{Error, inspect_run::CorpusArgs, table::bytes};
+use super::{Error, inspect_run::CorpusArgs};
 use crate::{
     export::{Options, Summary, export},
     run::{CheckpointArgs, Chosen},
 };
 use clap::{Args, ValueEnum};
+use polestar_core::ByteCount;
 use polestar_hf::{Dtype, Naming};
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ pub(super) struct ExportArgs {
     /// How its weights are stored
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     dtype: DtypeArg,
-    /// Measure the rewards of so many held-out triplets: their mean and deviation go into README.md, they themselves
+    /// Measure the rewards of this many held-out triplets: their mean and deviation go into README.md, they themselves
     /// with their token ids into calibration.jsonl
     #[arg(long, value_name = "TRIPLETS", default_value_t = 0)]
     calibrate: usize,
@@ -76,7 +77,7 @@ pub(super) async fn run(args: &ExportArgs) -> Result<(), Error> {
         args.output.display()
     );
     for (name, size) in files {
-        println!("  {name}  {}", bytes(size));
+        println!("  {name}  {}", ByteCount(size));
     }
     if let Some(calibration) = calibration {
         println!(

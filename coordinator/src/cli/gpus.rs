@@ -1,6 +1,6 @@
 //! `gpus`: what NVIDIA's driver tells of this machine's GPUs.
 
-use super::table::{bytes, table};
+use super::table::table;
 use polestar_core::chain;
 use polestar_worker::gpus::{Gpu, Gpus};
 
@@ -39,8 +39,8 @@ fn row(gpu: &Gpu) -> Vec<String> {
     let watts = |milliwatts: u32| format!("{} W", milliwatts / 1000);
     vec![
         gpu.name.clone(),
-        known(gpu.memory_bytes, bytes),
-        known(gpu.memory_used_bytes, bytes),
+        known(gpu.memory_bytes, |bytes| bytes.to_string()),
+        known(gpu.memory_used_bytes, |bytes| bytes.to_string()),
         known(gpu.power_milliwatts, watts),
         known(gpu.power_limit_milliwatts, watts),
         known(gpu.utilization_percent, |percent| format!("{percent}%")),
@@ -52,13 +52,14 @@ fn row(gpu: &Gpu) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use polestar_core::ByteCount;
 
     #[test]
     fn what_the_driver_does_not_tell_is_a_question_mark() {
         let gpu = Gpu {
             uuid: "GPU-1".to_owned(),
             name: "NVIDIA H100 80GB HBM3".to_owned(),
-            memory_bytes: Some(80 << 30),
+            memory_bytes: Some(ByteCount(80 << 30)),
             power_milliwatts: Some(71_500),
             ..Gpu::default()
         };

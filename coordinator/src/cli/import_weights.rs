@@ -1,10 +1,8 @@
 //! `import-weights`: whether weights from elsewhere can be started from, and the tokenizer that a corpus needs for it.
 
-use super::{
-    Error,
-    table::{bytes, si},
-};
+use super::{Error, table::si};
 use clap::Args;
+use polestar_core::ByteCount;
 use polestar_hf::{
     Head, Weights,
     tokenizer::{Extended, Vocabulary, with_polar_tokens},
@@ -46,7 +44,7 @@ fn described(weights: &Weights) -> String {
         "weights     {}: {}, {} in {} of {}\n",
         weights.url(),
         architecture.family,
-        bytes(size),
+        ByteCount(size),
         match weights.files().count() {
             1 => "1 file".to_owned(),
             files => format!("{files} files"),

@@ -86,10 +86,13 @@ pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<Ex
     } = train(
         &run,
         &sweep,
-        (entrance, logs),
-        args.retry_abandoned,
-        page,
-        board,
+        Setting {
+            entrance,
+            logs,
+            retry_abandoned: args.retry_abandoned,
+            page,
+            board,
+        },
     )
     .await?;
     print!("{}", summary(&run).await?);
@@ -124,6 +127,19 @@ pub(super) async fn launch(args: LaunchArgs, telemetry: &Telemetry) -> Result<Ex
     }
 }
 
+/// What training has around it in this process.
+struct Setting {
+    /// Where workers come in.
+    entrance: Entrance,
+    /// Where they log to.
+    logs: Logs,
+    retry_abandoned: bool,
+    /// Shows it, if that is wanted.
+    page: Option<Page>,
+    /// What a collector is told of it.
+    board: Board,
+}
+
 /// What came of training.
 struct Trained {
     /// Trials that were abandoned, now or before.
@@ -133,14 +149,14 @@ struct Trained {
 }
 
 /// Trains what has neither a result nor a good reason to have none.
-async fn train(
-    run: &Run,
-    sweep: &Sweep,
-    (entrance, logs): (Entrance, Logs),
-    retry_abandoned: bool,
-    page: Option<Page>,
-    board: Board,
-) -> Result<Trained, Error> {
+async fn train(run: &Run, sweep: &Sweep, setting: Setting) -> Result<Trained, Error> {
+    let Setting {
+        entrance,
+        logs,
+        retry_abandoned,
+        page,
+        board,
+    } = setting;
     let results = run.results().await?;
     let (done, trials) = (results.len(), run.record.plan.trials.len());
     if done > 0 && done < trials {
@@ -223,8 +239,9 @@ async fn lead(run: &Run, sweep: &Sweep, address: String) -> Result<Lead, Error> 
 /// on that a signal ends the launch in order.
 fn signals() -> std::io::Result<Vec<Signal>> {
     let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if !is_ignored(&status, SignalKind::hangup()) {
+    // Where the system doesn't say, signals are taken to do what they do usually.
+    let status = std::fs::read_to_string("/proc/self/status").ok();
+    if status.is_none_or(|status| !is_ignored(&status, SignalKind::hangup())) {
         kinds.push(SignalKind::hangup());
     }
     kinds.into_iter().map(signal).collect()

@@ -246,7 +246,7 @@ struct LaunchArgs {
     /// Try trials again that were abandoned for good, such as one whose loss diverged
     #[arg(long)]
     retry_abandoned: bool,
-    /// Go on although GPUs or CUDA's libraries aren't those that a trial began with; its bits are then nobody's to repeat
+    /// Go on although GPUs or CUDA's libraries aren't those that a trial began with; nobody can then repeat its bits
     #[arg(long)]
     accept_numerics: bool,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use super::{
     ensure::{self, OnCorpus},
     scale,
     speed::Speed,
-    table::{bytes, si, table},
+    table::{si, table},
 };
 use crate::{
     calendar::duration,
@@ -137,7 +137,7 @@ pub(super) fn describe(sweep: &Sweep, plan: &Plan, outlook: &Outlook) -> String 
                 format!("{:.2e}", t.flops_6nd),
                 format!("{:.2e}", 6.0 * t.parameters as f64 * t.plain_tokens),
                 format!("{:.2e}", t.flops_executed),
-                bytes(t.state_bytes),
+                t.state_bytes.to_string(),
                 match worker_seconds(&outlook.speed, t) {
                     Some(seconds) => duration(seconds / world(sweep)),
                     None => "?".to_owned(),
@@ -302,32 +302,13 @@ fn short(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cli::speed::measured_at,
-        sweep::{CorpusFacts, Work},
-    };
+    use crate::{cli::speed::measured_at, sweep::fixture};
     use polestar_laws::report::CutShare;
 
     fn described(axes: &str, speed: Speed) -> String {
-        let text = format!(
-            "name = \"t\"\nstore = \"runs\"\n[corpus]\nurl = \"c\"\n[train]\nbatch = 8\n[train.optimizer]\nlr = 1e-3\n[sweep]\nsizes = [\"nano\"]\n{axes}"
-        );
+        let text = fixture::text(&format!("sizes = [\"nano\"]\n{axes}"));
         let sweep = sweep::read_str("t.toml", &text).unwrap();
-        let work = Work {
-            tokens: 70.0,
-            pairs: 2000.0,
-        };
-        let facts = CorpusFacts {
-            fingerprint: "f".into(),
-            vocab: 300,
-            tokens_per_triplet: 100.0,
-            polar: work,
-            lm: work,
-            distances: None,
-            starts: vec![],
-            start: None,
-        };
-        let plan = sweep::plan(&sweep, &facts).unwrap();
+        let plan = sweep::plan(&sweep, &fixture::facts()).unwrap();
         let outlook = Outlook {
             prompts: 200,
             speed,

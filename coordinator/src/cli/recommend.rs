@@ -4,8 +4,9 @@ use super::{Error, inspect_run};
 use crate::{
     recommend::{Inputs, Request, recommend},
     run::laws_of,
-    sweep::{GIB, StartTable},
+    sweep::StartTable,
 };
+use polestar_core::ByteCount;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -43,17 +44,18 @@ pub(super) async fn run(args: RecommendArgs) -> Result<(), Error> {
     let trials = run.record.plan.trials.iter();
     // Models that take their vocabulary from the corpus have the smallest.
     let vocabulary = trials.map(|t| t.config.recipe.model.vocab_size).min();
+    let vocabulary = vocabulary.ok_or("this run planned no trials")?;
     let inputs = Inputs {
         sweep: &run.record.sweep,
         tokens_per_triplet: run.record.plan.tokens_per_triplet,
-        vocabulary: vocabulary.unwrap_or_default(),
+        vocabulary,
         finished: &report.input().finished,
         analysis: report.analysis(),
         by_compute: report.by_compute(),
     };
     let request = Request {
         flops: args.flops,
-        memory: args.memory_gib.map(|gib| gib * GIB),
+        memory: args.memory_gib.map(ByteCount::from_gib),
         force: args.force,
     };
     let mut found = recommend(&inputs, request)?;

@@ -1,10 +1,8 @@
 //! `runs`: what is in a store of runs.
 
-use super::{
-    Error,
-    table::{bytes, table},
-};
+use super::{Error, table::table};
 use crate::run::Run;
+use polestar_core::ByteCount;
 use polestar_run::lease;
 use polestar_store::{Object, Store};
 
@@ -80,6 +78,6 @@ async fn row(store: &Store, name: &str, objects: &[Object]) -> Result<Vec<String
         state,
         best.map_or_else(|| "-".to_owned(), |(_, loss)| format!("{loss:.4}")),
         best.map_or_else(|| "-".to_owned(), |(id, _)| id.to_string()),
-        bytes(size.map(|object| object.size).sum()),
+        ByteCount(size.map(|object| object.size).sum()).to_string(),
     ])
 }

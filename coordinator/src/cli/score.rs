@@ -45,7 +45,7 @@ pub(crate) struct FromCheckpoint {
     /// The run's trial, instead of RUN#TRIAL
     #[arg(long, value_name = "TRIAL")]
     trial: Option<String>,
-    /// The checkpoint after so many steps, instead of the newest
+    /// The checkpoint after this many steps, instead of the newest
     #[arg(long, value_name = "STEP", requires = "trial")]
     step: Option<u64>,
     /// Where the corpus lies that it was trained on, whose tokenizer is used, if it was moved

@@ -144,10 +144,12 @@ impl Key {
             0 => threads_each(sweep.pool.workers.number()),
             given => given,
         };
-        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let name = info.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.trim() == "model name").then(|| value.trim().to_owned())
+        let name = std::fs::read_to_string("/proc/cpuinfo").ok();
+        let name = name.and_then(|info| {
+            info.lines().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                (key.trim() == "model name").then(|| value.trim().to_owned())
+            })
         });
         Key {
             processor: name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),

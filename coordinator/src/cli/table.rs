@@ -47,19 +47,3 @@ pub(crate) fn si(value: f64) -> String {
         v => format!("{v:.0}"),
     }
 }
-
-/// Bytes in binary units.
-pub(crate) fn bytes(value: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut v = value as f64;
-    let mut unit = 0;
-    while v >= 1024.0 && unit + 1 < UNITS.len() {
-        v /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{value} B")
-    } else {
-        format!("{v:.1} {}", UNITS[unit])
-    }
-}

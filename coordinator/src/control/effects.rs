@@ -231,12 +231,17 @@ impl<L: Launcher> Effects for World<L> {
                 self.puts.spawn(put.instrument(span));
             }
             Command::Scale(workers) => self.launcher.scale(workers),
-            Command::Retire { worker, launch, .. } => {
+            Command::Retire {
+                worker,
+                launch,
+                ending,
+                ..
+            } => {
                 if let Some(worker) = worker {
                     self.server.disconnect(worker);
                 }
                 if let Some(launch) = launch {
-                    self.launcher.retire(&launch);
+                    self.launcher.retire(&launch, ending);
                 }
             }
             Command::Renew => self.renew(),

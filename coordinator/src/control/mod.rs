@@ -9,8 +9,8 @@
 //! ```
 //! [`Service`] owns the loop and its channels; a [`Handle`] is a cheap way to look at it, to listen, and to end it.
 
+mod connection;
 pub mod core;
-mod door;
 mod driver;
 mod effects;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The gRPC service that workers dial into: streams in, events out.
 
 use super::{
+    connection::{Admission, Connections},
     core::{Inventory, WorkerEvent},
-    door::{Door, Guest},
     listen::Listen,
 };
 use crate::launcher::{Contact, LaunchId};
@@ -17,6 +17,7 @@ use polestar_run::{
     },
     protocol::{self, Membership, ProtocolError},
 };
+use polestar_serve::http::Credential;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -106,7 +107,7 @@ impl Server {
         let streams = Streams::default();
         let (events, inbox) = mpsc::unbounded_channel();
         let service = PoolService {
-            bearer: listen.token.bearer(),
+            token: Credential::new(&listen.token.bearer()),
             greeting: Arc::clone(&greeting),
             streams: streams.clone(),
             events,
@@ -118,7 +119,7 @@ impl Server {
             .max_concurrent_streams(CALLS)
             .http2_max_header_list_size(HEADERS)
             .add_service(PoolServer::new(service).max_decoding_message_size(MAX_MESSAGE))
-            .serve_with_incoming(Door::new(listener, listen.tls.as_ref()));
+            .serve_with_incoming(Connections::new(listener, listen.tls.as_ref()));
         Ok(Server {
             contact,
             greeting,
@@ -193,7 +194,7 @@ impl Server {
 
 struct PoolService {
     /// What a worker has to show.
-    bearer: String,
+    token: Credential,
     greeting: Arc<OnceLock<Greeting>>,
     streams: Streams,
     events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
@@ -208,19 +209,14 @@ impl Pool for PoolService {
         &self,
         request: Request<Streaming<FromWorker>>,
     ) -> Result<Response<Self::JoinStream>, Status> {
-        let bearer = request.metadata().get("authorization");
-        let given = bearer.and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
-        // Comparing hashes takes the same time wherever two tokens differ.
-        let right = given
-            .is_some_and(|g| blake3::hash(g.as_bytes()) == blake3::hash(self.bearer.as_bytes()));
-        if !right {
+        if !self.token.is_bearer_of(request.metadata().as_ref()) {
             return Err(Status::unauthenticated(
                 "the token is not this pool's; a launch gives its own to the workers that it starts, and others take \
                  it from the file that `launch --token-file` names",
             ));
         }
-        if let Some(guest) = request.extensions().get::<Guest>() {
-            guest.admit();
+        if let Some(admission) = request.extensions().get::<Admission>() {
+            admission.admit();
         }
         let mut incoming = request.into_inner();
         let hello = match incoming.message().await? {
@@ -352,6 +348,7 @@ fn understand(body: Body) -> Result<Option<WorkerEvent>, MessageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use polestar_core::ByteCount;
     use polestar_run::pool::{CertificateFiles, Token};
     use polestar_worker::agent::{self, Options};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -427,7 +424,9 @@ mod tests {
             assert_eq!(inventory.launch, Some(LaunchId("l".to_owned())));
             let machine = inventory.machine;
             assert_eq!(machine.data_address, Some(contact.addresses[0].ip()));
-            assert!(machine.memory_bytes > Some(1 << 20) && machine.devices[0].count > 0);
+            assert!(
+                machine.memory_bytes > Some(ByteCount(1 << 20)) && machine.devices[0].count > 0
+            );
             server.broadcast(&to_worker::Body::Shutdown(proto::Shutdown {}));
             server.drain(Duration::from_secs(20)).await;
             joined.await.unwrap().unwrap();

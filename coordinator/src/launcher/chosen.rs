@@ -1,6 +1,6 @@
 //! The launcher that a sweep file or a command line names.
 
-use super::{Join, LaunchEvent, LaunchId, Launcher, Local, Slurm};
+use super::{Ending, Join, LaunchEvent, LaunchId, Launcher, Local, Slurm};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -39,11 +39,11 @@ impl Launcher for Chosen {
         }
     }
 
-    fn retire(&mut self, launch: &LaunchId) {
+    fn retire(&mut self, launch: &LaunchId, ending: Ending) {
         match self {
-            Chosen::Local(launcher) => launcher.retire(launch),
-            Chosen::Join(launcher) => launcher.retire(launch),
-            Chosen::Slurm(launcher) => launcher.retire(launch),
+            Chosen::Local(launcher) => launcher.retire(launch, ending),
+            Chosen::Join(launcher) => launcher.retire(launch, ending),
+            Chosen::Slurm(launcher) => launcher.retire(launch, ending),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Workers that somebody else starts: they join by themselves, and leave when they are told to.
 
-use super::{LaunchEvent, LaunchId, Launcher};
+use super::{Ending, LaunchEvent, LaunchId, Launcher};
 use std::time::Duration;
 
 /// Starts nothing.
@@ -11,7 +11,7 @@ impl Launcher for Join {
     /// How many there are is up to whoever starts them.
     fn scale(&mut self, _workers: u32) {}
 
-    fn retire(&mut self, launch: &LaunchId) {
+    fn retire(&mut self, launch: &LaunchId, _ending: Ending) {
         tracing::debug!(%launch, "not a process of this launch; the end of its stream ends it");
     }
 

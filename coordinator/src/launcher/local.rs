@@ -1,6 +1,6 @@
 //! Worker processes on this machine: the coordinator runs its own program again.
 
-use super::{Contact, LaunchEvent, LaunchId, Launcher, Logs};
+use super::{Contact, Ending, LaunchEvent, LaunchId, Launcher, Logs};
 use polestar_core::chain;
 use polestar_run::pool::TOKEN_VARIABLE;
 use polestar_worker::{agent::LAUNCH_VARIABLE, allocator::allocator};
@@ -48,7 +48,7 @@ pub struct Local {
     /// Processes started so far; names them.
     started: u32,
     /// Those that run and are not being ended, with what ends them.
-    running: BTreeMap<LaunchId, oneshot::Sender<()>>,
+    running: BTreeMap<LaunchId, oneshot::Sender<Ending>>,
     /// One task a process, which owns it.
     watches: JoinSet<()>,
     events: mpsc::UnboundedReceiver<LaunchEvent>,
@@ -155,10 +155,10 @@ impl Launcher for Local {
         }
     }
 
-    fn retire(&mut self, launch: &LaunchId) {
+    fn retire(&mut self, launch: &LaunchId, ending: Ending) {
         if let Some(end) = self.running.remove(launch) {
             // Its watch is gone only if it has ended.
-            let _ = end.send(());
+            let _ = end.send(ending);
         }
     }
 
@@ -177,15 +177,15 @@ impl Launcher for Local {
         let _ = tokio::time::timeout(grace, all).await;
         let left = self.watches.len();
         for (_, end) in std::mem::take(&mut self.running) {
-            let _ = end.send(());
+            // They had all of `grace`.
+            let _ = end.send(Ending::Forced);
         }
         while self.watches.join_next().await.is_some() {}
         left
     }
 }
 
-/// How long a worker that is out of the pool may take to end by itself. One that was told to go still tells a collector
-/// of its last steps; one that is stuck doesn't end, and its successor doesn't wait for that.
+/// How long a worker that was asked to go may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(4);
 
 /// Waits for a process's end, or brings it about.
@@ -193,18 +193,24 @@ async fn watch(
     mut child: Child,
     launch: LaunchId,
     log: PathBuf,
-    end: oneshot::Receiver<()>,
+    end: oneshot::Receiver<Ending>,
 ) -> LaunchEvent {
     let status = tokio::select! {
         status = child.wait() => status,
-        Ok(()) = end => match tokio::time::timeout(FAREWELL, child.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                // Failing means that it has ended already.
-                let _ = child.start_kill();
-                child.wait().await
+        Ok(ending) = end => {
+            let farewell = match ending {
+                Ending::Asked => FAREWELL,
+                Ending::Forced => Duration::ZERO,
+            };
+            match tokio::time::timeout(farewell, child.wait()).await {
+                Ok(status) => status,
+                Err(_) => {
+                    // Failing means that it has ended already.
+                    let _ = child.start_kill();
+                    child.wait().await
+                }
             }
-        },
+        }
     };
     LaunchEvent::Ended {
         launch,

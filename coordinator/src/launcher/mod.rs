@@ -102,6 +102,15 @@ pub enum LaunchEvent {
     },
 }
 
+/// How a process is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to go, and has a moment to end by itself: it may still tell a collector of its last steps.
+    Asked,
+    /// At once: what became of it isn't known, or it doesn't answer.
+    Forced,
+}
+
 /// Starts and ends worker processes.
 ///
 /// Nothing here waits for a process: what is asked for is begun, and what comes of it is told by
@@ -112,7 +121,7 @@ pub trait Launcher: Send {
     fn scale(&mut self, workers: u32);
 
     /// Ends a process, however deaf it is. One that has ended is no trouble.
-    fn retire(&mut self, launch: &LaunchId);
+    fn retire(&mut self, launch: &LaunchId, ending: Ending);
 
     /// The next thing that became of a process. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = LaunchEvent> + Send;

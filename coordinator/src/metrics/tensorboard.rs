@@ -120,9 +120,10 @@ enum HparamKind {
 
 /// The name of a file: readers take a folder's files in the order of their names.
 pub(crate) fn file_name(seconds: u64, number: u32) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let host: String = host.trim().chars().filter(|&c| known(c)).collect();
+    let host = host.as_deref().unwrap_or("host").trim();
+    let host: String = host.chars().filter(|&c| known(c)).collect();
     let host = if host.is_empty() { "host" } else { &host };
     format!(
         "{PREFIX}{seconds:010}.{host}.{}.{number:04}",

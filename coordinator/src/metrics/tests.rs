@@ -4,7 +4,7 @@ use super::{
     Followed, tables,
     tensorboard::{Content, PREFIX, Records},
 };
-use crate::sweep::{CorpusFacts, PlannedTrial, Work, plan, read_str};
+use crate::sweep::{PlannedTrial, fixture, plan, read_str};
 use polestar_core::Step;
 use polestar_run::{
     RewardSpread, SetScore,
@@ -13,36 +13,10 @@ use polestar_run::{
 use polestar_store::Store;
 use std::{collections::BTreeMap, path::Path};
 
-const SWEEP: &str = r#"
-name = "t"
-store = "runs"
-[corpus]
-url = "c"
-[train]
-batch = 8
-[train.optimizer]
-lr = 1e-3
-[sweep]
-sizes = ["nano"]
-steps = [20]
-"#;
-
 fn planned() -> PlannedTrial {
-    let facts = CorpusFacts {
-        fingerprint: "f".into(),
-        vocab: 300,
-        tokens_per_triplet: 100.0,
-        polar: Work {
-            tokens: 70.0,
-            pairs: 2000.0,
-        },
-        lm: Work::default(),
-        distances: None,
-        starts: vec![],
-        start: None,
-    };
-    let sweep = read_str("t.toml", SWEEP).expect("a sweep");
-    let plan = plan(&sweep, &facts).expect("a plan");
+    let text = fixture::text("sizes = [\"nano\"]\nsteps = [20]\n");
+    let sweep = read_str("t.toml", &text).expect("a sweep");
+    let plan = plan(&sweep, &fixture::facts()).expect("a plan");
     plan.trials.into_iter().next().expect("a trial")
 }
 

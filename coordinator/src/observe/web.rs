@@ -11,6 +11,7 @@ use axum::{
     routing::get,
 };
 use polestar_run::pool::Token;
+use polestar_serve::http::Credential;
 use polestar_store::traffic;
 use polestar_telemetry::{Board, Sample, text};
 use std::{
@@ -106,9 +107,9 @@ pub fn router(watch: Watch, token: Option<&Token>) -> Router {
     match token {
         None => router,
         Some(token) => {
-            let right = blake3::hash(token.to_hex().as_bytes());
+            let token = Credential::new(&token.to_hex());
             router.layer(middleware::from_fn(move |request: Request, next: Next| {
-                guarded(right, request, next)
+                guarded(token, request, next)
             }))
         }
     }
@@ -118,11 +119,8 @@ async fn metrics(State(watch): State<Watch>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, TEXT)], watch.text().await)
 }
 
-async fn guarded(right: blake3::Hash, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // Comparing hashes takes the same time wherever two tokens differ.
-    if given.is_some_and(|given| blake3::hash(given.as_bytes()) == right) {
+async fn guarded(token: Credential, request: Request, next: Next) -> Response {
+    if token.is_bearer_of(request.headers()) {
         return next.run(request).await;
     }
     let says = "the token is not the one of telemetry.token_file\n";

@@ -82,7 +82,7 @@ fn ask(finished: Vec<FinishedTrial>, request: Request) -> Result<Recommendation,
 fn a_recommendation_is_a_sweep_that_spends_the_budget_on_the_best_size() {
     let request = Request {
         flops: 1e18,
-        memory: Some(5e8),
+        memory: Some(ByteCount(500_000_000)),
         force: false,
     };
     let found = ask(trials(0.0), request).unwrap();
@@ -96,23 +96,18 @@ fn a_recommendation_is_a_sweep_that_spends_the_budget_on_the_best_size() {
     let planned = sweep::plan(
         &sweep,
         &sweep::CorpusFacts {
-            fingerprint: "f".into(),
             vocab: 256,
             tokens_per_triplet: 700.0,
-            polar: sweep::Work::default(),
-            lm: sweep::Work::default(),
-            distances: None,
-            starts: vec![],
-            start: None,
+            ..sweep::fixture::facts()
         },
     )
     .unwrap();
     assert_eq!(planned.trials.len(), 1);
     let spent = planned.trials[0].flops_6nd;
     assert!((spent / 1e18 - 1.0).abs() < 0.01, "{spent}");
-    let held = planned.trials[0].state_bytes as f64;
+    let held = planned.trials[0].state_bytes.0;
     assert!(
-        held <= 5e8,
+        held <= 500_000_000,
         "{held} {:?} {}",
         sweep.train.zero,
         sweep.pool.workers_per_trial

@@ -1,7 +1,7 @@
 //! Why a sweep can't be planned.
 
 use super::variants::{MAX_STEPS, MIN_STEPS};
-use polestar_core::TrialId;
+use polestar_core::{ByteCount, TrialId};
 use polestar_run::config::ConfigError;
 
 /// Why a sweep can't be planned.
@@ -88,13 +88,14 @@ pub enum PlanError {
     },
     /// More than a worker can hold.
     #[error(
-        "trial {trial} needs {needs:.1} GiB on each worker, and pool.memory_gib is {has}; {remedy}"
+        "trial {trial} needs {:.1} GiB on each worker, and pool.memory_gib is {has}; {remedy}",
+        needs.gib()
     )]
     Memory {
         /// The trial.
         trial: TrialId,
-        /// GiB.
-        needs: f64,
+        /// What it needs.
+        needs: ByteCount,
         /// GiB.
         has: f64,
         /// What would fit.

@@ -2,11 +2,11 @@
 
 use super::{
     CorpusFacts, PlanError, PlannedTrial, StartTrial, Sweep, TrialRole, WarmStart, Work,
-    memory::{GIB, Share, State},
+    memory::{Share, State},
     trunk::grow,
     variants::{Duration, Variant},
 };
-use polestar_core::{Objective, Step, TrialId};
+use polestar_core::{ByteCount, Objective, Step, TrialId};
 use polestar_dataset::{PolicyChoice, PolicyDistances};
 use polestar_laws::{Coordinates, Length, Policies, Spread};
 use polestar_model::{HeadKind, ModelConfig, ModelLayout, count};
@@ -315,9 +315,9 @@ impl Maker<'_> {
         }
     }
 
-    /// Bytes of state on a rank, if a worker has them. Copies of other ranks' shards are left out where they are
+    /// The state on a rank, if a worker has room for it. Copies of other ranks' shards are left out where they are
     /// all that doesn't fit.
-    fn fitting(&self, stage: &mut Stage, model: &ModelConfig) -> Result<u64, PlanError> {
+    fn fitting(&self, stage: &mut Stage, model: &ModelConfig) -> Result<ByteCount, PlanError> {
         let layout = &ModelLayout::new(model, HeadKind::of(stage.objective));
         let (pool, train) = (&self.sweep.pool, &stage.train);
         let own = Share {
@@ -330,19 +330,19 @@ impl Maker<'_> {
             train,
             samples,
         };
-        let (needs, least) = (own.bytes(state), own.least_bytes(state));
-        let too_much = |bytes: u64| pool.memory_gib.filter(|has| bytes as f64 > has * GIB);
+        let (needs, least) = (own.memory(state), own.least_memory(state));
+        let too_much = |needs: ByteCount| pool.memory().filter(|has| needs > *has);
         if too_much(needs).is_none() {
             return Ok(needs);
         }
-        let Some(has) = too_much(least) else {
+        let (Some(has), Some(given)) = (too_much(least), pool.memory_gib) else {
             stage.train.memory_tier = MemoryTier::Off;
             return Ok(least);
         };
         let most = pool.workers.number().min(train.lanes);
-        let gib = |share: Share| share.least_bytes(state) as f64 / GIB;
+        let gib = |share: Share| share.least_memory(state).gib();
         let worlds = own.world..=most;
-        let remedy = match Share::smallest(worlds, has * GIB, state) {
+        let remedy = match Share::smallest(worlds, has, state) {
             Some(share) => format!(
                 "train.zero = {} with pool.workers_per_trial = {} needs {:.1} GiB",
                 u8::from(share.zero),
@@ -359,8 +359,8 @@ impl Maker<'_> {
         };
         Err(PlanError::Memory {
             trial: stage.id.clone(),
-            needs: least as f64 / GIB,
-            has,
+            needs: least,
+            has: given,
             remedy,
         })
     }

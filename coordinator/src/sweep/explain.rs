@@ -86,24 +86,11 @@ fn key_at(text: &str, at: usize) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read_str;
-
-    const GOOD: &str = r#"name = "t"
-store = "runs"
-[corpus]
-url = "c"
-[train]
-batch = 8
-[train.optimizer]
-lr = 1e-3
-[sweep]
-sizes = ["nano"]
-steps = [10] # a comment
-"#;
+    use super::super::{fixture::smallest, read_str};
 
     #[test]
     fn a_value_of_the_wrong_type_is_told_with_its_key_and_its_cure() {
-        read_str("t.toml", GOOD).unwrap();
+        read_str("t.toml", &smallest()).unwrap();
         for (from, to, says) in [
             (
                 "steps = [10]",
@@ -161,7 +148,7 @@ steps = [10] # a comment
                 "name = 7: write it in quotes, \"7\"",
             ),
         ] {
-            let text = read_str("t.toml", &GOOD.replace(from, to))
+            let text = read_str("t.toml", &smallest().replace(from, to))
                 .unwrap_err()
                 .to_string();
             assert!(text.contains(says), "{to}: {text}");

@@ -1,6 +1,6 @@
 //! What a worker holds of a trial, and the smallest share of it that fits.
 
-use polestar_core::{Objective, Rank, WorldSize};
+use polestar_core::{ByteCount, Objective, Rank, WorldSize};
 use polestar_dataset::SampleConfig;
 use polestar_model::{HeadKind, ModelLayout};
 use polestar_run::{
@@ -9,9 +9,6 @@ use polestar_run::{
     memory::{Holding, PassTokens, device_memory, memory},
     placement::Zero,
 };
-
-/// Bytes of a GiB.
-pub const GIB: f64 = (1_u64 << 30) as f64;
 
 /// Whose state it is that workers divide among themselves.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +31,9 @@ pub struct Share {
 }
 
 impl Share {
-    /// Most bytes on a rank: of weights, gradients, moments and the copies for checkpoints and for the loss of a worker;
+    /// The most on a rank: weights, gradients, moments and the copies for checkpoints and for the loss of a worker;
     /// on a GPU all that is taken of its memory, activations too, and no copies for checkpoints, which lie elsewhere.
-    pub fn bytes(self, state: &State<'_>) -> u64 {
+    pub fn memory(self, state: &State<'_>) -> ByteCount {
         let State {
             layout,
             train,
@@ -51,7 +48,7 @@ impl Share {
             copies: train.memory_tier == MemoryTier::Auto,
         };
         if train.backend != Backend::Cuda {
-            return memory(layout, holding).total();
+            return ByteCount(memory(layout, holding).total());
         }
         let objective = match layout.head() {
             HeadKind::Reward => Objective::Polar,
@@ -60,31 +57,31 @@ impl Share {
         let tokens = PassTokens::new(samples, objective, &train.batches());
         let ranks = (0..self.world).map(Rank);
         let of_rank = |rank| device_memory(layout, &holding, rank, &tokens).total();
-        ranks.map(of_rank).max().unwrap_or(0)
+        ByteCount(ranks.map(of_rank).max().unwrap_or(0))
     }
 
     /// The same without copies of other ranks' shards: they are kept where there is room.
-    pub fn least_bytes(self, state: &State<'_>) -> u64 {
+    pub fn least_memory(self, state: &State<'_>) -> ByteCount {
         let without = TrainConfig {
             memory_tier: MemoryTier::Off,
             ..state.train.clone()
         };
-        self.bytes(&State {
+        self.memory(&State {
             train: &without,
             ..*state
         })
     }
 
-    /// The fewest workers, and then the lowest ZeRO stage, that need no more than `limit` bytes each.
+    /// The fewest workers, and then the lowest ZeRO stage, that need no more than `limit` each.
     /// Worlds are those among `worlds` that share the lanes equally.
     pub fn smallest(
         worlds: std::ops::RangeInclusive<u32>,
-        limit: f64,
+        limit: ByteCount,
         state: &State<'_>,
     ) -> Option<Share> {
         const STAGES: [Zero; 4] = [Zero::None, Zero::Optimizer, Zero::Gradient, Zero::Weights];
         let worlds = worlds.filter(|&world| state.train.lanes.is_multiple_of(world));
         let mut shares = worlds.flat_map(|world| STAGES.map(|zero| Share { world, zero }));
-        shares.find(|share| share.least_bytes(state) as f64 <= limit)
+        shares.find(|share| share.least_memory(state) <= limit)
     }
 }

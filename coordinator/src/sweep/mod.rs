@@ -5,6 +5,8 @@ mod check;
 mod error;
 mod expand;
 mod explain;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod law_or_values;
 mod memory;
 mod plan;
@@ -20,7 +22,7 @@ mod world;
 
 pub use axes::{Axes, BatchAxis, LrAxis, PaperLaw, TrunkTable};
 pub use error::PlanError;
-pub use memory::{GIB, Share, State};
+pub use memory::{Share, State};
 pub use plan::{
     CorpusFacts, Plan, PlannedTrial, StartFacts, TrialRole, Work, longest_sequence, plan,
 };
@@ -35,7 +37,7 @@ use crate::{
     control::core::Deadlines,
     launcher::{LauncherKind, SlurmTable},
 };
-use polestar_core::Objective;
+use polestar_core::{ByteCount, Objective};
 use polestar_dataset::{ImportOptions, SampleConfig, SynthOptions, Weighting};
 use polestar_eval::Format as BenchFormat;
 use polestar_model::ModelConfig;
@@ -85,7 +87,7 @@ pub struct Sweep {
     /// The workers.
     #[serde(default)]
     pub pool: PoolTable,
-    /// Who is told what happens.
+    /// Where what happens is exported to.
     #[serde(default, skip_serializing_if = "TelemetryTable::is_default")]
     pub telemetry: TelemetryTable,
 }
@@ -208,6 +210,11 @@ pub struct PoolTable {
 }
 
 impl PoolTable {
+    /// Memory of a worker, where it is limited.
+    pub fn memory(&self) -> Option<ByteCount> {
+        self.memory_gib.map(ByteCount::from_gib)
+    }
+
     /// Most workers that train one trial of so many lanes together.
     pub fn largest_world(&self, lanes: u32) -> u32 {
         self.workers_per_trial.most(self.workers.number(), lanes)

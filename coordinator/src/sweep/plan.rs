@@ -6,7 +6,7 @@ use super::{
     expand::{Begin, Family, Maker, Trials},
     sizes,
 };
-use polestar_core::{Digest, RecipeId, TrialId, digest::hex};
+use polestar_core::{ByteCount, Digest, RecipeId, TrialId, digest::hex};
 use polestar_dataset::{LeftOut, Pairs, PolicyDistances, SampleConfig, Wrapper};
 use polestar_laws::Coordinates;
 use polestar_model::ModelConfig;
@@ -115,8 +115,8 @@ pub struct PlannedTrial {
     /// Expected FLOPs, convention `executed`; 0 in plans of versions that didn't tell.
     #[serde(default)]
     pub flops_executed: f64,
-    /// Most bytes of weights, gradients and moments on a rank.
-    pub state_bytes: u64,
+    /// The most of weights, gradients and moments on a rank.
+    pub state_bytes: ByteCount,
 }
 
 /// Expands a sweep for a corpus.

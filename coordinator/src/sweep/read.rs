@@ -288,21 +288,8 @@ fn check_entrance(pool: &PoolTable) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::smallest;
     use super::*;
-
-    const GOOD: &str = r#"
-name = "t"
-store = "runs"
-[corpus]
-url = "c"
-[train]
-batch = 8
-[train.optimizer]
-lr = 1e-3
-[sweep]
-sizes = ["nano"]
-steps = [10]
-"#;
 
     fn refusal(text: &str) -> String {
         read_str("t.toml", text).unwrap_err().to_string()
@@ -310,33 +297,33 @@ steps = [10]
 
     #[test]
     fn an_unknown_key_is_refused_with_file_line_and_the_nearest_key() {
-        read_str("t.toml", GOOD).unwrap();
-        let text = refusal(&GOOD.replace("batch = 8", "batch = 8\nlaness = 8"));
+        read_str("t.toml", &smallest()).unwrap();
+        let text = refusal(&smallest().replace("batch = 8", "batch = 8\nlaness = 8"));
         assert!(
-            text.starts_with("t.toml:8: unknown key `laness`; did you mean `lanes`?"),
+            text.starts_with("t.toml:7: unknown key `laness`; did you mean `lanes`?"),
             "{text}"
         );
     }
 
     #[test]
     fn an_unknown_value_is_refused_with_the_nearest_one() {
-        let text = refusal(&GOOD.replace("batch = 8", "batch = 8\nprecision = \"bf61\""));
+        let text = refusal(&smallest().replace("batch = 8", "batch = 8\nprecision = \"bf61\""));
         assert!(
-            text.starts_with("t.toml:8: unknown value `bf61`; did you mean `bf16`?"),
+            text.starts_with("t.toml:7: unknown value `bf61`; did you mean `bf16`?"),
             "{text}"
         );
-        let text = refusal(&format!("{GOOD}lr = \"polr\"\n"));
+        let text = refusal(&(smallest() + "lr = \"polr\"\n"));
         assert!(
-            text.starts_with("t.toml:13: sweep.lr = \"polr\" is no law; did you mean \"polar\"?"),
+            text.starts_with("t.toml:12: sweep.lr = \"polr\" is no law; did you mean \"polar\"?"),
             "{text}"
         );
     }
 
     #[test]
     fn fine_tuning_wraps_answers_in_newlines_unless_the_file_says_otherwise() {
-        let sft = GOOD.replace("steps = [10]", "steps = [10]\nobjective = \"sft\"");
+        let sft = smallest().replace("steps = [10]", "steps = [10]\nobjective = \"sft\"");
         let wrapper = |text: &str| read_str("t.toml", text).unwrap().samples.wrapper;
-        assert_eq!(wrapper(GOOD), Wrapper::Pretrain);
+        assert_eq!(wrapper(&smallest()), Wrapper::Pretrain);
         assert_eq!(wrapper(&sft), Wrapper::Sft);
         let said = sft.replace("[train]", "[samples]\nwrapper = \"pretrain\"\n[train]");
         assert_eq!(wrapper(&said), Wrapper::Pretrain);
@@ -383,7 +370,7 @@ steps = [10]
                 "no address to listen on",
             ),
         ] {
-            let text = refusal(&GOOD.replace(from, to));
+            let text = refusal(&smallest().replace(from, to));
             assert!(text.contains(says), "{text}");
         }
     }

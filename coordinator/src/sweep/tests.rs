@@ -1,48 +1,20 @@
 //! Every kind of sweep, expanded.
 
-use super::{CorpusFacts, Plan, PlanError, TrialRole, Work, plan, read_str};
+use super::{
+    CorpusFacts, Plan, PlanError, TrialRole,
+    fixture::{facts, text},
+    plan, read_str,
+};
 use polestar_core::{RecipeId, Step};
 use polestar_laws::{Length, Policies, Spread};
 use polestar_run::MemoryTier;
 
-const BASE: &str = r#"
-name = "t"
-store = "runs"
-[corpus]
-url = "c"
-[train]
-batch = 8
-[train.optimizer]
-lr = 1e-3
-[sweep]
-"#;
-
-fn facts() -> CorpusFacts {
-    CorpusFacts {
-        fingerprint: "f".into(),
-        vocab: 300,
-        tokens_per_triplet: 100.0,
-        polar: Work {
-            tokens: 70.0,
-            pairs: 2000.0,
-        },
-        lm: Work {
-            tokens: 60.0,
-            pairs: 1500.0,
-        },
-        distances: None,
-        starts: vec![],
-        start: None,
-    }
-}
-
 fn planned(sweep: &str) -> Result<Plan, PlanError> {
-    let text = format!("{BASE}{sweep}");
-    plan(&read_str("t.toml", &text).unwrap(), &facts())
+    plan(&read_str("t.toml", &text(sweep)).unwrap(), &facts())
 }
 
 fn refused(sweep: &str) -> String {
-    match read_str("t.toml", &format!("{BASE}{sweep}")) {
+    match read_str("t.toml", &text(sweep)) {
         Err(error) => error.to_string(),
         Ok(sweep) => polestar_core::chain::chain(&plan(&sweep, &facts()).unwrap_err()),
     }
@@ -132,7 +104,7 @@ fn lengths_grow_from_a_trunk() {
 #[test]
 fn what_cant_fit_is_refused_with_what_would() {
     let sweep = "sizes = [\"base\"]\nsteps = [10]\n[pool]\nworkers = 8\n";
-    let fits = planned(sweep).unwrap().trials[0].state_bytes as f64;
+    let fits = planned(sweep).unwrap().trials[0].state_bytes.0 as f64;
     let gib = |share: f64| share * fits / f64::from(1 << 30);
     let text = refused(&format!("{sweep}memory_gib = {}\n", gib(0.6)));
     assert!(
@@ -152,11 +124,11 @@ fn copies_of_shards_are_kept_where_there_is_room() {
         });
         let sweep =
             "sizes = [\"base\"]\nsteps = [10]\n[pool]\nworkers = 4\nworkers_per_trial = 4\n";
-        let text = format!("{BASE}{sweep}{memory}");
+        let text = text(&format!("{sweep}{memory}"));
         let text = text.replace("batch = 8\n", &format!("batch = 8\nzero = 1\n{settings}"));
         let found = plan(&read_str("t.toml", &text).unwrap(), &facts()).unwrap();
         let trial = &found.trials[0];
-        (trial.config.execution.memory_tier, trial.state_bytes)
+        (trial.config.execution.memory_tier, trial.state_bytes.0)
     };
     let (kept, with) = tier("", None);
     let (off, without) = tier("memory_tier = \"off\"\n", None);

@@ -30,11 +30,12 @@ impl Workers {
         }
     }
 
-    /// What `CUDA_VISIBLE_DEVICES` is to say for each worker; nothing where workers aren't counted by GPUs.
+    /// What `CUDA_VISIBLE_DEVICES` is to say for each worker; nothing where workers aren't counted by GPUs, or where
+    /// there is none, which [`Workers::check`] refuses.
     pub fn devices(self) -> Vec<String> {
         match self {
             Workers::Fixed(_) => Vec::new(),
-            Workers::Gpus => gpus().clone().unwrap_or_default(),
+            Workers::Gpus => gpus().iter().flatten().cloned().collect(),
         }
     }
 

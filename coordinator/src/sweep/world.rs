@@ -2,7 +2,7 @@
 
 use super::{
     Sweep,
-    memory::{GIB, Share, State},
+    memory::{Share, State},
 };
 use polestar_model::{HeadKind, ModelLayout};
 use polestar_run::{Order, Trial};
@@ -142,7 +142,7 @@ pub fn least_world(sweep: &Sweep, trial: &Trial, most: u32) -> u32 {
     if let Order::Fast { world, .. } = trial.recipe.arithmetic.order {
         return world;
     }
-    let Some(gib) = sweep.pool.memory_gib else {
+    let Some(has) = sweep.pool.memory() else {
         return 1;
     };
     let layout = ModelLayout::new(&trial.recipe.model, HeadKind::of(trial.recipe.objective));
@@ -157,7 +157,7 @@ pub fn least_world(sweep: &Sweep, trial: &Trial, most: u32) -> u32 {
             world: *world,
             zero,
         };
-        share.least_bytes(&state) as f64 <= gib * GIB
+        share.least_memory(&state) <= has
     };
     (1..=most).find(fits).unwrap_or(most)
 }

@@ -13,6 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use polestar_serve::http::Credential;
 use std::{net::IpAddr, sync::Arc};
 
 /// Carries what the page was given.
@@ -94,13 +95,8 @@ pub(super) async fn known(
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    let shown = request.headers().get(header::AUTHORIZATION);
-    let shown = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // Hashes are compared in constant time.
-    let is_known = app.token.is_none_or(|token| {
-        shown.is_some_and(|shown| blake3::hash(shown.trim().as_bytes()) == token)
-    });
-    if !is_known {
+    let token = app.token;
+    if token.is_some_and(|token| !token.is_bearer_of(request.headers())) {
         return Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
             "Authorization: Bearer TOKEN is needed, with what is in the page's token file",
@@ -116,8 +112,7 @@ pub(super) async fn own(
     next: Next,
 ) -> Result<Response, Refusal> {
     let shown = request.headers().get(&CSRF);
-    let is_own = shown
-        .is_some_and(|shown| blake3::hash(shown.as_bytes()) == blake3::hash(app.csrf.as_bytes()));
+    let is_own = shown.is_some_and(|shown| Credential::new(&app.csrf).is(shown.as_bytes()));
     if !is_own {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,

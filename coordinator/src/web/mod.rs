@@ -27,7 +27,7 @@ use feed::{Journal, Shared};
 use laws::Laws;
 use polestar_core::{Step, TrialId};
 use polestar_run::pool::Token;
-use polestar_serve::http::{Certificate, Door, Place, ServeError};
+use polestar_serve::http::{Certificate, Credential, ListenOptions, Listener, ServeError};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -69,8 +69,8 @@ pub enum Error {
 
 /// A page that listens and answers nobody yet.
 pub struct Page {
-    door: Door,
-    token: Option<blake3::Hash>,
+    listener: Listener,
+    token: Option<Credential>,
     csrf: String,
 }
 
@@ -80,7 +80,7 @@ struct App {
     shared: Shared,
     /// `None` where this process doesn't lead the run.
     handle: Option<Handle>,
-    token: Option<blake3::Hash>,
+    token: Option<Credential>,
     csrf: String,
     /// Whether only this machine can reach it.
     is_local: bool,
@@ -118,7 +118,7 @@ impl Page {
     /// # Errors
     /// [`Error::Serve`]: an address that others can reach without TLS and a token among them.
     pub async fn open(options: &Options) -> Result<Page, Error> {
-        let door = Door::open(Place {
+        let listener = Listener::open(ListenOptions {
             address: options.address,
             certificate: options.certificate.as_ref(),
             has_token: options.token.is_some(),
@@ -127,8 +127,8 @@ impl Page {
         });
         let token = options.token.as_ref();
         Ok(Page {
-            door: door.await?,
-            token: token.map(|token| blake3::hash(token.to_hex().as_bytes())),
+            listener: listener.await?,
+            token: token.map(|token| Credential::new(&token.to_hex())),
             csrf: blake3::Hash::from(rand::random::<[u8; 32]>())
                 .to_hex()
                 .to_string(),
@@ -137,7 +137,7 @@ impl Page {
 
     /// Where to look.
     pub fn url(&self) -> String {
-        format!("{}/", self.door.url())
+        format!("{}/", self.listener.url())
     }
 
     /// Shows a run that this process leads, from its beginning on.
@@ -173,21 +173,25 @@ impl Page {
         handle: Option<Handle>,
         feeding: JoinHandle<()>,
     ) -> Serving {
-        let Page { door, token, csrf } = self;
+        let Page {
+            listener,
+            token,
+            csrf,
+        } = self;
         let app = Arc::new(App {
             run: run.clone(),
             shared,
             handle,
             token,
             csrf,
-            is_local: door.address().ip().is_loopback(),
+            is_local: listener.address().ip().is_loopback(),
             laws: tokio::sync::Mutex::default(),
             curves: Mutex::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
         });
         let routes = routes::routes(&app);
         let serving = tokio::spawn(async move {
-            door.serve(routes, DRAIN, std::future::pending()).await;
+            listener.serve(routes, DRAIN, std::future::pending()).await;
         });
         Serving {
             tasks: vec![feeding, serving],

@@ -23,7 +23,7 @@ pub(super) async fn stream(State(app): State<Arc<App>>) -> Result<Response, Refu
     let Ok(place) = Arc::clone(&app.streams).try_acquire_owned() else {
         return Err(Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "so many browsers watch already; close some",
+            "too many browsers are watching already; close some",
         ));
     };
     // From before the status was taken on, so that nothing falls between.

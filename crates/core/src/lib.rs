@@ -15,6 +15,7 @@ pub mod similarity;
 pub mod span;
 pub mod trace;
 pub mod tree;
+pub mod units;
 
 pub use align::{ALIGNMENT, aligned};
 pub use chain::{causes, chain};
@@ -25,3 +26,4 @@ pub use objective::Objective;
 pub use precision::Precision;
 pub use span::Span;
 pub use trace::TraceContext;
+pub use units::ByteCount;

@@ -120,7 +120,7 @@ impl Evaluator {
             let scorers: [(&str, &mut dyn Rewards); 2] =
                 [("length", &mut Length), ("TF-IDF", &mut tf_idf)];
             for (name, scorer) in scorers {
-                let scored = evaluator.score(scorer, (name, false, true), progress);
+                let scored = evaluator.score(scorer, Scoring::baseline(name), progress);
                 let scored = scored.expect("baselines give finite rewards, one an answer");
                 evaluator.baselines.push(scored);
             }
@@ -160,10 +160,19 @@ impl Evaluator {
         progress: Progress<'_>,
     ) -> Result<Evaluation, RewardError> {
         let name = &options.model;
-        let mut scored = vec![self.score(model, (name, true, true), progress)?];
+        let whole = Scoring {
+            name,
+            is_model: true,
+            with_reference: true,
+        };
+        let mut scored = vec![self.score(model, whole, progress)?];
         if self.bench.account.references > 0 && options.without_reference {
-            let name = format!("{name}, no reference");
-            scored.push(self.score(model, (&name, true, false), progress)?);
+            let without = Scoring {
+                name: &format!("{name}, no reference"),
+                with_reference: false,
+                ..whole
+            };
+            scored.push(self.score(model, without, progress)?);
         }
         let mut own = Vec::new();
         if !self.baselines.is_empty()
@@ -197,19 +206,19 @@ impl Evaluator {
         })
     }
 
-    /// What a scorer came to: its name, whether it is the model, and whether it sees references.
+    /// What a scorer came to.
     fn score(
         &self,
         rewards: &mut dyn Rewards,
-        (name, is_model, with_reference): (&str, bool, bool),
+        scorer: Scoring<'_>,
         progress: Progress<'_>,
     ) -> Result<(ScorerResult, Vec<Judged>), RewardError> {
         let (format, bench) = (self.format, &self.bench);
-        let judged = judge_all(format, bench, rewards, (name, with_reference), progress)?;
+        let judged = judge_all(format, bench, rewards, scorer, progress)?;
         let result = ScorerResult {
-            name: name.to_owned(),
-            is_model,
-            with_reference: with_reference && bench.account.references > 0,
+            name: scorer.name.to_owned(),
+            is_model: scorer.is_model,
+            with_reference: scorer.with_reference && bench.account.references > 0,
             accuracies: self.tasks.accuracies(&judged),
             tied: self.tasks.tied(&judged),
         };
@@ -217,13 +226,38 @@ impl Evaluator {
     }
 }
 
+/// Who gives rewards, and what it is shown.
+#[derive(Clone, Copy)]
+struct Scoring<'a> {
+    /// What it is called.
+    name: &'a str,
+    is_model: bool,
+    /// Whether it sees references, where there are some.
+    with_reference: bool,
+}
+
+impl Scoring<'_> {
+    fn baseline(name: &str) -> Scoring<'_> {
+        Scoring {
+            name,
+            is_model: false,
+            with_reference: true,
+        }
+    }
+}
+
 fn judge_all(
     format: Format,
     bench: &Bench,
     rewards: &mut dyn Rewards,
-    (name, with_reference): (&str, bool),
+    scorer: Scoring<'_>,
     progress: Progress<'_>,
 ) -> Result<Vec<Judged>, RewardError> {
+    let Scoring {
+        name,
+        with_reference,
+        ..
+    } = scorer;
     let (mut judged, mut answers) = (Vec::new(), 0);
     let mut left = &bench.questions[..];
     while !left.is_empty() {

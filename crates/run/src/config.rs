@@ -5,7 +5,7 @@ use crate::{
     placement::{Reduction, Zero},
     schedule::{Schedule, ScheduleError},
 };
-use polestar_core::{Precision, Step};
+use polestar_core::{ByteCount, Precision, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +137,7 @@ pub struct CheckpointConfig {
     /// How many of the newest are kept, at least 2.
     #[schemars(extend("unit" = "checkpoints"))]
     pub keep: usize,
-    /// Those after each multiple of so many steps are kept as well. 0: none.
+    /// Those after each multiple of this many steps are kept as well. 0: none.
     #[schemars(extend("unit" = "steps"))]
     pub keep_every: u64,
     /// Steps after which there is one in any case, and stays: others start from it.
@@ -186,9 +186,9 @@ pub struct LoaderConfig {
 }
 
 impl LoaderConfig {
-    /// That memory in bytes.
-    pub fn memory(&self) -> u64 {
-        self.memory_mib << 20
+    /// That memory.
+    pub fn memory(&self) -> ByteCount {
+        ByteCount::from_mib(self.memory_mib)
     }
 
     fn is_default(&self) -> bool {
@@ -199,7 +199,7 @@ impl LoaderConfig {
 impl Default for LoaderConfig {
     fn default() -> Self {
         LoaderConfig {
-            memory_mib: polestar_dataset::loader::DEFAULT_MEMORY >> 20,
+            memory_mib: polestar_dataset::loader::DEFAULT_MEMORY.mib(),
         }
     }
 }

@@ -35,7 +35,7 @@ pub enum Schedule {
         #[serde(default)]
         floor: f32,
     },
-    /// The same, told in steps: up to its decay it is the same whatever the length, so that trials of
+    /// The same, given in steps: up to its decay it is the same whatever the length, so that trials of
     /// several lengths have a trunk in common.
     WsdSteps {
         /// Steps spent rising linearly from zero.
@@ -81,7 +81,7 @@ pub enum ScheduleError {
         /// Fraction of the steps that it falls.
         decay: f32,
     },
-    /// The same, told in steps.
+    /// The same, given in steps.
     #[error(
         "warmup = {warmup} and decay = {decay} are more than the trial's {steps} steps; lower one, or train longer"
     )]

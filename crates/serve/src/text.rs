@@ -141,9 +141,15 @@ impl Texts {
         let candidates: Vec<_> = candidates.collect::<Result<_, _>>()?;
         let (candidates, candidate_cuts): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
         let special = self.corpus.tokenizer().special();
-        let answered = (of_reference.as_deref(), &reference[..]);
         Ok(Tokenized {
-            tree: TokenTree::new(samples, special, &prompt, answered, &candidates),
+            tree: TokenTree::new(
+                samples,
+                special,
+                &prompt,
+                of_reference.as_deref(),
+                &reference,
+                &candidates,
+            ),
             cuts: Cuts {
                 prompt: prompt_cut,
                 reference: reference_cut,

@@ -49,7 +49,7 @@ impl fmt::Display for Obstacles {
     /// "3 because one policy only answered it, 2 because …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = self.0.iter();
-        let each = each.map(|(obstacle, count)| format!("{count} because {}", obstacle.told()));
+        let each = each.map(|(obstacle, count)| format!("{count} because {}", obstacle.because()));
         f.write_str(&each.collect::<Vec<_>>().join(", "))
     }
 }
@@ -84,7 +84,7 @@ impl fmt::Display for Unusable {
             Some(Obstacle::NoPair) if obstacles.of(Obstacle::NoPair) == prompts => {
                 "every policy has one distinct answer to a prompt"
             }
-            Some(obstacle) => obstacle.told(),
+            Some(obstacle) => obstacle.because(),
             None => "there are none",
         };
         write!(f, "no prompt can give a triplet: {cause}")?;

@@ -45,7 +45,14 @@ impl Kernels for Flex {
         spans: Spans,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         if !all_f32([&q, &k, &v, &out, &log_sums, &grad]) {
-            return portable::attention_backward::<Self>(q, k, v, out, log_sums, grad, &spans);
+            let attended = portable::Attended {
+                q,
+                k,
+                v,
+                out,
+                log_sums,
+            };
+            return portable::attention_backward::<Self>(attended, grad, &spans);
         }
         let (q, k, v) = (Rows::new(q), Rows::new(k), Rows::new(v));
         let (out, log_sums, grad) = (Rows::new(out), Rows::new(log_sums), Rows::new(grad));

@@ -174,13 +174,11 @@ fn compile(source: &Source, architecture: &str) -> Result<Vec<u8>, CudaError> {
     // SAFETY: the program was created above and is destroyed when it is dropped.
     unsafe {
         if nvrtc::result::compile_program(program.0, &options).is_err() {
-            let log = nvrtc::result::get_program_log(program.0).unwrap_or_default();
-            let bytes = log
-                .iter()
-                .map(|&c| c as u8)
-                .take_while(|&c| c != 0)
-                .collect();
-            return Err(refused(String::from_utf8(bytes).unwrap_or_default()));
+            let log = nvrtc::result::get_program_log(program.0);
+            let log = log.map_err(|error| refused(format!("it doesn't say why: {error}")))?;
+            let bytes = log.iter().map(|&c| c as u8).take_while(|&c| c != 0);
+            let bytes: Vec<u8> = bytes.collect();
+            return Err(refused(String::from_utf8_lossy(&bytes).into_owned()));
         }
         let failed = |error: nvrtc::result::NvrtcError| refused(error.to_string());
         let mut bytes = 0;

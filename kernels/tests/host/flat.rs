@@ -279,7 +279,12 @@ fn adamw_has_the_bits_of_the_cpu() {
                 vec![update.launch()]
             });
             let (mut param, mut m, mut v) = (param.clone(), m.clone(), v.clone());
-            adamw::step(&config, 3, 0.37, &mut param, &mut m, &mut v, &grad);
+            let parameters = adamw::Parameters {
+                param: &mut param,
+                m: &mut m,
+                v: &mut v,
+            };
+            adamw::step(&config, 3, 0.37, parameters, &grad);
             assert_eq!(
                 copy,
                 Output::Bf16(param.iter().map(|&p| narrow(p)).collect())

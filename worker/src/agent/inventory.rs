@@ -1,6 +1,7 @@
 //! What this process can train with, as the system tells it.
 
 use crate::gpus::{Gpu, Gpus};
+use polestar_core::ByteCount;
 use polestar_run::pool::{Device, GpuState, Machine};
 use std::{
     net::IpAddr,
@@ -70,11 +71,13 @@ fn threads(told: Option<&str>) -> u32 {
 }
 
 /// Bytes that this process may use: those of the machine, or of the tightest control group around it.
-fn memory(proc: &Path, groups: &Path) -> Option<u64> {
+fn memory(proc: &Path, groups: &Path) -> Option<ByteCount> {
     let whole = std::fs::read_to_string(proc.join("meminfo")).ok();
     let whole = whole.and_then(|text| total(&text));
-    let own = std::fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
-    whole.into_iter().chain(limits(&own, groups)).min()
+    let own = std::fs::read_to_string(proc.join("self/cgroup")).ok();
+    let limits = own.map(|own| limits(&own, groups));
+    let all = whole.into_iter().chain(limits.into_iter().flatten());
+    all.min().map(ByteCount)
 }
 
 /// The machine's memory, by what Linux says of it.
@@ -104,7 +107,9 @@ fn limits(own: &str, groups: &Path) -> Vec<u64> {
             .ancestors()
             .take_while(|group| group.starts_with(&root))
         {
-            let text = std::fs::read_to_string(group.join(file)).unwrap_or_default();
+            let Ok(text) = std::fs::read_to_string(group.join(file)) else {
+                continue;
+            };
             // The newer kind says `max` where there is no limit.
             found.extend(text.trim().parse::<u64>().ok());
         }
@@ -127,22 +132,26 @@ mod tests {
         let found = || memory(&root.path().join("proc"), &root.path().join("groups"));
         assert_eq!(found(), None);
         write("proc/meminfo", "MemFree: 5 kB\nMemTotal:      16384 kB\n");
-        assert_eq!(found(), Some(16 << 20));
+        assert_eq!(found(), Some(ByteCount(16 << 20)));
         write("proc/self/cgroup", "0::/job/step\n");
         write("groups/job/step/memory.max", "max\n");
         write("groups/job/memory.max", "8388608\n");
-        assert_eq!(found(), Some(8 << 20), "that of the group around it");
+        assert_eq!(
+            found(),
+            Some(ByteCount(8 << 20)),
+            "that of the group around it"
+        );
         write("groups/job/step/memory.max", "4194304\n");
-        assert_eq!(found(), Some(4 << 20));
+        assert_eq!(found(), Some(ByteCount(4 << 20)));
         write("proc/self/cgroup", "3:cpu:/job\n2:memory:/old\n");
         write("groups/memory/old/memory.limit_in_bytes", "1048576\n");
-        assert_eq!(found(), Some(1 << 20));
+        assert_eq!(found(), Some(ByteCount(1 << 20)));
         // Without a limit, the older kind says more than anybody has.
         write(
             "groups/memory/old/memory.limit_in_bytes",
             "9223372036854771712\n",
         );
-        assert_eq!(found(), Some(16 << 20));
+        assert_eq!(found(), Some(ByteCount(16 << 20)));
     }
 
     #[test]

@@ -21,6 +21,8 @@ mod mesh;
 #[cfg(feature = "cuda")]
 mod nccl;
 mod operation;
+#[cfg(feature = "cuda")]
+mod over_mesh;
 mod plan;
 mod ring;
 mod sealed;

@@ -5,11 +5,11 @@
 //! the device by whoever waits for it.
 
 use super::{
-    Aborter, CollectiveError, LaneSum, MeshTransport, Neighbours, Partials, Passed, Peers, Pending,
-    Transport,
+    LaneSum, MeshTransport, Neighbours, Partials, Passed, Peers, Pending, Transport,
+    over_mesh::OverMesh,
 };
 use crate::{engine::CudaEngine, host::HostBuffer};
-use polestar_core::{Rank, Step, WorldSize, tree::add_into};
+use polestar_core::tree::add_into;
 use polestar_kernels::cuda::{Class, Device, DeviceVec, Event};
 use std::ops::Range;
 
@@ -25,58 +25,18 @@ impl Staged {
         Staged { mesh }
     }
 
-    pub(super) fn mesh(&mut self) -> &mut MeshTransport {
-        &mut self.mesh
-    }
-
     fn is_alone(&self) -> bool {
         self.mesh.world().0 == 1
     }
 }
 
-impl Peers for Staged {
-    fn rank(&self) -> Rank {
-        self.mesh.rank()
+impl OverMesh for Staged {
+    fn mesh(&self) -> &MeshTransport {
+        &self.mesh
     }
 
-    fn world(&self) -> WorldSize {
-        self.mesh.world()
-    }
-
-    fn exchange(&mut self, local: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        self.mesh.exchange(local)
-    }
-
-    fn gather(
-        &mut self,
-        root: Rank,
-        local: &[u8],
-    ) -> Result<Option<Vec<Vec<u8>>>, CollectiveError> {
-        self.mesh.gather(root, local)
-    }
-
-    fn broadcast(&mut self, root: Rank, local: &[u8]) -> Result<Vec<u8>, CollectiveError> {
-        self.mesh.broadcast(root, local)
-    }
-
-    fn all_to_all(&mut self, to: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        self.mesh.all_to_all(to)
-    }
-
-    fn hosts(&self) -> Vec<usize> {
-        self.mesh.hosts()
-    }
-
-    fn sent(&self) -> [u64; 2] {
-        self.mesh.sent()
-    }
-
-    fn at_step(&mut self, step: Step) {
-        self.mesh.at_step(step);
-    }
-
-    fn aborter(&self) -> Aborter {
-        self.mesh.aborter()
+    fn mesh_mut(&mut self) -> &mut MeshTransport {
+        &mut self.mesh
     }
 }
 

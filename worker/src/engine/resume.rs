@@ -237,7 +237,7 @@ fn offers<E: Engine, T: Transport<E>>(
     let all = env.collective.exchange(&told)?;
     let all: Result<Vec<Told>, _> = all.iter().map(|b| serde_json::from_slice(b)).collect();
     let all = all.map_err(|error| checkpoint::Error::Entry(error.to_string()))?;
-    let [floor, limit] = all.first().map(|told| told.stored).unwrap_or_default();
+    let [floor, limit] = all.first().expect("rank 0 says something").stored;
     let offers: Vec<Vec<Offer>> = all.into_iter().map(|told| told.offers).collect();
     let layout = stepper.layout();
     let segments: Vec<usize> = layout.segments.iter().map(|s| s.elements).collect();

@@ -228,7 +228,8 @@ impl<E: Engine> Stepper<E> {
         let sums: Vec<f64> = sums.flatten().collect();
         self.parts.optimizer += watch.lap();
         let norm = self.norm(transport, &sums)?;
-        let Shards { own, copied } = self.prepared.take().unwrap_or_default();
+        let prepared = self.prepared.take();
+        let Shards { own, copied } = prepared.expect("it was put there above");
         if !norm.is_finite() {
             return Err(StepError::Norm(norm));
         }

@@ -46,7 +46,7 @@ pub use status::{Status, TrialState, TrialStatus, Warmth};
 
 use super::journal::Entry;
 use crate::{
-    launcher::{LaunchEvent, LaunchId},
+    launcher::{Ending, LaunchEvent, LaunchId},
     run::{AbandonedTrial, Setback, Spent, TrialResult},
 };
 use polestar_core::{Generation, Rank, TrialId, WorkerId};
@@ -71,7 +71,7 @@ impl From<Moment> for f64 {
 impl From<f64> for Moment {
     fn from(seconds: f64) -> Moment {
         // What is no time is the beginning.
-        Moment(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+        Moment(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO))
     }
 }
 
@@ -366,6 +366,8 @@ pub enum Command {
         launch: Option<LaunchId>,
         /// Why.
         reason: RetireReason,
+        /// How its process is ended.
+        ending: Ending,
     },
     /// Renew the lease; [`Event::Lease`] answers.
     Renew,

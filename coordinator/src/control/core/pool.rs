@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     control::journal::Entry,
-    launcher::{LaunchEvent, LaunchId},
+    launcher::{Ending, LaunchEvent, LaunchId},
 };
 use polestar_core::{Generation, WorkerId};
 use polestar_run::failure::Trouble;
@@ -117,10 +117,16 @@ impl Core {
                 reason,
             });
         }
+        // Who was asked to go, and went, is trusted to end.
+        let ending = match reason {
+            RetireReason::Left if entry.leaving => Ending::Asked,
+            _ => Ending::Forced,
+        };
         self.commands.push(Command::Retire {
             worker: Some(worker),
             launch,
             reason,
+            ending,
         });
         if !entry.is_ours {
             // No launcher will say that its process ended.
@@ -223,6 +229,7 @@ impl Core {
             worker: None,
             launch: Some(launch),
             reason,
+            ending: Ending::Forced,
         });
     }
 }

@@ -391,6 +391,7 @@ fn whoever_is_stuck_while_preparing_is_retired_and_blamed() {
             stage: Stage::Preparing,
             seconds: Deadlines::default().preparing_seconds
         },
+        ending: Ending::Forced,
     }));
     pool.stopped(1, 1);
     let cause = pool.setbacks().remove(0).to_string();

@@ -28,7 +28,7 @@ pub(crate) use calls::{Call, Commands, Programs};
 pub(crate) use parse::{queue, submitted};
 pub(crate) use status::{describe, is_at_work};
 
-use super::{LaunchEvent, LaunchId, Launcher};
+use super::{Ending, LaunchEvent, LaunchId, Launcher};
 use keeper::{Habits, Keeper, Order};
 use polestar_run::pool::Token;
 use pool::{Pool, Start};
@@ -128,7 +128,8 @@ impl Launcher for Slurm {
         self.order(Order::Scale(workers));
     }
 
-    fn retire(&mut self, launch: &LaunchId) {
+    /// Every task has a while to end by itself before its job is asked to end it.
+    fn retire(&mut self, launch: &LaunchId, _ending: Ending) {
         // A worker that joined by itself is no job of ours.
         if let Some(start) = Start::of(launch) {
             self.order(Order::Retire(start));

@@ -60,11 +60,12 @@ pub fn by_params(
                 ),
             );
         }
-        if of_size.iter().any(|c| c.compute() > best.compute()) {
+        if let Some(compute) = best.compute()
+            && of_size.iter().any(|c| c.compute() > Some(compute))
+        {
             selection.cautions.push(format!(
-                "Size {} did best at {:.2e} FLOPs, not at its largest compute: longer training stopped helping.",
-                best.size,
-                best.flops.unwrap_or_default()
+                "Size {} did best at {compute:.2e} FLOPs, not at its largest compute: longer training stopped helping.",
+                best.size
             ));
         }
     }

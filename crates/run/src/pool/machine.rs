@@ -1,6 +1,7 @@
 //! What a worker has to train with, as it tells when it joins.
 
 use crate::proto;
+use polestar_core::ByteCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// Memory that it may use, in bytes: the machine's, or less where a control group says so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
+    pub memory_bytes: Option<ByteCount>,
     /// The address on which the other ranks of a trial reach it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_address: Option<IpAddr>,
@@ -39,10 +40,10 @@ pub struct Device {
 pub struct GpuState {
     /// Memory in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
+    pub memory_bytes: Option<ByteCount>,
     /// Memory in use, in bytes, whoever uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_used_bytes: Option<u64>,
+    pub memory_used_bytes: Option<ByteCount>,
     /// What it drew, in watts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_watts: Option<u32>,
@@ -65,8 +66,8 @@ impl From<Device> for proto::Device {
         proto::Device {
             kind,
             count,
-            memory_bytes: gpu.memory_bytes,
-            memory_used_bytes: gpu.memory_used_bytes,
+            memory_bytes: gpu.memory_bytes.map(|bytes| bytes.0),
+            memory_used_bytes: gpu.memory_used_bytes.map(|bytes| bytes.0),
             power_watts: gpu.power_watts,
             power_limit_watts: gpu.power_limit_watts,
             utilization_percent: gpu.utilization_percent,
@@ -80,8 +81,8 @@ impl From<proto::Device> for Device {
             kind: device.kind,
             count: device.count,
             gpu: GpuState {
-                memory_bytes: device.memory_bytes,
-                memory_used_bytes: device.memory_used_bytes,
+                memory_bytes: device.memory_bytes.map(ByteCount),
+                memory_used_bytes: device.memory_used_bytes.map(ByteCount),
                 power_watts: device.power_watts,
                 power_limit_watts: device.power_limit_watts,
                 utilization_percent: device.utilization_percent,
@@ -96,7 +97,7 @@ impl From<Machine> for proto::Machine {
         proto::Machine {
             job: machine.job.unwrap_or_default(),
             devices: devices.map(proto::Device::from).collect(),
-            memory_bytes: machine.memory_bytes.unwrap_or_default(),
+            memory_bytes: machine.memory_bytes.unwrap_or_default().0,
             data_address: machine
                 .data_address
                 .map_or(String::new(), |a| a.to_string()),
@@ -111,7 +112,7 @@ impl From<proto::Machine> for Machine {
         Machine {
             job: Some(machine.job).filter(|job| !job.is_empty()),
             devices: devices.map(Device::from).collect(),
-            memory_bytes: Some(machine.memory_bytes).filter(|&bytes| bytes > 0),
+            memory_bytes: Some(ByteCount(machine.memory_bytes)).filter(|bytes| bytes.0 > 0),
             data_address: machine.data_address.parse().ok(),
         }
     }
@@ -135,13 +136,13 @@ mod tests {
                     kind: "NVIDIA H100 80GB HBM3".to_owned(),
                     count: 1,
                     gpu: GpuState {
-                        memory_bytes: Some(80 << 30),
+                        memory_bytes: Some(ByteCount(80 << 30)),
                         power_watts: Some(0),
                         ..GpuState::default()
                     },
                 },
             ],
-            memory_bytes: Some(1 << 35),
+            memory_bytes: Some(ByteCount(1 << 35)),
             data_address: Some([10, 0, 0, 7].into()),
         };
         for machine in [whole, Machine::default()] {

@@ -4,6 +4,28 @@ use crate::{RewardSpread, SetScore, metrics::Row, proto};
 use polestar_core::Step;
 use std::collections::{BTreeMap, HashMap};
 
+impl From<RewardSpread> for proto::RewardSpread {
+    fn from(rewards: RewardSpread) -> Self {
+        proto::RewardSpread {
+            mean: rewards.mean,
+            deviation: rewards.deviation,
+            min: rewards.min,
+            max: rewards.max,
+        }
+    }
+}
+
+impl From<proto::RewardSpread> for RewardSpread {
+    fn from(rewards: proto::RewardSpread) -> Self {
+        RewardSpread {
+            mean: rewards.mean,
+            deviation: rewards.deviation,
+            min: rewards.min,
+            max: rewards.max,
+        }
+    }
+}
+
 impl From<SetScore> for proto::SetScore {
     fn from(score: SetScore) -> Self {
         proto::SetScore {
@@ -14,12 +36,7 @@ impl From<SetScore> for proto::SetScore {
             loss_error: score.loss_error,
             accuracy_error: score.accuracy_error,
             margin: score.margin,
-            rewards: score.rewards.map(|rewards| proto::RewardSpread {
-                mean: rewards.mean,
-                deviation: rewards.deviation,
-                min: rewards.min,
-                max: rewards.max,
-            }),
+            rewards: score.rewards.map(Into::into),
         }
     }
 }
@@ -34,12 +51,7 @@ impl From<proto::SetScore> for SetScore {
             loss_error: score.loss_error,
             accuracy_error: score.accuracy_error,
             margin: score.margin,
-            rewards: score.rewards.map(|rewards| RewardSpread {
-                mean: rewards.mean,
-                deviation: rewards.deviation,
-                min: rewards.min,
-                max: rewards.max,
-            }),
+            rewards: score.rewards.map(Into::into),
         }
     }
 }

@@ -33,14 +33,18 @@ pub(super) async fn trials(folder: &Store) -> Result<Vec<Trial>, OpenError> {
     Ok(trials.map(|planned| planned.config).collect())
 }
 
-/// Where any run of a store says that a trial's corpus lies. Runs that can't be read say nothing.
+/// Where any run of a store says that a trial's corpus lies. Records of other versions say nothing.
 pub(super) async fn corpus_of(store: &Store, id: RecipeId) -> Result<Option<String>, OpenError> {
     for name in store.folders().await? {
         let folder = store.child(&name);
         if !folder.exists("run.json").await? {
             continue;
         }
-        let trials = trials(&folder).await.unwrap_or_default();
+        let trials = match trials(&folder).await {
+            Ok(trials) => trials,
+            Err(OpenError::Record { .. }) => continue,
+            Err(error) => return Err(error),
+        };
         let mut of_it = trials.iter().filter(|trial| trial.recipe_id() == id);
         if let Some(trial) = of_it.next() {
             return Ok(Some(trial.execution.corpus.clone()));

@@ -1,6 +1,6 @@
 //! What all handlers share: from texts to rewards.
 
-use super::{Limits, metrics::Metrics, queue::Queue, refusal::Refusal};
+use super::{Credential, Limits, metrics::Metrics, queue::Queue, refusal::Refusal};
 use crate::{Cuts, Group, TextError, Texts};
 use axum::http::StatusCode;
 use polestar_dataset::TokenTree;
@@ -22,7 +22,7 @@ pub(super) struct App {
     pub(super) model: String,
     pub(super) limits: Limits,
     /// Hash of what clients have to show.
-    pub(super) token: Option<blake3::Hash>,
+    pub(super) token: Option<Credential>,
     /// Requests that may still come in.
     pub(super) requests: Arc<Semaphore>,
     /// Threads that may still begin to tokenize.

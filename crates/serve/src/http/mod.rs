@@ -16,7 +16,8 @@
 
 mod app;
 mod asked;
-mod door;
+mod credential;
+mod listener;
 mod lmdeploy;
 mod metrics;
 mod ours;
@@ -29,7 +30,8 @@ mod trainers;
 mod unread;
 mod vllm;
 
-pub use door::{Certificate, Door, Place, ServeError, Server};
+pub use credential::Credential;
+pub use listener::{Certificate, ListenOptions, Listener, ServeError, Server};
 
 use polestar_run::pool::Token;
 use std::{net::SocketAddr, time::Duration};

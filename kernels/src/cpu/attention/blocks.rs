@@ -175,7 +175,10 @@ pub(super) fn split(
     lengths: impl Iterator<Item = usize>,
 ) -> Vec<&mut [f32]> {
     lengths
-        .map(|length| whole.split_off_mut(..length).unwrap_or_default())
+        .map(|length| {
+            let piece = whole.split_off_mut(..length);
+            piece.expect("the pieces are no longer than what they are cut from")
+        })
         .collect()
 }
 

@@ -14,15 +14,16 @@ mod rounds;
 mod run;
 
 use super::{
-    Aborter, CollectiveError, Gathered, LaneSum, MeshTransport, Neighbours, Partials, Passed,
-    Peers, Pending, Staged, Transport,
+    CollectiveError, Gathered, LaneSum, MeshTransport, Neighbours, Partials, Passed, Peers,
+    Pending, Staged, Transport,
     merge::left_over,
     operation::{ALL_GATHER, CONNECT, PASS_ON, SUM},
+    over_mesh::OverMesh,
     plan::Topology,
 };
 use crate::engine::{CudaEngine, Engine};
 use choice::{Choice, Offer, choose};
-use polestar_core::{Rank, Step, WorldSize};
+use polestar_core::Rank;
 use polestar_kernels::cuda::{
     Class, Device, DeviceVec, Span,
     nccl::{self, Communicator, UniqueId},
@@ -174,50 +175,13 @@ impl Nccl {
     }
 }
 
-impl Peers for CudaTransport {
-    fn rank(&self) -> Rank {
-        self.staged.rank()
+impl OverMesh for CudaTransport {
+    fn mesh(&self) -> &MeshTransport {
+        self.staged.mesh()
     }
 
-    fn world(&self) -> WorldSize {
-        self.staged.world()
-    }
-
-    fn exchange(&mut self, local: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        self.staged.exchange(local)
-    }
-
-    fn gather(
-        &mut self,
-        root: Rank,
-        local: &[u8],
-    ) -> Result<Option<Vec<Vec<u8>>>, CollectiveError> {
-        self.staged.gather(root, local)
-    }
-
-    fn broadcast(&mut self, root: Rank, local: &[u8]) -> Result<Vec<u8>, CollectiveError> {
-        self.staged.broadcast(root, local)
-    }
-
-    fn all_to_all(&mut self, to: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        self.staged.all_to_all(to)
-    }
-
-    fn hosts(&self) -> Vec<usize> {
-        self.staged.hosts()
-    }
-
-    fn at_step(&mut self, step: Step) {
-        self.staged.at_step(step);
-    }
-
-    /// What NCCL moves is not among it.
-    fn sent(&self) -> [u64; 2] {
-        self.staged.sent()
-    }
-
-    fn aborter(&self) -> Aborter {
-        self.staged.aborter()
+    fn mesh_mut(&mut self) -> &mut MeshTransport {
+        self.staged.mesh_mut()
     }
 
     fn means(&self) -> Option<String> {
@@ -243,7 +207,7 @@ impl Transport<CudaEngine> for CudaTransport {
         let sums = nodes.iter().map(|_| device.alloc(Class::Vectors, shard));
         let sums: Vec<DeviceVec<f32>> = sums.collect();
         let complete = device.computed();
-        self.staged.mesh().background().start(move |core| {
+        self.staged.mesh_mut().background().start(move |core| {
             let what = (SUM, bytes(&sum.shards));
             let buffers = nccl.run(core, what, (local, sums), |nccl, watch, (local, sums)| {
                 nccl.sum(watch, &complete, &sum, [local, sums])
@@ -271,7 +235,7 @@ impl Transport<CudaEngine> for CudaTransport {
         let own = own.unwrap_or_else(|| engine.zeros(elements(&sum.shards)));
         let out = device.alloc(Class::Vectors, sum.shards[self.me()].len());
         let complete = device.computed();
-        self.staged.mesh().background().start(move |core| {
+        self.staged.mesh_mut().background().start(move |core| {
             let what = (SUM, bytes(&sum.shards));
             let buffers = nccl.run(core, what, (own, out), |nccl, watch, (own, out)| {
                 nccl.fast_sum(watch, &complete, &sum.shards, [own, out])
@@ -294,7 +258,7 @@ impl Transport<CudaEngine> for CudaTransport {
         let place = whole.view().slice(shards[self.me()].clone());
         device.copy(own.view(), place);
         let complete = device.computed();
-        self.staged.mesh().background().start(move |core| {
+        self.staged.mesh_mut().background().start(move |core| {
             let part = |shard: &Range<usize>| vec![whole.view().slice(shard.clone()).span()];
             let spans: Vec<Vec<Span>> = shards.iter().map(part).collect();
             let what = (ALL_GATHER, bytes(&shards));
@@ -317,7 +281,7 @@ impl Transport<CudaEngine> for CudaTransport {
         // Rounded by their owner: half the bytes, and the same bits.
         let weights = engine.sharded_weights(segment, own, shards[self.me()].clone());
         let complete = engine.device().computed();
-        self.staged.mesh().background().start(move |core| {
+        self.staged.mesh_mut().background().start(move |core| {
             let spans = shards.iter().map(|shard| weights.spans(shard.clone()));
             let spans: Vec<Vec<Span>> = spans.collect();
             let moved = spans.iter().flatten().map(Span::bytes).sum();
@@ -341,7 +305,7 @@ impl Transport<CudaEngine> for CudaTransport {
         };
         let received = engine.device().alloc(Class::Vectors, elements);
         let complete = engine.device().computed();
-        self.staged.mesh().background().start(move |core| {
+        self.staged.mesh_mut().background().start(move |core| {
             let what = (PASS_ON, own.view().bytes());
             let buffers = nccl.run(core, what, (own, received), |nccl, watch, buffers| {
                 let (own, received) = buffers;

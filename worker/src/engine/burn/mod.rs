@@ -144,9 +144,12 @@ impl Engine for BurnEngine {
             number,
             scale,
         } = update;
-        adamw::step(
-            adamw, *number, *scale, master, exp_avg, exp_avg_sq, gradient,
-        );
+        let parameters = adamw::Parameters {
+            param: master,
+            m: exp_avg,
+            v: exp_avg_sq,
+        };
+        adamw::step(adamw, *number, *scale, parameters, gradient);
     }
 
     /// burn's CPU backends have computed what they return.

@@ -220,6 +220,17 @@ fn a_worker_that_will_be_gone_soon_is_replaced_without_a_setback() {
     let members: Vec<u64> = members.map(|m| m.worker.0).collect();
     assert_eq!(members, [2, 3]);
     assert!(pool.setbacks().is_empty());
+
+    // It has a moment to end by itself; of one whose stream just breaks nobody knows what became.
+    for (worker, ending) in [(1, Ending::Asked), (2, Ending::Forced)] {
+        pool.said.clear();
+        pool.worker(worker, WorkerEvent::Left);
+        let retired = pool.said().into_iter().find_map(|command| match command {
+            Command::Retire { ending, .. } => Some(ending),
+            _ => None,
+        });
+        assert_eq!(retired, Some(ending), "worker {worker}");
+    }
 }
 
 #[test]

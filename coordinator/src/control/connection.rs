@@ -37,9 +37,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether whoever is at the other end of a connection has shown that it has the token.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Guest(Arc<AtomicBool>);
+pub(super) struct Admission(Arc<AtomicBool>);
 
-impl Guest {
+impl Admission {
     /// It has.
     pub(super) fn admit(&self) {
         self.0.store(true, Ordering::SeqCst);
@@ -51,20 +51,20 @@ impl Guest {
 }
 
 /// Takes connections in.
-pub(super) struct Door {
+pub(super) struct Connections {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     /// Whether a handshake is all the proof that it takes.
     proves_token: bool,
     /// Oldest first. Whoever is dropped here is shown out.
-    unknown: VecDeque<(Guest, oneshot::Sender<()>)>,
+    unknown: VecDeque<(Admission, oneshot::Sender<()>)>,
     /// After a connection that could not be accepted.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl Door {
-    pub(super) fn new(listener: TcpListener, tls: Option<&Tls>) -> Door {
-        Door {
+impl Connections {
+    pub(super) fn new(listener: TcpListener, tls: Option<&Tls>) -> Connections {
+        Connections {
             listener,
             tls: tls.map(|tls| TlsAcceptor::from(tls.control.server.clone())),
             proves_token: tls.is_some_and(Tls::proves_token),
@@ -74,46 +74,46 @@ impl Door {
     }
 }
 
-impl Stream for Door {
-    type Item = io::Result<Visit>;
+impl Stream for Connections {
+    type Item = io::Result<Connection>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let door = self.get_mut();
+        let connections = self.get_mut();
         let stream = loop {
-            if let Some(pause) = &mut door.pause {
+            if let Some(pause) = &mut connections.pause {
                 ready!(pause.as_mut().poll(context));
-                door.pause = None;
+                connections.pause = None;
             }
-            match ready!(door.listener.poll_accept(context)) {
+            match ready!(connections.listener.poll_accept(context)) {
                 Ok((stream, _)) => break stream,
                 // Most likely all descriptors are taken. Other connections are to end for that, not the pool.
                 Err(error) => {
                     tracing::warn!("a connection can't be accepted: {error}");
-                    door.unknown.pop_front();
-                    door.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
+                    connections.unknown.pop_front();
+                    connections.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
                 }
             }
         };
-        let unknown = |(guest, stays): &(Guest, oneshot::Sender<()>)| {
-            !guest.is_admitted() && !stays.is_closed()
+        let unknown = |(admission, stays): &(Admission, oneshot::Sender<()>)| {
+            !admission.is_admitted() && !stays.is_closed()
         };
-        door.unknown.retain(unknown);
-        while door.unknown.len() >= UNKNOWN {
-            door.unknown.pop_front();
+        connections.unknown.retain(unknown);
+        while connections.unknown.len() >= UNKNOWN {
+            connections.unknown.pop_front();
         }
         let (stays, shown_out) = oneshot::channel();
-        let guest = Guest::default();
-        door.unknown.push_back((guest.clone(), stays));
+        let admission = Admission::default();
+        connections.unknown.push_back((admission.clone(), stays));
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("a connection stays slow: {error}");
         }
-        Poll::Ready(Some(Ok(Visit {
-            wire: match &door.tls {
+        Poll::Ready(Some(Ok(Connection {
+            wire: match &connections.tls {
                 None => Wire::Plain(stream),
                 Some(tls) => Wire::Greeting(Box::new(tls.accept(stream))),
             },
-            guest,
-            proves_token: door.proves_token,
+            admission,
+            proves_token: connections.proves_token,
             end: Some(Box::pin(tokio::time::timeout(PATIENCE, shown_out))),
         })))
     }
@@ -130,18 +130,18 @@ enum Wire {
 }
 
 /// A connection, which ends if it stays unknown.
-pub(super) struct Visit {
+pub(super) struct Connection {
     wire: Wire,
-    guest: Guest,
+    admission: Admission,
     proves_token: bool,
     /// `None` once it has come.
     end: Option<Pin<Box<Timeout<oneshot::Receiver<()>>>>>,
 }
 
-impl Visit {
+impl Connection {
     /// Whether it is unknown, and has been for too long or is one too many.
     fn has_ended(&mut self, context: &mut Context<'_>) -> bool {
-        if self.guest.is_admitted() {
+        if self.admission.is_admitted() {
             return false;
         }
         if let Some(end) = &mut self.end
@@ -153,15 +153,15 @@ impl Visit {
     }
 }
 
-impl Connected for Visit {
-    type ConnectInfo = Guest;
+impl Connected for Connection {
+    type ConnectInfo = Admission;
 
-    fn connect_info(&self) -> Guest {
-        self.guest.clone()
+    fn connect_info(&self) -> Admission {
+        self.admission.clone()
     }
 }
 
-impl Visit {
+impl Connection {
     /// The bytes' way, once there is one.
     fn poll_wire(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut Wire>> {
         if self.has_ended(context) {
@@ -172,7 +172,7 @@ impl Visit {
                 Ok(stream) => {
                     self.wire = Wire::Sealed(Box::new(stream));
                     if self.proves_token {
-                        self.guest.admit();
+                        self.admission.admit();
                     }
                 }
                 Err(error) => {
@@ -190,7 +190,7 @@ fn refused() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
 }
 
-impl AsyncRead for Visit {
+impl AsyncRead for Connection {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -204,7 +204,7 @@ impl AsyncRead for Visit {
     }
 }
 
-impl AsyncWrite for Visit {
+impl AsyncWrite for Connection {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -242,56 +242,56 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_stream::StreamExt;
 
-    async fn a_door(tls: Option<&Tls>) -> (Door, std::net::SocketAddr) {
+    async fn listening(tls: Option<&Tls>) -> (Connections, std::net::SocketAddr) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        (Door::new(listener, tls), address)
+        (Connections::new(listener, tls), address)
     }
 
     #[tokio::test]
-    async fn one_stranger_too_many_shows_the_oldest_out_and_no_guest() {
-        let (mut door, address) = a_door(None).await;
-        let (mut strangers, mut visits) = (Vec::new(), Vec::new());
+    async fn one_stranger_too_many_shows_the_oldest_out_and_nobody_admitted() {
+        let (mut connections, address) = listening(None).await;
+        let (mut strangers, mut taken) = (Vec::new(), Vec::new());
         for i in 0..=UNKNOWN + 1 {
             strangers.push(TcpStream::connect(address).await.unwrap());
-            visits.push(door.next().await.unwrap().unwrap());
+            taken.push(connections.next().await.unwrap().unwrap());
             if i == 0 {
-                visits[0].guest.admit();
+                taken[0].admission.admit();
             }
         }
-        let refused = visits[1].read_u8().await.unwrap_err();
+        let refused = taken[1].read_u8().await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
-        for (i, visit) in visits.iter_mut().enumerate() {
+        for (i, connection) in taken.iter_mut().enumerate() {
             let mut context = Context::from_waker(std::task::Waker::noop());
-            assert_eq!(visit.has_ended(&mut context), i == 1, "{i}");
+            assert_eq!(connection.has_ended(&mut context), i == 1, "{i}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_ends_a_visit_unless_it_is_a_guest() {
-        let (mut door, address) = a_door(None).await;
-        let (_stranger, _guest) = (
+    async fn silence_ends_a_connection_unless_it_was_admitted() {
+        let (mut connections, address) = listening(None).await;
+        let (_stranger, _admitted) = (
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
         );
-        let mut stranger = door.next().await.unwrap().unwrap();
-        let mut guest = door.next().await.unwrap().unwrap();
-        guest.guest.admit();
+        let mut stranger = connections.next().await.unwrap().unwrap();
+        let mut admitted = connections.next().await.unwrap().unwrap();
+        admitted.admission.admit();
         let begun = tokio::time::Instant::now();
         let refused = stranger.read_u8().await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= PATIENCE);
-        let reading = tokio::time::timeout(10 * PATIENCE, guest.read_u8()).await;
+        let reading = tokio::time::timeout(10 * PATIENCE, admitted.read_u8()).await;
         assert!(reading.is_err(), "it may be silent: {reading:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_at_a_sealed_door_gets_no_further_and_no_longer() {
+    async fn a_stranger_at_a_sealed_port_gets_no_further_and_no_longer() {
         let ours = Token::random().unwrap();
-        let (mut door, address) = a_door(Some(&Tls::of(&ours))).await;
-        let mut visit = async || {
+        let (mut connections, address) = listening(Some(&Tls::of(&ours))).await;
+        let mut dial = async || {
             let stream = TcpStream::connect(address).await.unwrap();
-            (stream, door.next().await.unwrap().unwrap())
+            (stream, connections.next().await.unwrap().unwrap())
         };
         // Plain HTTP/2, HTTP/1, and noise.
         let long = [7; 20_000];
@@ -300,21 +300,21 @@ mod tests {
             b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
             &long,
         ] {
-            let (mut stream, mut visit) = visit().await;
+            let (mut stream, mut connection) = dial().await;
             stream.write_all(said).await.unwrap();
-            let error = visit.read_u8().await.unwrap_err();
+            let error = connection.read_u8().await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
-            assert!(!visit.guest.is_admitted());
+            assert!(!connection.admission.is_admitted());
         }
         // One that says nothing, for whoever only writes to it too.
         let begun = tokio::time::Instant::now();
-        let (_stream, mut silent) = visit().await;
+        let (_stream, mut silent) = dial().await;
         let error = silent.write_u8(1).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= PATIENCE);
         // Another pool's worker, and one of this pool's.
         for (token, welcome) in [(Token::random().unwrap(), false), (ours, true)] {
-            let (stream, mut visit) = visit().await;
+            let (stream, mut connection) = dial().await;
             let connector = tokio_rustls::TlsConnector::from(Tls::of(&token).control.client);
             let dialled = connector.connect(Tls::data_name(), stream);
             let (dialled, read) = tokio::join!(
@@ -324,11 +324,11 @@ mod tests {
                     stream.flush().await?;
                     Ok::<_, io::Error>(stream)
                 },
-                visit.read_u8()
+                connection.read_u8()
             );
             assert_eq!(dialled.is_ok(), welcome);
             assert_eq!(read.ok(), welcome.then_some(9));
-            assert_eq!(visit.guest.is_admitted(), welcome);
+            assert_eq!(connection.admission.is_admitted(), welcome);
         }
     }
 }

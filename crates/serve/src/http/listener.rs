@@ -1,6 +1,8 @@
 //! Listening under one set of rules, and letting connections end.
 
-use super::{Options, app::App, metrics::Metrics, queue::Queue, routes::routes, unread::Unread};
+use super::{
+    Credential, Options, app::App, metrics::Metrics, queue::Queue, routes::routes, unread::Unread,
+};
 use crate::{Scorer, Texts};
 use axum::Router;
 use hyper_util::{
@@ -97,7 +99,7 @@ pub enum ServeError {
 
 /// Where a server listens, and as what.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct ListenOptions<'a> {
     /// The address. Outside loopback it takes a certificate and a token.
     pub address: SocketAddr,
     /// What TLS is spoken with.
@@ -112,26 +114,26 @@ pub struct Place<'a> {
 
 /// A listener for HTTP that nobody uses up: its connections are bounded in number, a handshake and the head of a
 /// request in time, and one whose other end takes no answer is closed.
-pub struct Door {
+pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
 }
 
-impl Door {
+impl Listener {
     /// Listens.
     ///
     /// # Errors
     /// [`ServeError`]: an address that others can reach without TLS and a token among them.
-    pub async fn open(place: Place<'_>) -> Result<Door, ServeError> {
-        let Place {
+    pub async fn open(options: ListenOptions<'_>) -> Result<Listener, ServeError> {
+        let ListenOptions {
             address,
             certificate,
             has_token,
             remedy,
             connections,
-        } = place;
+        } = options;
         if !address.ip().is_loopback() {
             let missing = match (certificate.is_some(), has_token) {
                 (false, false) => "nothing is sealed and nobody has to show a token",
@@ -150,7 +152,7 @@ impl Door {
         let tls = certificate.map(acceptor).transpose()?;
         let failed = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        Ok(Door {
+        Ok(Listener {
             address: listener.local_addr().map_err(failed)?,
             listener,
             tls,
@@ -214,7 +216,7 @@ impl Door {
 
 /// A server that listens.
 pub struct Server {
-    door: Door,
+    listener: Listener,
     app: Arc<App>,
     routes: Router,
 }
@@ -240,14 +242,14 @@ impl Server {
             model,
             limits,
         } = options;
-        let place = Place {
+        let listen = ListenOptions {
             address,
             certificate: certificate.as_ref(),
             has_token: token.is_some(),
             remedy: "--tls-certificate FILE, --tls-key FILE and --token-file FILE",
             connections: limits.connections,
         };
-        let door = Door::open(place).await?;
+        let listener = Listener::open(listen).await?;
         let metrics = Arc::new(Metrics::new());
         let layout = texts.samples().layout;
         let queue = Queue::start(scorer, layout, limits.queue_tokens, Arc::clone(&metrics));
@@ -258,14 +260,14 @@ impl Server {
             metrics,
             model,
             limits,
-            token: token.map(|token| blake3::hash(token.to_hex().as_bytes())),
+            token: token.map(|token| Credential::new(&token.to_hex())),
             requests: Arc::new(Semaphore::new(limits.requests)),
             tokenizers: Semaphore::new(threads),
             draining: false.into(),
             answers: 0.into(),
         });
         Ok(Server {
-            door,
+            listener,
             routes: routes(&app),
             app,
         })
@@ -273,19 +275,23 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.door.address()
+        self.listener.address()
     }
 
     /// Serves until `stop` is ready. Then nobody is let in any more, and what was asked is answered within the time
     /// that there is for that. Returns how many connections were cut off.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
-        let Server { door, app, routes } = self;
+        let Server {
+            listener,
+            app,
+            routes,
+        } = self;
         let drain = app.limits.drain;
         let stop = async move {
             stop.await;
             app.draining.store(true, Ordering::SeqCst);
         };
-        door.serve(routes, drain, stop).await
+        listener.serve(routes, drain, stop).await
     }
 }
 
