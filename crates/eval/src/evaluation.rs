@@ -178,7 +178,7 @@ impl Evaluator {
         if !self.baselines.is_empty()
             && let Some(embedding) = model.embedding()
         {
-            own.push(self.score(embedding, (EMBEDDING, false, true), progress)?);
+            own.push(self.score(embedding, Scoring::baseline(EMBEDDING), progress)?);
         }
         let others = scored[1..].iter().chain(&self.baselines).chain(&own);
         let differences = others.map(|(theirs, judged)| Difference {
