@@ -182,10 +182,11 @@ fn real_pairs_are_read_and_every_one_is_accounted_for() {
         let row = &found["rows"][0];
         assert_eq!(row["tasks"], account["tasks"], "{name}");
         let scorers = found["scorers"].as_array().expect("scorers");
-        assert_eq!(
-            scorers.len(),
-            if name == "pref_reference" { 4 } else { 3 },
-            "{name}"
-        );
+        let named = |name: &str| scorers.iter().any(|scorer| scorer["name"] == name);
+        for scorer in ["model", "length", "TF-IDF", "embedding"] {
+            assert!(named(scorer), "{name}: {scorer} of {scorers:?}");
+        }
+        let is_asked_without = named("model, no reference");
+        assert_eq!(is_asked_without, name == "pref_reference", "{name}");
     }
 }

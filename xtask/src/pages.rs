@@ -128,7 +128,7 @@ embedding: what a warm start trains.
 `polar-7b` and `polar-1.8b` have the published shapes. The paper names four more sizes (115.52M, 232.65M, 389.87M,
 924.09M, without a head at its vocabulary of 92,544) and shows one near 50M, without their shapes: those here are our
 own, within 0.5% of its figures. The five small ones take their vocabulary from the corpus; the table has them at the
-vocabulary that `corpus import` trains unless it is told another (`coordinator presets --vocab N` counts at N).
+vocabulary that `corpus import` trains unless another is given (`coordinator presets --vocab N` counts at N).
 ";
 
 fn target_folder() -> Result<String, Trouble> {

@@ -5,7 +5,7 @@ use polestar_dataset::ImportOptions;
 use polestar_model::{HeadKind, ModelLayout, Preset, count::parameters};
 use std::fmt::Write;
 
-/// The vocabulary that `corpus import` trains unless it is told another.
+/// The vocabulary that `corpus import` trains unless another is given.
 pub(super) fn usual_vocab() -> u32 {
     ImportOptions::default().vocab_size
 }

@@ -50,7 +50,7 @@ mod tests {
             &b"right"[..],
             b"Bearer",
             b"Bearer ",
-            b"Bearer righ",
+            b"Bearer rightly",
             b"Bearer right!",
             b"Bearer Right",
             b"Basic right",
