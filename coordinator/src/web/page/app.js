@@ -91,14 +91,20 @@ function draw() {
   load(here);
 }
 
-/** Draws with the next frame, but never under somebody who selects text. */
+// Whoever presses a button releases it on the same one: one that was drawn anew meanwhile would never be clicked.
+let pressed = false;
+addEventListener("pointerdown", () => { pressed = true; }, true);
+for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => { pressed = false; }, true);
+
+/** Draws soon, four times a second at most, but never under somebody who presses a button or selects text. */
 function later() {
   if (drawn) return;
   drawn = true;
-  const busy = () => !getSelection().isCollapsed && main.contains(getSelection().anchorNode);
-  const frame = () => (busy() ? setTimeout(frame, 500) : requestAnimationFrame(draw));
+  const selects = () => !getSelection().isCollapsed && main.contains(getSelection().anchorNode);
+  const frame = () => (pressed || selects() ? setTimeout(frame, 100) : draw());
   // A page that nobody sees is drawn when it is looked at again.
-  document.hidden ? document.addEventListener("visibilitychange", frame, { once: true }) : frame();
+  const soon = () => setTimeout(frame, 250);
+  document.hidden ? document.addEventListener("visibilitychange", soon, { once: true }) : soon();
 }
 
 const dialog = document.getElementById("dialog");
