@@ -22,5 +22,6 @@ pub mod metrics;
 pub mod observe;
 pub mod recommend;
 pub mod run;
+mod shell;
 pub mod sweep;
 pub mod web;

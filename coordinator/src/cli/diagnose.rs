@@ -7,7 +7,7 @@ use super::{
 use crate::{
     describe::describe,
     diagnose::{Diagnosis, Incident, Outcome, Severity, diagnose},
-    run::EventHistory,
+    run::{EventHistory, Run},
     web::api::{EventPage, EventView},
 };
 use polestar_run::{
@@ -31,10 +31,11 @@ pub(super) struct DiagnoseArgs {
 
 /// Says what went wrong. The exit code is that of the worst of it.
 pub(super) async fn run(args: DiagnoseArgs) -> Result<ExitCode, Error> {
+    let run = open(&args.run).await?;
     if let Some(trial) = &args.trial {
-        planned(&open(&args.run).await?, trial)?;
+        planned(&run, trial)?;
     }
-    let history = history(&args.run).await?;
+    let history = history(&run, &args.run).await?;
     let mut found = diagnose(&history);
     if let Some(trial) = &args.trial {
         found
@@ -50,7 +51,7 @@ pub(super) async fn run(args: DiagnoseArgs) -> Result<ExitCode, Error> {
 
 /// Prints everything that happened, in order.
 pub(super) async fn replay(url: &str, json: bool) -> Result<(), Error> {
-    let history = history(url).await?;
+    let history = history(&open(url).await?, url).await?;
     if json {
         let page = EventPage {
             entries: history.entries.into_iter().map(EventView::from).collect(),
@@ -77,8 +78,8 @@ pub(super) async fn replay(url: &str, json: bool) -> Result<(), Error> {
     Ok(())
 }
 
-async fn history(url: &str) -> Result<EventHistory, Error> {
-    let history = open(url).await?.event_history().await?;
+async fn history(run: &Run, url: &str) -> Result<EventHistory, Error> {
+    let history = run.event_history().await?;
     if history.entries.is_empty() && history.unreadable.is_empty() {
         return Err(
             format!("{url} has no event journal; `launch` writes one from its start on").into(),

@@ -8,6 +8,7 @@ use crate::{
         slurm::{Folder, Place},
         threads_each,
     },
+    shell::quoted,
     sweep::{Sweep, Workers, WorkersPerTrial},
 };
 use polestar_run::pool::Token;
@@ -193,7 +194,7 @@ fn how_to_join(program: &Path, contact: &Contact, from: &TokenFrom, run: &str) -
     let urls = contact.urls();
     let (token, needs) = match from {
         TokenFrom::File(path) => (
-            format!(" --token-file {}", quoted(path)),
+            format!(" --token-file {}", path_word(path)),
             "the token's file",
         ),
         TokenFrom::Environment => (String::new(), "POLESTAR_TOKEN"),
@@ -201,11 +202,11 @@ fn how_to_join(program: &Path, contact: &Contact, from: &TokenFrom, run: &str) -
     let certificates: String = contact
         .certificate_arguments()
         .iter()
-        .map(|(flag, path)| format!(" {flag} {}", quoted(path)))
+        .map(|(flag, path)| format!(" {flag} {}", path_word(path)))
         .collect();
     let mut text = format!(
         "workers join from any host that has {needs}, with\n  {} worker join --coordinator {}{token}{certificates}\n",
-        quoted(program),
+        path_word(program),
         urls[0]
     );
     if !certificates.is_empty() {
@@ -221,14 +222,9 @@ fn how_to_join(program: &Path, contact: &Contact, from: &TokenFrom, run: &str) -
     text
 }
 
-/// As a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
-    match text.chars().all(plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
+/// A path as a shell takes it.
+fn path_word(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What one does with a run's best model: where its weights are, and the commands that go on from there.
 
 use super::{Run, best, report::ReportError};
+use crate::shell::quoted;
 use polestar_laws::report::{BestTrial, ReportInput};
 use polestar_run::checkpoint::{self, Error};
 
@@ -38,12 +39,13 @@ async fn newest(run: &Run, trial: &str) -> Result<Option<String>, Error> {
 }
 
 fn commands(run: &str, trial: &str) -> Vec<(String, String)> {
-    let model = quoted(&format!("{run}#{trial}"));
     let (run, trial) = (quoted(run), quoted(trial));
+    // Within a word, it begins no comment.
+    let model = format!("{run}#{trial}");
     [
         (
             "Export for transformers, vLLM, SGLang",
-            format!("coordinator export {run} --trial {trial} --output model"),
+            format!("coordinator export {run} --trial {trial} --output exported"),
         ),
         (
             "Measure on a benchmark",
@@ -55,15 +57,6 @@ fn commands(run: &str, trial: &str) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/:#@+,=%".contains(c);
-    match word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,10 +66,10 @@ mod tests {
         let plain = commands("s3://b/runs/first-1a", "nano-s1");
         assert_eq!(
             plain[0].1,
-            "coordinator export s3://b/runs/first-1a --trial nano-s1 --output model"
+            "coordinator export s3://b/runs/first-1a --trial nano-s1 --output exported"
         );
         assert!(plain[1].1.contains("eval s3://b/runs/first-1a#nano-s1 "));
         let spaced = commands("/my runs/it's", "a");
-        assert!(spaced[2].1.ends_with(r"serve '/my runs/it'\''s#a'"));
+        assert!(spaced[2].1.ends_with(r"serve '/my runs/it'\''s'#a"));
     }
 }

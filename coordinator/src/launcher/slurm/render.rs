@@ -1,7 +1,7 @@
 //! Batch scripts: what is submitted, as a person would write it.
 
 use super::{CoordinatorJob, Folder, SlurmTable};
-use crate::sweep::WorkersPerTrial;
+use crate::{shell::quoted, sweep::WorkersPerTrial};
 use polestar_worker::{agent::LAUNCH_VARIABLE, allocator::allocator};
 use std::path::{Path, PathBuf};
 
@@ -192,15 +192,6 @@ fn program(table: &SlurmTable) -> String {
     let own = || std::env::current_exe().unwrap_or_else(|_| Path::new("coordinator").to_owned());
     let path = table.program.clone();
     quoted(&path.unwrap_or_else(|| own().display().to_string()))
-}
-
-/// As a shell takes it.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
 }
 
 /// A batch script as it grows. Options come first: sbatch reads them up to the first command.
